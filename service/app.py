@@ -1,0 +1,117 @@
+"""Puts the application together."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from service import __version__
+from service.domain.errors import ErrorKind, OffkeyError
+from service.middleware import BodyLimit, Observe
+from service.problems import problem_response
+from service.routes import clips, machines, operations
+from service.schemas import Problem
+from service.settings import Settings
+from service.usecases.context import Context
+from service.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+_ROUTING_ERRORS = {404: ErrorKind.UNKNOWN_ROUTE, 405: ErrorKind.METHOD_NOT_ALLOWED}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Load the bundle, open the store, and return the application that serves them.
+
+    Raises:
+        BundleError, DeviceError: the encoder cannot be used.
+        OSError, sqlalchemy.exc.DatabaseError: the data folder cannot be used.
+    """
+    context = Context.open(settings)
+    workers = Workers(settings.workers, settings.queue_limit)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            workers.close()
+            context.close()
+
+    # The pages at /docs and /redoc come from the package, not from a CDN: factories have no internet.
+    app = FastAPIOffline(
+        title="Offkey",
+        version=__version__,
+        description="Anomalous sound detection: enroll a healthy machine, score every clip after.",
+        lifespan=lifespan,
+    )
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.state.context = context
+    app.state.workers = workers
+    for module in (clips, machines, operations):
+        app.include_router(module.router)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Observe, metrics=context.metrics)
+    app.add_exception_handler(OffkeyError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _not_routed)
+    app.add_exception_handler(Exception, _failed)
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        # Errors are answered as problem+json, for which FastAPI has no way to name a model.
+        schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _answer(request: Request, error: OffkeyError, headers: dict[str, str] | None = None) -> Response:
+    return problem_response(
+        error.kind,
+        error.detail,
+        instance=request.url.path,
+        request_id=request.state.request_id,
+        values=error.values,
+        headers=headers,
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OffkeyError)
+    return _answer(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:5])
+    return _answer(request, OffkeyError(ErrorKind.MALFORMED_REQUEST, f"{found}. See /docs."))
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, OffkeyError):  # FastAPI wraps what goes wrong while it reads a JSON body
+        return _answer(request, error.__cause__)
+    kind = _ROUTING_ERRORS.get(error.status_code, ErrorKind.MALFORMED_REQUEST)
+    detail = {
+        ErrorKind.UNKNOWN_ROUTE: f"There is nothing at {request.url.path}. /docs lists what there is.",
+        ErrorKind.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}. /docs lists what it takes.",
+    }.get(kind, f"{error.detail}.")
+    return _answer(request, OffkeyError(kind, detail), dict(error.headers or {}))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    # The traceback is logged by the server, under the same request id as the answer names.
+    logger.error("request %s failed: %r", request.state.request_id, error)
+    return _answer(
+        request,
+        OffkeyError(ErrorKind.INTERNAL, "The service failed; the log says why. Report it with the request id."),
+    )

@@ -1,0 +1,196 @@
+"""Audio files in, mono waveforms at one sample rate out.
+
+Headers lie (a 7 MB FLAC can hold hours, a header can promise 2^36 frames), so nothing is allocated by what
+a header says: frames are read in blocks and counted, and reading stops at the limit.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from service.domain.errors import ErrorKind, OffkeyError
+
+Samples = NDArray[np.float32]
+
+FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF"})
+
+_BLOCK_FRAMES = 65_536
+_UNSTATED_FRAMES = 2**63 - 1  # libsndfile's word for a length that the header leaves open
+
+
+@dataclass(frozen=True)
+class AudioLimits:
+    """What a clip may be. Seconds are counted on decoded frames, not read from a header."""
+
+    min_sample_rate: int = 2_000  # Hz
+    max_sample_rate: int = 384_000  # Hz
+    max_channels: int = 16
+    max_seconds: float = 600.0
+    max_peak: float = 100.0  # full scale is 1; 40 dB over it no recorder means what it writes
+    silence_dbfs: float = -90.0  # RMS around the mean; below it a microphone is off, not quiet
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """A decoded clip: mono `samples` of shape `(samples,)` at `sample_rate` Hz, and what the file had."""
+
+    samples: Samples
+    sample_rate: int
+    source_sample_rate: int
+    source_channels: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return len(self.samples) / self.sample_rate
+
+
+def decode(data: bytes, *, sample_rate: int, limits: AudioLimits) -> Waveform:
+    """Decode a whole audio file, average its channels and resample it.
+
+    Args:
+        data: the bytes of a WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF file.
+        sample_rate: the rate wanted, Hz.
+        limits: what is accepted.
+
+    Raises:
+        OffkeyError: empty, not audio, a rate, channel count, length or peak outside the limits, NaN or
+            infinite samples, or silence.
+    """
+    if not data:
+        raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has no bytes. Send an audio file as the body.")
+    try:
+        with _Stream(io.BytesIO(data)) as file:
+            _check_header(file, limits)
+            blocks = _mono_blocks(file, limits)
+            samples = _resample(blocks, int(file.samplerate), sample_rate)
+            source_rate, channels = int(file.samplerate), int(file.channels)
+    except (soundfile.SoundFileError, MemoryError, ValueError, TypeError) as error:
+        raise OffkeyError(
+            ErrorKind.UNDECODABLE_AUDIO,
+            f"The clip is not audio that can be decoded ({_reason(error)}). "
+            "Send WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF.",
+        ) from error
+    _check_audible(samples, limits)
+    return Waveform(samples, sample_rate, source_rate, channels)
+
+
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is only read forward: seeking fails in a FLAC whose header leaves its length open."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _mono_blocks(file: soundfile.SoundFile, limits: AudioLimits) -> Iterator[Samples]:
+    """Read forward in blocks `(frames,)`; check each before it goes on."""
+    frames = 0
+    max_frames = int(limits.max_seconds * file.samplerate)
+    while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):  # (frames, channels)
+        frames += len(block)
+        if frames > max_frames:
+            raise OffkeyError(
+                ErrorKind.CLIP_TOO_LONG,
+                f"The clip is longer than {limits.max_seconds:g} s. Cut it into shorter clips.",
+                max_seconds=limits.max_seconds,
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused, not warned of
+            mono = block.mean(axis=1, dtype=np.float32)
+            peak = np.abs(mono).max()
+        if not np.isfinite(peak):
+            raise OffkeyError(
+                ErrorKind.NON_FINITE_AUDIO,
+                "The clip holds NaN or infinite samples. Check the recorder's float conversion.",
+            )
+        if peak > limits.max_peak:
+            raise OffkeyError(
+                ErrorKind.OUT_OF_RANGE_AUDIO,
+                f"The clip holds a sample of {peak:.4g}, where full scale is 1. Floating-point files that hold "
+                "integers, such as -32768 to 32767, must be divided by their full scale first.",
+                peak=float(peak),
+                max_peak=limits.max_peak,
+            )
+        yield mono
+    _check_whole(file, frames)
+
+
+def _resample(blocks: Iterable[Samples], source_rate: int, sample_rate: int) -> Samples:
+    """Join blocks at another rate, without ever holding the clip at the rate of the file."""
+    if source_rate == sample_rate:
+        joined = list(blocks)
+    else:
+        stream = soxr.ResampleStream(source_rate, sample_rate, num_channels=1, dtype="float32", quality="HQ")
+        joined = [stream.resample_chunk(block) for block in blocks]
+        joined.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
+    return np.concatenate([np.zeros(0, dtype=np.float32), *joined])
+
+
+def _check_header(file: soundfile.SoundFile, limits: AudioLimits) -> None:
+    if file.format not in FORMATS:
+        raise OffkeyError(
+            ErrorKind.UNDECODABLE_AUDIO,
+            f"The clip is in the format {file.format}, which is not accepted. "
+            "Send WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF.",
+        )
+    if not limits.min_sample_rate <= file.samplerate <= limits.max_sample_rate:
+        raise OffkeyError(
+            ErrorKind.UNSUPPORTED_SAMPLE_RATE,
+            f"The clip's header says {file.samplerate} Hz; accepted are {limits.min_sample_rate} to "
+            f"{limits.max_sample_rate} Hz.",
+            sample_rate=file.samplerate,
+        )
+    if file.channels > limits.max_channels:
+        raise OffkeyError(
+            ErrorKind.TOO_MANY_CHANNELS,
+            f"The clip has {file.channels} channels; at most {limits.max_channels} are accepted.",
+            channels=file.channels,
+        )
+
+
+def _check_whole(file: soundfile.SoundFile, frames: int) -> None:
+    # Only FLAC states its length exactly, or not at all. WAV headers of streaming recorders state nonsense.
+    if file.format == "FLAC" and frames < file.frames != _UNSTATED_FRAMES:
+        raise OffkeyError(
+            ErrorKind.UNDECODABLE_AUDIO,
+            f"The clip breaks off after {frames} of {file.frames} frames. Send the whole file again.",
+            frames=frames,
+        )
+
+
+def _check_audible(samples: Samples, limits: AudioLimits) -> None:
+    if len(samples) == 0:
+        raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has a header but no audio frames. Record it again.")
+    rms = float(np.std(samples, dtype=np.float64))
+    if rms < 10 ** (limits.silence_dbfs / 20):
+        raise OffkeyError(
+            ErrorKind.SILENT_AUDIO,
+            f"The clip is silent (below {limits.silence_dbfs:g} dBFS). Check that the microphone is on.",
+        )
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "error_string", None) or str(error) or type(error).__name__
+    return str(text).strip().rstrip(".")
+
+
+def cut(samples: Samples, *, window: int, hop: int) -> list[tuple[int, Samples]]:
+    """Cut a clip into full windows; the last one ends with the clip.
+
+    Args:
+        samples: `(samples,)`.
+        window: window length in samples.
+        hop: distance of window starts in samples.
+
+    Returns:
+        `(start, samples)` of each window, in order. A clip no longer than `window` is one window, unpadded.
+    """
+    last = len(samples) - window
+    if last <= 0:
+        return [(0, samples)]
+    starts = [*range(0, last, hop), last]
+    return [(start, samples[start : start + window]) for start in starts]

@@ -1,0 +1,157 @@
+"""The memory bank of a machine: its enrolled normal embeddings, searchable and calibrated.
+
+A bank never changes. The store is the truth; `Banks` builds a new bank when the store's generation has moved
+on and swaps the reference, so that readers never see a half-built one.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.detector import Detector
+from service.domain.distance import Vectors
+from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.machine import Domain
+from service.index import Index, build_index
+
+
+@dataclass(frozen=True)
+class BankRows:
+    """A machine's enrolled windows as the store has them at one generation, in order of enrollment."""
+
+    generation: int
+    vectors: Vectors  # (n, dim)
+    clips: NDArray[np.int64]  # (n,) clip id
+    starts: NDArray[np.float64]  # (n,) seconds
+    domains: tuple[Domain, ...]  # (n,)
+    names: Mapping[int, str]  # by clip id
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """An enrolled window near to a scored one."""
+
+    clip_id: int
+    name: str
+    start_s: float
+    domain: Domain
+    distance: float
+
+
+@dataclass(frozen=True)
+class _DomainBank:
+    index: Index
+    clips: NDArray[np.int64]  # (n,)
+    starts: NDArray[np.float64]  # (n,)
+
+
+@dataclass(frozen=True)
+class MemoryBank:
+    """Source and target banks of one machine at one generation."""
+
+    generation: int
+    detector: Detector
+    _domains: Mapping[Domain, _DomainBank] = field(repr=False)
+    _names: Mapping[int, str] = field(repr=False)
+
+    @classmethod
+    def build(cls, rows: BankRows, *, exact_limit: int) -> Self:
+        """Index and calibrate a machine's rows.
+
+        Raises:
+            OffkeyError: there is no row, or too few to know how much healthy clips differ.
+        """
+        if len(rows.vectors) == 0:
+            raise OffkeyError(
+                ErrorKind.EMPTY_BANK,
+                "No clip is enrolled for this machine. POST normal clips to /enroll first.",
+            )
+        domains = np.array(rows.domains)
+        members = {d: np.flatnonzero(domains == d) for d in Domain if (domains == d).any()}
+        detector = Detector.fit(
+            {d: rows.vectors[at] for d, at in members.items()},
+            {d: rows.clips[at] for d, at in members.items()},
+        )
+        banks = {
+            d: _DomainBank(build_index(rows.vectors[at], exact_limit=exact_limit), rows.clips[at], rows.starts[at])
+            for d, at in members.items()
+        }
+        return cls(rows.generation, detector, banks, rows.names)
+
+    def score(self, windows: Vectors, neighbors: int) -> tuple[NDArray[np.float64], list[list[Neighbor]]]:
+        """Score the windows of a clip.
+
+        Args:
+            windows: `(m, dim)` unit embeddings.
+            neighbors: how many enrolled windows to name for each.
+
+        Returns:
+            `(m,)` scores, and for each window its nearest enrolled windows, nearest first.
+
+        Raises:
+            OffkeyError: more neighbors are asked for than windows are enrolled.
+        """
+        enrolled = sum(len(bank.index) for bank in self._domains.values())
+        if neighbors > enrolled:
+            raise OffkeyError(
+                ErrorKind.TOO_MANY_NEIGHBORS,
+                f"{neighbors} neighbors were asked for, but only {enrolled} windows are enrolled.",
+                neighbors=neighbors,
+                enrolled_windows=enrolled,
+            )
+        found = {domain: bank.index.search(windows, neighbors) for domain, bank in self._domains.items()}
+        scores = self.detector.window_scores({d: distances[:, 0] for d, (distances, _) in found.items()})
+        named = []
+        for window in range(len(windows)):
+            near = [
+                self._neighbor(domain, int(row), float(distance))
+                for domain, (distances, rows) in found.items()
+                for distance, row in zip(distances[window], rows[window], strict=True)
+            ]
+            named.append(sorted(near, key=lambda neighbor: neighbor.distance)[:neighbors])
+        return scores, named
+
+    def _neighbor(self, domain: Domain, row: int, distance: float) -> Neighbor:
+        bank = self._domains[domain]
+        clip_id = int(bank.clips[row])
+        return Neighbor(clip_id, self._names[clip_id], float(bank.starts[row]), domain, distance)
+
+
+class Banks:
+    """The banks of all machines that were scored, each as new as the store when it was asked for."""
+
+    def __init__(self, *, exact_limit: int) -> None:
+        self._exact_limit = exact_limit
+        self._banks: dict[int, MemoryBank] = {}
+        self._building: dict[int, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def get(self, machine_key: int, generation: int, load: Callable[[], BankRows]) -> MemoryBank:
+        """Return a bank at `generation` or newer.
+
+        Args:
+            machine_key: the store's key of the machine, never used again for another one.
+            generation: the store's generation of the machine when the request began.
+            load: reads the machine's rows from the store; called only if the bank at hand is older.
+        """
+        bank = self._banks.get(machine_key)
+        if bank is not None and bank.generation >= generation:
+            return bank
+        with self._lock:
+            building = self._building.setdefault(machine_key, threading.Lock())
+        with building:  # one build per machine; the others wait for it and use what it made
+            bank = self._banks.get(machine_key)
+            if bank is None or bank.generation < generation:
+                bank = MemoryBank.build(load(), exact_limit=self._exact_limit)
+                self._banks[machine_key] = bank
+            return bank
+
+    def forget(self, machine_key: int) -> None:
+        """Drop the bank of a deleted machine."""
+        with self._lock:
+            self._banks.pop(machine_key, None)
+            self._building.pop(machine_key, None)

@@ -1,0 +1,46 @@
+"""The `offkey` command."""
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+from rich.console import Console
+
+from service import __version__
+from service.cli import clips, demo, machines, serve, synthesize
+from service.client import ProblemError, UnreachableError
+
+app = typer.Typer(
+    name="offkey",
+    help="Hear when a machine sounds off: enroll healthy clips, score every clip after.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (serve, clips, machines, demo, synthesize):
+    app.add_typer(module.app)
+for plugin in entry_points(group="offkey.commands"):
+    app.add_typer(plugin.load())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"offkey {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Hear when a machine sounds off: enroll healthy clips, score every clip after."""
+
+
+def main() -> None:
+    """Run the command. What went wrong is one message on standard error and exit status 1."""
+    try:
+        app()
+    except (ProblemError, UnreachableError, OSError) as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"offkey: {error}", style="red", markup=False)
+        sys.exit(1)

@@ -1,0 +1,138 @@
+"""`offkey enroll` and `offkey score`."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.common import URL, MachineId, Url, progress
+from service.client import Client, ProblemError
+from service.domain.machine import Domain
+from service.schemas import Scores
+
+app = typer.Typer()
+
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".caf"})
+_CLIPS_PER_REQUEST = 8
+
+Files = Annotated[list[Path], typer.Argument(help="Audio files, or folders that are searched for them.")]
+
+
+@app.command()
+def enroll(
+    files: Files,
+    machine: MachineId,
+    domain: Annotated[Domain, typer.Option(help="Condition the clips were recorded under.")] = Domain.SOURCE,
+    url: Url = URL,
+) -> None:
+    """Add normal clips to a machine's memory bank. The machine is created if there is none of that id."""
+    paths = audio_files(files)
+    added = duplicates = 0
+    with Client(url) as client, progress() as bar:
+        _create_if_absent(client, machine)
+        task = bar.add_task(f"enrolling into {machine}", total=len(paths))
+        for batch in batches(client, paths):
+            answer = client.enroll(machine, batch, domain=domain)
+            new = sum(clip.status == "enrolled" for clip in answer.clips)
+            added += new
+            duplicates += len(batch) - new
+            bar.advance(task, len(batch))
+        found = client.machine(machine)
+    typer.echo(
+        f"{machine}: {added} clips enrolled, {duplicates} were there already; the bank has "
+        f"{found.clips.source} source and {found.clips.target} target clips (generation {found.generation})."
+    )
+
+
+@app.command()
+def score(
+    files: Files,
+    machine: MachineId,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per clip instead.")] = False,
+    url: Url = URL,
+) -> None:
+    """Score clips. The exit status is 0 whether or not a clip is anomalous."""
+    paths = audio_files(files)
+    answers: list[Scores] = []
+    with Client(url) as client, progress() as bar:
+        task = bar.add_task(f"scoring for {machine}", total=len(paths))
+        for batch in batches(client, paths):
+            answers.append(client.score(machine, batch))
+            bar.advance(task, len(batch))
+    if as_json:
+        for answer in answers:
+            common = answer.model_dump(mode="json", exclude={"clips"})
+            for clip in answer.clips:
+                typer.echo(json.dumps({**common, **clip.model_dump(mode="json")}))
+    else:
+        Console().print(score_table(answers))
+
+
+def audio_files(files: Iterable[Path]) -> list[Path]:
+    """Files as given, and the audio files below folders, in order of name.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or a folder holds no audio file.
+    """
+    found: list[Path] = []
+    for path in files:
+        if path.is_dir():
+            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            if not below:
+                raise FileNotFoundError(f"{path} holds no audio file ({', '.join(sorted(SUFFIXES))}).")
+            found += below
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise FileNotFoundError(f"There is no file or folder {path}.")
+    return found
+
+
+def batches(client: Client, paths: Sequence[Path]) -> Iterable[list[Path]]:
+    """Cut a list of clips into requests that the service's limits allow."""
+    limits = client.info().limits
+    most = min(_CLIPS_PER_REQUEST, int(limits["max_clips_per_request"]))
+    room = limits["max_body_bytes"] * 0.95  # the rest is for the form around the clips
+    batch: list[Path] = []
+    size = 0
+    for path in paths:
+        length = path.stat().st_size
+        if batch and (len(batch) == most or size + length > room):
+            yield batch
+            batch, size = [], 0
+        batch.append(path)
+        size += length
+    if batch:
+        yield batch
+
+
+def score_table(answers: Iterable[Scores]) -> Table:
+    """Clip, score, threshold, decision."""
+    table = Table("clip", "machine")
+    table.add_column("anomaly score", justify="right")
+    table.add_column("threshold", justify="right")
+    table.add_column("decision")
+    for answer in answers:
+        for clip in answer.clips:
+            table.add_row(
+                clip.name,
+                answer.machine_id,
+                f"{clip.anomaly_score:.2f}",
+                f"{answer.threshold.decision_threshold:.2f}",
+                "[red]ANOMALOUS[/]" if clip.is_anomalous else "[green]normal[/]",
+            )
+    return table
+
+
+def _create_if_absent(client: Client, machine: str) -> None:
+    try:
+        client.machine(machine)
+    except ProblemError as error:
+        if error.kind != "unknown-machine":
+            raise
+        client.put_machine(machine)
+        typer.echo(f"{machine}: created.")

@@ -1,0 +1,36 @@
+"""`offkey machines` and `offkey info`."""
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.common import URL, Url
+from service.client import Client
+
+app = typer.Typer()
+
+
+@app.command()
+def machines(url: Url = URL) -> None:
+    """List the machines of a service."""
+    table = Table("machine", "description")
+    for column in ("source clips", "target clips", "generation"):
+        table.add_column(column, justify="right")
+    with Client(url) as client:
+        for machine in client.machines():
+            counts = machine.clips
+            table.add_row(
+                machine.machine_id,
+                machine.description,
+                str(counts.source),
+                str(counts.target),
+                str(machine.generation),
+            )
+    Console().print(table)
+
+
+@app.command()
+def info(url: Url = URL) -> None:
+    """Show what a service runs, and its limits, as JSON."""
+    with Client(url) as client:
+        typer.echo(client.info().model_dump_json(indent=2))

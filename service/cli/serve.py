@@ -1,0 +1,82 @@
+"""`offkey serve`."""
+
+import logging
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.manifest import BundleError
+from service.settings import Device, Settings
+
+app = typer.Typer()
+logger = logging.getLogger("offkey")
+
+_NO_SETTINGS = {"OFFKEY_URL", "OFFKEY_SHARED"}  # read by the client commands and by the tests
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (OFFKEY_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port, 0 for a free one (OFFKEY_PORT).")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the store (OFFKEY_DATA_DIR).")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the model bundle (OFFKEY_BUNDLE).")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where the model runs (OFFKEY_DEVICE).")] = None,
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C. Every setting is also an environment variable OFFKEY_*."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for message in unknown_settings(dict(os.environ)):
+        logger.warning(message)
+    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir, "bundle": bundle, "device": device}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        problems = "; ".join(f"OFFKEY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise SystemExit(f"offkey: the settings cannot be used. {problems}") from error
+    raise SystemExit(run(settings))
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal; return the exit status."""
+    from service.app import create_app  # here, so that --help does not wait for ONNX Runtime
+    from service.encoder import DeviceError
+
+    try:
+        application = create_app(settings)
+    except (BundleError, DeviceError) as error:
+        logger.critical("the service cannot start: %s", error)
+        return 1
+    except (OSError, SQLAlchemyError) as error:
+        logger.critical("the store in %s cannot be opened: %s", settings.data_dir.resolve(), error)
+        return 1
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+            server_header=False,
+        )
+    )
+    server.run()
+    return 0 if server.started else 1
+
+
+def unknown_settings(environ: dict[str, str]) -> list[str]:
+    """A warning for each variable OFFKEY_* that is no setting, with the one that may have been meant."""
+    known = {f"OFFKEY_{name}".upper() for name in Settings.model_fields}
+    messages = []
+    for name in sorted(environ):
+        if name.startswith("OFFKEY_") and name not in known | _NO_SETTINGS:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            messages.append(f"{name} is no setting and is ignored{hint}")
+    return messages

@@ -1,0 +1,24 @@
+"""`offkey synthesize`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.common import progress
+from service.synthetic import plan_tree, write_tree
+
+app = typer.Typer()
+
+
+@app.command()
+def synthesize(
+    root: Annotated[Path, typer.Argument(help="Folder to write to; made if absent.")],
+    seed: Annotated[int, typer.Option(help="Another seed gives other clips of the same machines.")] = 0,
+) -> None:
+    """Write the synthetic example machines as a DCASE Task 2 tree of WAV files."""
+    clips = plan_tree()
+    with progress() as bar:
+        task = bar.add_task("synthesizing", total=len(clips))
+        write_tree(root, clips, seed=seed, on_written=lambda _: bar.advance(task))
+    typer.echo(f"{len(clips)} synthetic clips are in {root}.")

@@ -1,0 +1,149 @@
+"""A typed client of the HTTP API: `Client("http://127.0.0.1:8000").score("fan-1", ["clip.wav"])`."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from service.domain.machine import Domain
+from service.schemas import (
+    Clip,
+    ClipList,
+    Enrollment,
+    Info,
+    Machine,
+    MachineList,
+    MachineSettings,
+    MachineSummary,
+    Problem,
+    Scores,
+)
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT = 120.0  # seconds: a request may hold many minutes of audio
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class ProblemError(Exception):
+    """The service refused the request; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+    @property
+    def kind(self) -> str:
+        """The error kind, such as `empty-bank`."""
+        return self.problem.type.rpartition(":")[2]
+
+
+class UnreachableError(Exception):
+    """There is no answer from the service, or not one that Offkey would give."""
+
+
+class Client:
+    """Talks to one service. Every method raises `ProblemError` or `UnreachableError` where it fails."""
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Connects on the first call. `timeout` in seconds."""
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def info(self) -> Info:
+        """What the service runs, and its limits."""
+        return self._call(Info, "GET", "/info")
+
+    def ready(self) -> bool:
+        """Whether the service can serve. Never raises."""
+        try:
+            return self._http.get("/readyz", timeout=5.0).is_success
+        except httpx2.HTTPError:
+            return False
+
+    def machines(self) -> Iterator[MachineSummary]:
+        """Every machine, by id."""
+        after: str | None = ""
+        while after is not None:
+            page = self._call(MachineList, "GET", "/machines", params={"after": after})
+            yield from page.machines
+            after = page.next_after
+
+    def machine(self, machine_id: str) -> Machine:
+        """One machine."""
+        return self._call(Machine, "GET", f"/machines/{machine_id}")
+
+    def put_machine(self, machine_id: str, *, description: str = "", false_alarm_rate: float | None = None) -> Machine:
+        """Create a machine or replace its settings."""
+        settings = MachineSettings(description=description, false_alarm_rate=false_alarm_rate)
+        return self._call(Machine, "PUT", f"/machines/{machine_id}", json=settings.model_dump())
+
+    def delete_machine(self, machine_id: str) -> None:
+        """Delete a machine and its bank."""
+        self._send("DELETE", f"/machines/{machine_id}")
+
+    def clips(self, machine_id: str) -> Iterator[Clip]:
+        """Every enrolled clip of a machine, by id."""
+        after: int | None = 0
+        while after is not None:
+            page = self._call(ClipList, "GET", f"/machines/{machine_id}/clips", params={"after": after})
+            yield from page.clips
+            after = page.next_after
+
+    def delete_clip(self, machine_id: str, clip_id: int) -> Machine:
+        """Take a clip out of a machine's bank."""
+        return self._call(Machine, "DELETE", f"/machines/{machine_id}/clips/{clip_id}")
+
+    def enroll(self, machine_id: str, clips: Sequence[Path | str], *, domain: Domain = Domain.SOURCE) -> Enrollment:
+        """Enroll audio files as normal clips, all or none of them."""
+        params = {"machine_id": machine_id, "domain": domain.value}
+        return self._call(Enrollment, "POST", "/enroll", params=params, files=_files(clips))
+
+    def score(self, machine_id: str, clips: Sequence[Path | str], *, neighbors: int = 1) -> Scores:
+        """Score audio files."""
+        params = {"machine_id": machine_id, "neighbors": neighbors}
+        return self._call(Scores, "POST", "/score", params=params, files=_files(clips))
+
+    def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
+        response = self._send(method, path, **request)
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise UnreachableError(f"{self.url} answers, but not as Offkey does: {error}") from error
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        try:
+            response = self._http.request(method, path, **request)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise UnreachableError(
+                f"No answer from {self.url} ({error or type(error).__name__}). Is the service up? "
+                "`offkey serve` starts it."
+            ) from error
+        if response.is_success:
+            return response
+        try:
+            problem = Problem.model_validate_json(response.content)
+        except ValidationError as error:
+            raise UnreachableError(
+                f"{self.url}{path} answered {response.status_code}, but not as Offkey does."
+            ) from error
+        raise ProblemError(problem)
+
+
+def _files(clips: Sequence[Path | str]) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("clips", (Path(clip).name, Path(clip).read_bytes())) for clip in clips]

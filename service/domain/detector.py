@@ -1,0 +1,104 @@
+"""From distances to anomaly scores: leave-one-out normalization of source and target banks.
+
+Each domain's nearest-neighbor distances are standardized by the mean and deviation that the domain's own
+clips have among each other (leave one clip out), and a window's score is the smaller of the two: it is
+normal if it is as close to either domain as that domain's clips are to each other. No statistic is ever
+taken over clips that are scored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.distance import Distances, Vectors, nearest_in, nearest_to_others
+from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.machine import Domain
+
+# A handful of clips can agree by chance: their deviation is then no measure of what is normal.
+RELATIVE_SIGMA_FLOOR = 0.05  # of the mean distance
+ABSOLUTE_SIGMA_FLOOR = 1e-4  # cosine distance; identical clips have mean and deviation 0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and deviation of a domain's leave-one-out distances."""
+
+    mu: float
+    sigma: float
+
+    @classmethod
+    def fit(cls, distances: Distances) -> Self:
+        """Fit to `(n,)` finite distances; sigma never falls below its floor."""
+        mu = float(np.mean(distances, dtype=np.float64))
+        sigma = float(np.std(distances, dtype=np.float64))
+        return cls(mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, ABSOLUTE_SIGMA_FLOOR))
+
+    def standardize(self, distances: Distances) -> NDArray[np.float64]:
+        """(d - mu) / sigma."""
+        return (distances.astype(np.float64) - self.mu) / self.sigma
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What a bank knows of itself: a scale per enrolled domain, and the self-score of each clip."""
+
+    scales: Mapping[Domain, Scale]
+    self_scores: NDArray[np.float64]  # (clips,), in order of clip id
+
+    @classmethod
+    def fit(cls, banks: Mapping[Domain, Vectors], clips: Mapping[Domain, NDArray[np.int64]]) -> Self:
+        """Fit to a machine's enrolled windows.
+
+        Args:
+            banks: per enrolled domain `(n, dim)` unit embeddings, n >= 1.
+            clips: per enrolled domain `(n,)`, the clip each window belongs to.
+
+        Raises:
+            OffkeyError: no domain has two clips, so that nothing is known of how much healthy clips differ.
+        """
+        own = {domain: nearest_to_others(banks[domain], clips[domain]) for domain in banks}
+        scales = _fit_scales(own)
+        windows: list[NDArray[np.float64]] = []
+        for domain in banks:
+            candidates = {
+                other: own[domain] if other is domain else nearest_in(banks[domain], banks[other]) for other in banks
+            }
+            windows.append(_combine(scales, candidates))
+        window_clips = np.concatenate([clips[domain] for domain in banks])
+        window_scores = np.concatenate(windows)
+        ids, position = np.unique(window_clips, return_inverse=True)
+        self_scores = np.full(len(ids), -np.inf)
+        np.maximum.at(self_scores, position, window_scores)
+        return cls(scales, self_scores)
+
+    def window_scores(self, nearest: Mapping[Domain, Distances]) -> NDArray[np.float64]:
+        """Score windows by their distance `(m,)` to the nearest embedding of each enrolled domain: `(m,)`."""
+        return _combine(self.scales, nearest)
+
+
+def clip_score(window_scores: NDArray[np.float64]) -> float:
+    """The anomaly score of a clip: its most anomalous window, as one bad window is reason to look."""
+    return float(window_scores.max())
+
+
+def _fit_scales(own: Mapping[Domain, Distances]) -> dict[Domain, Scale]:
+    fitted = {d: Scale.fit(distances) for d, distances in own.items() if np.isfinite(distances).all()}
+    if not fitted:
+        raise OffkeyError(
+            ErrorKind.BANK_TOO_SMALL,
+            "One enrolled clip per domain says nothing of how much healthy clips differ. "
+            "Enroll at least 2 clips of one domain; 20 or more make a useful threshold.",
+        )
+    # A domain of one clip has no distances of its own and borrows those of the other.
+    lent = next(iter(fitted.values()))
+    return {domain: fitted.get(domain, lent) for domain in own}
+
+
+def _combine(scales: Mapping[Domain, Scale], nearest: Mapping[Domain, Distances]) -> NDArray[np.float64]:
+    scores: NDArray[np.float64] = np.min(
+        [scales[domain].standardize(distances) for domain, distances in nearest.items()], axis=0
+    )
+    return scores

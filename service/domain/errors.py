@@ -1,0 +1,51 @@
+"""The one way Offkey says no: an error kind, a sentence for a person, and the values behind it."""
+
+from enum import StrEnum
+
+
+class ErrorKind(StrEnum):
+    """Every reason for which a request can be refused. `service/problems.py` maps each to an HTTP status."""
+
+    MALFORMED_REQUEST = "malformed-request"
+    TOO_MANY_NEIGHBORS = "too-many-neighbors"
+    INVALID_MACHINE_ID = "invalid-machine-id"
+    UNKNOWN_ROUTE = "unknown-route"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    UNKNOWN_MACHINE = "unknown-machine"
+    UNKNOWN_CLIP = "unknown-clip"
+    EMPTY_BANK = "empty-bank"
+    BANK_TOO_SMALL = "bank-too-small"
+    BANK_FULL = "bank-full"
+    EMBEDDING_SPACE_MISMATCH = "embedding-space-mismatch"
+    DOMAIN_CONFLICT = "domain-conflict"
+    EMPTY_AUDIO = "empty-audio"
+    UNDECODABLE_AUDIO = "undecodable-audio"
+    UNSUPPORTED_SAMPLE_RATE = "unsupported-sample-rate"
+    TOO_MANY_CHANNELS = "too-many-channels"
+    NON_FINITE_AUDIO = "non-finite-audio"
+    OUT_OF_RANGE_AUDIO = "out-of-range-audio"
+    SILENT_AUDIO = "silent-audio"
+    CLIP_TOO_SHORT = "clip-too-short"
+    CLIP_TOO_LONG = "clip-too-long"
+    BODY_TOO_LARGE = "body-too-large"
+    TOO_MANY_CLIPS = "too-many-clips"
+    OVERLOADED = "overloaded"
+    STORAGE_FULL = "storage-full"
+    NOT_READY = "not-ready"
+    INTERNAL = "internal"
+
+
+class OffkeyError(Exception):
+    """A refusal that a person can act on.
+
+    Args:
+        kind: the reason, one of `ErrorKind`.
+        detail: what was wrong, with which value, and what to do, in one or two sentences.
+        **values: the offending values and limits, answered beside the detail for programs.
+    """
+
+    def __init__(self, kind: ErrorKind, detail: str, **values: str | int | float) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.values = values

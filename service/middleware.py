@@ -1,0 +1,112 @@
+"""Around every request: an id, a measurement, a log line, and a bound on its body."""
+
+import asyncio
+import logging
+import uuid
+from contextlib import suppress
+from time import perf_counter
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.domain.errors import ErrorKind, OffkeyError
+from service.metrics import Metrics
+
+logger = logging.getLogger("offkey.request")
+
+_LINGER_SECONDS = 2.0
+_QUIET_ROUTES = {"/livez", "/readyz", "/metrics"}  # asked every few seconds by machines
+
+
+class Observe:
+    """Gives each request an id (`X-Request-ID`), counts it, times it, and logs it when it is answered."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        start = perf_counter()
+        status = 500  # unless an answer says otherwise
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_observed)
+        finally:
+            seconds = perf_counter() - start
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.request(scope["method"], route, status, seconds)
+            level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
+            logger.log(
+                level,
+                "%s %s -> %d in %.0f ms, request %s",
+                scope["method"],
+                route,
+                status,
+                seconds * 1e3,
+                request_id,
+            )
+
+
+class BodyLimit:
+    """Refuses a body over the limit as soon as it is known to be, by its header or by counting."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        refused = announced.isdigit() and int(announced) > self._max_bytes
+        received = 0
+
+        async def receive_limited() -> Message:
+            nonlocal received, refused
+            if refused:
+                raise self._error()
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                refused = True
+                raise self._error()
+            return message
+
+        async def send_and_linger(message: Message) -> None:
+            if not refused:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+                await send(message)
+            else:
+                # A server that closes with unread data resets the connection, and a client that is still
+                # sending loses the answer with it. So the answer goes out, what comes in is thrown away for
+                # a moment, and only then the answer ends.
+                await send({**message, "more_body": True})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LINGER_SECONDS):
+                        while (await receive()).get("more_body", False):
+                            pass
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._app(scope, receive_limited, send_and_linger)
+
+    def _error(self) -> OffkeyError:
+        return OffkeyError(
+            ErrorKind.BODY_TOO_LARGE,
+            f"The request body is over {self._max_bytes} bytes. Send fewer or shorter clips, or use FLAC.",
+            max_body_bytes=self._max_bytes,
+        )

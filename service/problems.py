@@ -1,0 +1,68 @@
+"""The one table from error kinds to HTTP: status and title. Answers are problem+json (RFC 9457)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from service.domain.errors import ErrorKind
+
+PROBLEM_JSON = "application/problem+json"
+TYPE_PREFIX = "urn:offkey:problem:"
+
+PROBLEMS: Mapping[ErrorKind, tuple[int, str]] = {
+    ErrorKind.MALFORMED_REQUEST: (422, "The request is not what this route takes"),
+    ErrorKind.TOO_MANY_NEIGHBORS: (422, "More neighbors asked for than windows enrolled"),
+    ErrorKind.INVALID_MACHINE_ID: (422, "The machine id is not usable"),
+    ErrorKind.UNKNOWN_ROUTE: (404, "There is nothing at this address"),
+    ErrorKind.METHOD_NOT_ALLOWED: (405, "This address does not take this method"),
+    ErrorKind.UNKNOWN_MACHINE: (404, "There is no such machine"),
+    ErrorKind.UNKNOWN_CLIP: (404, "There is no such clip"),
+    ErrorKind.EMPTY_BANK: (409, "Nothing is enrolled for this machine"),
+    ErrorKind.BANK_TOO_SMALL: (409, "Too few clips are enrolled to score"),
+    ErrorKind.BANK_FULL: (409, "The memory bank is full"),
+    ErrorKind.EMBEDDING_SPACE_MISMATCH: (409, "The bank was made by another model"),
+    ErrorKind.DOMAIN_CONFLICT: (409, "The clip is enrolled under the other domain"),
+    ErrorKind.EMPTY_AUDIO: (422, "The clip is empty"),
+    ErrorKind.UNDECODABLE_AUDIO: (422, "The clip is not audio that can be decoded"),
+    ErrorKind.UNSUPPORTED_SAMPLE_RATE: (422, "The sample rate is not accepted"),
+    ErrorKind.TOO_MANY_CHANNELS: (422, "The clip has too many channels"),
+    ErrorKind.NON_FINITE_AUDIO: (422, "The clip holds NaN or infinite samples"),
+    ErrorKind.OUT_OF_RANGE_AUDIO: (422, "The clip is far over full scale"),
+    ErrorKind.SILENT_AUDIO: (422, "The clip is silent"),
+    ErrorKind.CLIP_TOO_SHORT: (422, "The clip is too short"),
+    ErrorKind.CLIP_TOO_LONG: (422, "The clip is too long"),
+    ErrorKind.BODY_TOO_LARGE: (413, "The request body is too large"),
+    ErrorKind.TOO_MANY_CLIPS: (413, "Too many clips in one request"),
+    ErrorKind.OVERLOADED: (503, "The service is at its limit"),
+    ErrorKind.STORAGE_FULL: (507, "The disk of the store is full"),
+    ErrorKind.NOT_READY: (503, "The service is not ready"),
+    ErrorKind.INTERNAL: (500, "The service failed"),
+}
+
+
+def problem_response(
+    kind: ErrorKind,
+    detail: str,
+    *,
+    instance: str,
+    request_id: str,
+    values: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Make the answer for an error. `values` stand beside the standard members."""
+    status, title = PROBLEMS[kind]
+    body = {
+        "type": TYPE_PREFIX + kind.value,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "request_id": request_id,
+        **(values or {}),
+    }
+    extra = dict(headers or {})
+    if "retry_after" in body:
+        extra["Retry-After"] = str(body["retry_after"])
+    return Response(json.dumps(body), status_code=status, media_type=PROBLEM_JSON, headers=extra)

@@ -1,0 +1,87 @@
+"""`POST /enroll` and `POST /score`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response, status
+
+from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.machine import Domain, check_machine_id
+from service.routes.common import ContextOf, MachineIdQuery, WorkersOf, problems
+from service.schemas import Enrollment, Scores
+from service.uploads import REQUEST_BODY, Posted, read_clips
+from service.usecases.enroll import enroll_clips
+from service.usecases.score import score_clips
+
+router = APIRouter(tags=["clips"])
+
+ClipName = Annotated[str | None, Query(max_length=255, description="name of a clip sent as the raw body")]
+
+
+@router.post(
+    "/enroll",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=REQUEST_BODY,
+    responses={
+        200: {"model": Enrollment, "description": "Every clip was enrolled before"},
+        **problems(404, 409, 413, 422, 503, 507),
+    },
+)
+async def enroll(
+    request: Request,
+    response: Response,
+    context: ContextOf,
+    workers: WorkersOf,
+    machine_id: MachineIdQuery = None,
+    domain: Annotated[Domain | None, Query(description="source unless said otherwise")] = None,
+    name: ClipName = None,
+) -> Enrollment:
+    """Add normal clips to a machine's memory bank. All clips of a request are enrolled, or none."""
+    posted = await read_clips(request, name=name, max_clips=context.settings.max_clips_per_request)
+    answer = await workers.run(
+        enroll_clips, context, _machine_id(machine_id, posted), _domain(domain, posted), posted.uploads
+    )
+    if all(clip.status == "duplicate" for clip in answer.clips):
+        response.status_code = status.HTTP_200_OK
+    return answer
+
+
+@router.post("/score", openapi_extra=REQUEST_BODY, responses=problems(404, 409, 413, 422, 503))
+async def score(
+    request: Request,
+    context: ContextOf,
+    workers: WorkersOf,
+    machine_id: MachineIdQuery = None,
+    neighbors: Annotated[int, Query(ge=1, description="enrolled windows to name for each scored one")] = 1,
+    name: ClipName = None,
+) -> Scores:
+    """Score clips against what was enrolled for the machine."""
+    if neighbors > context.settings.max_neighbors:
+        raise OffkeyError(
+            ErrorKind.TOO_MANY_NEIGHBORS,
+            f"{neighbors} neighbors were asked for; at most {context.settings.max_neighbors} are given.",
+            max_neighbors=context.settings.max_neighbors,
+        )
+    posted = await read_clips(request, name=name, max_clips=context.settings.max_clips_per_request)
+    return await workers.run(score_clips, context, _machine_id(machine_id, posted), posted.uploads, neighbors)
+
+
+def _machine_id(query: str | None, posted: Posted) -> str:
+    machine_id = query if query is not None else posted.fields.get("machine_id")
+    if machine_id is None:
+        raise OffkeyError(
+            ErrorKind.MALFORMED_REQUEST,
+            "No machine is named. Add ?machine_id=... or a form field machine_id.",
+        )
+    return check_machine_id(machine_id)
+
+
+def _domain(query: Domain | None, posted: Posted) -> Domain:
+    if query is not None:
+        return query
+    given = posted.fields.get("domain", Domain.SOURCE.value)
+    try:
+        return Domain(given)
+    except ValueError as error:
+        raise OffkeyError(
+            ErrorKind.MALFORMED_REQUEST, f"The domain {given[:80]!r} is not known; use source or target."
+        ) from error

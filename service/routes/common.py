@@ -1,0 +1,47 @@
+"""What routes share: the application's state, parameter types, documented errors."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request
+from pydantic import AfterValidator, WithJsonSchema
+
+from service.domain.machine import MACHINE_ID_PATTERN, check_machine_id
+from service.problems import PROBLEM_JSON
+from service.usecases.context import Context
+from service.workers import Workers
+
+PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
+
+_MachineId = Annotated[
+    str,
+    AfterValidator(check_machine_id),
+    WithJsonSchema({"type": "string", "pattern": MACHINE_ID_PATTERN}),
+]
+MachineIdPath = Annotated[_MachineId, Path(description="one physical unit", examples=["fan-1"])]
+MachineIdQuery = Annotated[
+    _MachineId | None, Query(description="one physical unit; may be a form field instead", examples=["fan-1"])
+]
+PageSize = Annotated[int, Query(ge=1, le=1_000, description="entries in a page")]
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+def _workers(request: Request) -> Workers:
+    workers: Workers = request.app.state.workers
+    return workers
+
+
+ContextOf = Annotated[Context, Depends(_context)]
+WorkersOf = Annotated[Workers, Depends(_workers)]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for the statuses of problem+json answers that a route gives."""
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM_JSON: {"schema": PROBLEM_SCHEMA}}}
+        for status in statuses
+    }

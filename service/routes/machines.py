@@ -1,0 +1,77 @@
+"""`/machines` and what lies below it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response, status
+
+from service.routes.common import ContextOf, MachineIdPath, PageSize, WorkersOf, problems
+from service.schemas import ClipList, Machine, MachineList, MachineSettings
+from service.usecases import machines as usecase
+
+router = APIRouter(prefix="/machines", tags=["machines"])
+
+_MAX_KEY = 2**63 - 1  # of the database
+
+
+@router.get("", responses=problems(422, 503))
+async def list_machines(
+    context: ContextOf,
+    workers: WorkersOf,
+    after: Annotated[str, Query(max_length=64, description="machine id behind which the page begins")] = "",
+    limit: PageSize = 100,
+) -> MachineList:
+    """List machines by id."""
+    return await workers.run(usecase.list_machines, context, after, limit)
+
+
+@router.put(
+    "/{machine_id}",
+    responses={201: {"model": Machine, "description": "The machine was created"}, **problems(422, 503, 507)},
+)
+async def put_machine(
+    response: Response,
+    context: ContextOf,
+    workers: WorkersOf,
+    machine_id: MachineIdPath,
+    settings: MachineSettings | None = None,
+) -> Machine:
+    """Create a machine, or replace its settings; its bank stays."""
+    machine, created = await workers.run(usecase.put_machine, context, machine_id, settings or MachineSettings())
+    if created:
+        response.status_code = status.HTTP_201_CREATED
+    return machine
+
+
+@router.get("/{machine_id}", responses=problems(404, 422, 503))
+async def get_machine(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> Machine:
+    """Show a machine, its bank and its threshold."""
+    return await workers.run(usecase.get_machine, context, machine_id)
+
+
+@router.delete("/{machine_id}", status_code=status.HTTP_204_NO_CONTENT, responses=problems(404, 422, 503, 507))
+async def delete_machine(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> None:
+    """Delete a machine and its bank."""
+    await workers.run(usecase.delete_machine, context, machine_id)
+
+
+@router.get("/{machine_id}/clips", responses=problems(404, 422, 503))
+async def list_clips(
+    context: ContextOf,
+    workers: WorkersOf,
+    machine_id: MachineIdPath,
+    after: Annotated[int, Query(ge=0, le=_MAX_KEY, description="clip id behind which the page begins")] = 0,
+    limit: PageSize = 100,
+) -> ClipList:
+    """List the enrolled clips of a machine by id."""
+    return await workers.run(usecase.list_clips, context, machine_id, after, limit)
+
+
+@router.delete("/{machine_id}/clips/{clip_id}", responses=problems(404, 422, 503, 507))
+async def delete_clip(
+    context: ContextOf,
+    workers: WorkersOf,
+    machine_id: MachineIdPath,
+    clip_id: Annotated[int, Path(ge=1, le=_MAX_KEY)],
+) -> Machine:
+    """Take a clip out of a machine's bank."""
+    return await workers.run(usecase.delete_clip, context, machine_id, clip_id)

@@ -1,0 +1,61 @@
+"""What operators and their tools ask: probes, limits, metrics."""
+
+import logging
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import SQLAlchemyError
+
+from service import __version__
+from service.audio import FORMATS
+from service.domain.errors import ErrorKind, OffkeyError
+from service.routes.common import ContextOf, WorkersOf, problems
+from service.schemas import Health, Info
+
+router = APIRouter(tags=["operations"])
+logger = logging.getLogger(__name__)
+
+
+@router.get("/livez")
+async def livez() -> Health:
+    """Whether the process answers. If not, restart it."""
+    return Health()
+
+
+@router.get("/readyz", responses=problems(503))
+async def readyz(context: ContextOf, workers: WorkersOf) -> Health:
+    """Whether requests can be served: the model is loaded (or nothing answers) and the store can be read."""
+    try:
+        await workers.run(context.store.ping)
+    except SQLAlchemyError as error:
+        logger.exception("the store cannot be read")
+        raise OffkeyError(
+            ErrorKind.NOT_READY, "The store cannot be read; the log says why. Check the data folder."
+        ) from error
+    return Health()
+
+
+@router.get("/info")
+async def info(context: ContextOf) -> Info:
+    """What runs here, and every limit."""
+    manifest = context.encoder.manifest
+    return Info(
+        version=__version__,
+        bundle=f"{manifest.name}/{manifest.version}",
+        embedding_space_id=manifest.embedding_space_id,
+        sample_rate=manifest.input.sample_rate,
+        window_seconds=manifest.window.seconds,
+        hop_seconds=manifest.window.hop_seconds,
+        min_clip_seconds=manifest.window.min_seconds,
+        device=context.settings.device.value,
+        provider=context.encoder.provider,
+        false_alarm_rate=context.settings.false_alarm_rate,
+        formats=sorted(FORMATS),
+        limits=context.settings.limits(),
+    )
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(context: ContextOf) -> Response:
+    """Metrics in Prometheus' text format."""
+    return Response(context.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,188 @@
+"""What the service answers and takes as JSON. The routes, the use cases and the client share these."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.domain.machine import Domain
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class MachineSettings(_Body):
+    """What `PUT /machines/{machine_id}` sets. A field left out goes back to its default."""
+
+    description: str = Field("", max_length=500, examples=["Exhaust fan, hall 2"])
+    false_alarm_rate: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of healthy clips that may raise an alarm; null: the service's default",
+    )
+
+
+class ClipCounts(_Body):
+    """Enrolled clips by domain."""
+
+    source: int
+    target: int
+
+
+class Threshold(_Body):
+    """The decision threshold in force, and what it promises."""
+
+    decision_threshold: float = Field(description="a clip whose anomaly score is higher is anomalous")
+    requested_false_alarm_rate: float
+    promised_false_alarm_rate: float = Field(
+        description="n enrolled clips can promise no less than 1 / (n + 1), for healthy clips like those enrolled"
+    )
+    clips: int = Field(description="n, the enrolled clips behind the threshold")
+
+
+class Machine(_Body):
+    """A machine and its memory bank."""
+
+    machine_id: str
+    description: str
+    false_alarm_rate: float = Field(description="the requested one, in force")
+    generation: int = Field(description="moves on with every change of the bank")
+    clips: ClipCounts
+    embedding_space_id: str | None = Field(description="null until a clip is enrolled")
+    threshold: Threshold | None = Field(description="null until two clips of one domain are enrolled")
+    created_at: datetime
+
+
+class MachineSummary(_Body):
+    """A machine in a list."""
+
+    machine_id: str
+    description: str
+    generation: int
+    clips: ClipCounts
+    created_at: datetime
+
+
+class MachineList(_Body):
+    """Machines, by id. `next_after` is the `after` of the next page, null on the last."""
+
+    machines: list[MachineSummary]
+    next_after: str | None
+
+
+class Clip(_Body):
+    """An enrolled clip."""
+
+    clip_id: int
+    name: str
+    domain: Domain
+    seconds: float
+    sample_rate: int = Field(description="of the file, Hz")
+    channels: int = Field(description="of the file")
+    windows: int
+    sha256: str = Field(description="of the bytes that were posted")
+    enrolled_at: datetime
+
+
+class ClipList(_Body):
+    """Clips of a machine, by id. `next_after` is the `after` of the next page, null on the last."""
+
+    clips: list[Clip]
+    next_after: int | None
+
+
+class EnrolledClip(_Body):
+    """What became of one clip."""
+
+    name: str
+    clip_id: int
+    status: Literal["enrolled", "duplicate"] = Field(
+        description="duplicate: the same bytes were enrolled before, nothing was added"
+    )
+    domain: Domain
+
+
+class Enrollment(_Body):
+    """The answer of `POST /enroll`. All clips of a request are enrolled, or none."""
+
+    machine_id: str
+    generation: int = Field(description="of the bank with these clips in it")
+    clips: list[EnrolledClip]
+    bank: ClipCounts
+
+
+class Neighbor(_Body):
+    """An enrolled window that sounds like the scored one."""
+
+    clip_id: int
+    name: str
+    domain: Domain
+    start_s: float
+    distance: float = Field(description="cosine distance of the embeddings, 0 to 2")
+
+
+class WindowScore(_Body):
+    """The score of one window of a clip."""
+
+    start_s: float
+    end_s: float
+    anomaly_score: float
+    neighbors: list[Neighbor]
+
+
+class ClipScore(_Body):
+    """The score of one clip: that of its most anomalous window."""
+
+    name: str
+    seconds: float
+    anomaly_score: float = Field(description="higher is more anomalous; it is neither bounded nor a probability")
+    is_anomalous: bool = Field(description="whether the score is above the decision threshold")
+    windows: list[WindowScore]
+
+
+class Scores(_Body):
+    """The answer of `POST /score`."""
+
+    machine_id: str
+    bundle: str = Field(examples=["offkey-small/1"])
+    generation: int = Field(description="of the bank that was compared with")
+    threshold: Threshold
+    clips: list[ClipScore]
+
+
+class Info(_Body):
+    """What runs here, and every limit."""
+
+    version: str
+    bundle: str
+    embedding_space_id: str
+    sample_rate: int = Field(description="clips are resampled to it, Hz")
+    window_seconds: float
+    hop_seconds: float
+    min_clip_seconds: float
+    device: str = Field(description="as asked for")
+    provider: str = Field(description="the ONNX Runtime provider in use")
+    false_alarm_rate: float = Field(description="requested for machines that set none")
+    formats: list[str]
+    limits: dict[str, int | float] = Field(description="by setting; docs/settings.md has the units")
+
+
+class Health(_Body):
+    """Answer of the probes."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Problem(BaseModel):
+    """Every error, as `application/problem+json` (RFC 9457). The values behind it stand beside these fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["urn:offkey:problem:empty-bank"])
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str

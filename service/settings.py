@@ -1,0 +1,69 @@
+"""Every setting of the service, with its unit and default. Set by environment variables `OFFKEY_*`."""
+
+import os
+import sysconfig
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_BUNDLE = Path("offkey-small") / "1"
+
+
+class Device(StrEnum):
+    """Where the encoder runs. `cuda` refuses to start where CUDA does not work; `auto` falls back to the CPU."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def shipped_bundle() -> Path:
+    """The bundle that comes with Offkey: beside the source in a checkout, under the prefix when installed."""
+    checkout = Path(__file__).resolve().parent.parent / "models" / DEFAULT_BUNDLE
+    if checkout.is_dir():
+        return checkout
+    return Path(sysconfig.get_path("data")) / "share" / "offkey" / "models" / DEFAULT_BUNDLE
+
+
+class Settings(BaseSettings):
+    """Settings of one service process. Unknown names are refused, so that a typo is not a silent default."""
+
+    model_config = SettingsConfigDict(env_prefix="OFFKEY_", extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one")
+    data_dir: Path = Field(Path("data"), description="folder of the store")
+    bundle: Path = Field(default_factory=shipped_bundle, description="folder of the model bundle")
+    device: Device = Field(Device.AUTO, description="auto, cpu or cuda")
+    workers: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2,
+        ge=1,
+        le=256,
+        description="requests that are decoded, embedded and searched at once; one CPU thread each",
+    )
+    queue_limit: int = Field(64, ge=0, description="requests that may wait for a worker before 503")
+    false_alarm_rate: float = Field(
+        0.05, gt=0, lt=1, description="requested rate of a machine that sets none of its own"
+    )
+    max_body_bytes: int = Field(20 * 2**20, ge=1, description="largest request body, bytes")
+    max_clips_per_request: int = Field(64, ge=1, description="most clips in one multipart request")
+    max_clip_seconds: float = Field(600.0, gt=0, description="longest clip, seconds of decoded audio")
+    max_clips_per_machine: int = Field(10_000, ge=2, description="most clips enrolled for one machine")
+    max_neighbors: int = Field(32, ge=1, description="most neighbors a score may name per window")
+    exact_limit: int = Field(5_000, ge=1, description="windows of a domain up to which search is exact; HNSW above")
+    shutdown_seconds: int = Field(20, ge=1, description="time that running requests get after SIGTERM")
+
+    def limits(self) -> dict[str, int | float]:
+        """The limits that `GET /info` reports, by setting name."""
+        return {
+            "max_body_bytes": self.max_body_bytes,
+            "max_clips_per_request": self.max_clips_per_request,
+            "max_clip_seconds": self.max_clip_seconds,
+            "max_clips_per_machine": self.max_clips_per_machine,
+            "max_neighbors": self.max_neighbors,
+            "queue_limit": self.queue_limit,
+            "workers": self.workers,
+            "exact_limit": self.exact_limit,
+        }

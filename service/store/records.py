@@ -1,0 +1,68 @@
+"""What the store holds, as values."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.distance import Vectors
+from service.domain.machine import Domain
+
+
+@dataclass(frozen=True)
+class MachineRecord:
+    """One machine and the size of its bank."""
+
+    machine_key: int
+    machine_id: str
+    description: str
+    false_alarm_rate: float | None  # None: the service's default
+    embedding_space_id: str | None  # None: nothing enrolled yet
+    generation: int
+    created_at: datetime
+    source_clips: int
+    target_clips: int
+
+    @property
+    def clips(self) -> int:
+        """Enrolled clips of both domains."""
+        return self.source_clips + self.target_clips
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """One enrolled clip."""
+
+    clip_id: int
+    name: str
+    domain: Domain
+    sha256: str
+    seconds: float
+    sample_rate: int
+    channels: int
+    windows: int
+    enrolled_at: datetime
+
+
+@dataclass(frozen=True)
+class NewClip:
+    """A clip to be enrolled, embedded already."""
+
+    sha256: str
+    name: str
+    domain: Domain
+    seconds: float
+    sample_rate: int
+    channels: int
+    vectors: Vectors  # (windows, dim)
+    starts: NDArray[np.float64]  # (windows,) seconds
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What became of a clip: its id, and whether it was there already."""
+
+    clip_id: int
+    domain: Domain
+    duplicate: bool

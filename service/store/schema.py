@@ -1,0 +1,61 @@
+"""The tables. One schema for every database that SQLAlchemy speaks to; migrations/ makes it."""
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+# A key is never used again (AUTOINCREMENT), so that a bank cached for a deleted machine can never be taken
+# for the bank of a machine of the same id that was created after it.
+machine = Table(
+    "machine",
+    metadata,
+    Column("machine_key", Integer, primary_key=True, autoincrement=True),
+    Column("machine_id", String(64), nullable=False, unique=True),
+    Column("description", String(500), nullable=False),
+    Column("false_alarm_rate", Float, nullable=True),  # null: the service's default
+    Column("embedding_space_id", String(200), nullable=True),  # null: nothing enrolled yet
+    Column("generation", Integer, nullable=False),  # moves on with every change of the bank
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+clip = Table(
+    "clip",
+    metadata,
+    Column("clip_id", Integer, primary_key=True, autoincrement=True),
+    Column("machine_key", ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
+    Column("sha256", String(64), nullable=False),  # of the bytes that were posted
+    Column("name", String(255), nullable=False),
+    Column("domain", String(6), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("sample_rate", Integer, nullable=False),  # Hz, of the file
+    Column("channels", Integer, nullable=False),  # of the file
+    Column("enrolled_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("machine_key", "sha256", name="clip_once_per_machine"),
+    CheckConstraint("domain IN ('source', 'target')", name="clip_domain"),
+    sqlite_autoincrement=True,
+)
+
+embedding = Table(
+    "embedding",
+    metadata,
+    Column("clip_id", ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
+    Column("window", Integer, primary_key=True),  # 0, 1, ... in order of time
+    Column("start_s", Float, nullable=False),
+    Column("vector", LargeBinary, nullable=False),  # float32, little-endian
+)
+
+clips_of_machine = Index("clips_of_machine", clip.c.machine_key, clip.c.clip_id)

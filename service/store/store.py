@@ -1,0 +1,300 @@
+"""The only truth: machines, their clips and embeddings, in one database.
+
+Every method is one transaction; a method that changes something has committed when it returns.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sqlalchemy import Connection, Engine, RowMapping, Select, delete, func, insert, select, text, update
+from sqlalchemy.exc import OperationalError
+
+from service.bank import BankRows
+from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.machine import Domain
+from service.store.engine import open_engine
+from service.store.records import ClipRecord, Enrolled, MachineRecord, NewClip
+from service.store.schema import clip, embedding, machine
+
+_DTYPE = np.dtype("<f4")
+
+
+class Store:
+    """Machines and banks, kept durably. Safe to use from many threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, data_dir: Path) -> Self:
+        """Open the store of a data folder, creating and migrating it as needed."""
+        return cls(open_engine(data_dir))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """Read one row. Raises what the database raises if it is not usable."""
+        with self._read() as connection:
+            connection.execute(text("SELECT 1 FROM machine LIMIT 1"))
+
+    # -- machines
+
+    def put_machine(
+        self, machine_id: str, *, description: str, false_alarm_rate: float | None
+    ) -> tuple[MachineRecord, bool]:
+        """Create a machine or replace its settings; its bank is untouched. Returns it and whether it is new."""
+        with self._write() as connection:
+            values = {"description": description, "false_alarm_rate": false_alarm_rate}
+            changed = connection.execute(
+                update(machine).where(machine.c.machine_id == machine_id).values(**values)
+            ).rowcount
+            if not changed:
+                connection.execute(
+                    insert(machine).values(machine_id=machine_id, generation=0, created_at=datetime.now(UTC), **values)
+                )
+            return _machine(connection, machine_id), not changed
+
+    def machine(self, machine_id: str) -> MachineRecord:
+        """Return a machine. Raises `OffkeyError` (unknown machine)."""
+        with self._read() as connection:
+            return _machine(connection, machine_id)
+
+    def machines(self, *, after: str, limit: int) -> list[MachineRecord]:
+        """Return up to `limit` machines whose id sorts behind `after`, by id."""
+        with self._read() as connection:
+            rows = connection.execute(
+                _machines().where(machine.c.machine_id > after).order_by(machine.c.machine_id).limit(limit)
+            ).mappings()
+            return [_machine_record(row) for row in rows]
+
+    def delete_machine(self, machine_id: str) -> int:
+        """Delete a machine with its bank and return its key. Raises `OffkeyError` (unknown machine)."""
+        with self._write() as connection:
+            key = _machine(connection, machine_id).machine_key
+            connection.execute(delete(machine).where(machine.c.machine_key == key))
+            return key
+
+    # -- clips
+
+    def clips(self, machine_id: str, *, after: int, limit: int) -> list[ClipRecord]:
+        """Return up to `limit` clips whose id is greater than `after`, by id."""
+        windows = select(func.count()).where(embedding.c.clip_id == clip.c.clip_id).scalar_subquery().label("windows")
+        with self._read() as connection:
+            key = _machine(connection, machine_id).machine_key
+            rows = connection.execute(
+                select(clip, windows)
+                .where(clip.c.machine_key == key, clip.c.clip_id > after)
+                .order_by(clip.c.clip_id)
+                .limit(limit)
+            ).mappings()
+            return [_clip_record(row) for row in rows]
+
+    def enrolled(self, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
+        """Return which of these contents are enrolled already, by sha256."""
+        with self._read() as connection:
+            return _enrolled(connection, machine_key, sha256s)
+
+    def add_clips(
+        self, machine_id: str, embedding_space_id: str, clips: Sequence[NewClip], *, max_clips: int
+    ) -> tuple[list[Enrolled], MachineRecord]:
+        """Enroll clips, all of them or none. Content that is enrolled already is not added again.
+
+        Raises:
+            OffkeyError: unknown machine; a bank of another embedding space; the same content enrolled under
+                the other domain; more than `max_clips` clips.
+        """
+        with self._write() as connection:
+            record = _machine(connection, machine_id)
+            check_space(record, embedding_space_id)
+            enrolled = [_add_clip(connection, record.machine_key, new) for new in clips]
+            added = sum(not one.duplicate for one in enrolled)
+            if record.clips + added > max_clips:
+                raise OffkeyError(
+                    ErrorKind.BANK_FULL,
+                    f"Machine {machine_id} has {record.clips} clips and {added} more would pass the limit of "
+                    f"{max_clips}. Delete clips that are no longer typical.",
+                    clips=record.clips,
+                    max_clips_per_machine=max_clips,
+                )
+            if added:
+                connection.execute(
+                    update(machine)
+                    .where(machine.c.machine_key == record.machine_key)
+                    .values(embedding_space_id=embedding_space_id, generation=machine.c.generation + 1)
+                )
+            return enrolled, _machine(connection, machine_id)
+
+    def delete_clip(self, machine_id: str, clip_id: int) -> MachineRecord:
+        """Take a clip out of the bank. Raises `OffkeyError` (unknown machine or clip)."""
+        with self._write() as connection:
+            record = _machine(connection, machine_id)
+            gone = connection.execute(
+                delete(clip).where(clip.c.machine_key == record.machine_key, clip.c.clip_id == clip_id)
+            ).rowcount
+            if not gone:
+                raise OffkeyError(
+                    ErrorKind.UNKNOWN_CLIP,
+                    f"Machine {machine_id} has no clip {clip_id}. GET /machines/{machine_id}/clips lists them.",
+                )
+            values: dict[str, Any] = {"generation": machine.c.generation + 1}
+            if record.clips == 1:  # an empty bank belongs to no space: the next clip may come from any bundle
+                values["embedding_space_id"] = None
+            connection.execute(update(machine).where(machine.c.machine_key == record.machine_key).values(**values))
+            return _machine(connection, machine_id)
+
+    def bank_rows(self, machine_key: int) -> BankRows:
+        """Return all enrolled windows of a machine, as of one generation.
+
+        Raises:
+            OffkeyError: the machine was deleted.
+        """
+        with self._read() as connection:
+            generation = connection.execute(
+                select(machine.c.generation).where(machine.c.machine_key == machine_key)
+            ).scalar_one_or_none()
+            if generation is None:
+                raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
+            rows = connection.execute(
+                select(clip.c.clip_id, clip.c.name, clip.c.domain, embedding.c.start_s, embedding.c.vector)
+                .join(embedding, embedding.c.clip_id == clip.c.clip_id)
+                .where(clip.c.machine_key == machine_key)
+                .order_by(clip.c.clip_id, embedding.c.window)
+            ).all()
+            return BankRows(
+                generation=generation,
+                vectors=np.array([np.frombuffer(row.vector, dtype=_DTYPE) for row in rows], dtype=np.float32),
+                clips=np.array([row.clip_id for row in rows], dtype=np.int64),
+                starts=np.array([row.start_s for row in rows], dtype=np.float64),
+                domains=tuple(Domain(row.domain) for row in rows),
+                names={row.clip_id: row.name for row in rows},
+            )
+
+    # -- transactions
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._engine.connect().execution_options(write=True) as connection:
+            try:
+                yield connection
+                connection.commit()
+            except OperationalError as error:
+                if "full" in str(error.orig):
+                    raise OffkeyError(
+                        ErrorKind.STORAGE_FULL,
+                        "The disk of the store is full; nothing was changed. Free space and send it again.",
+                    ) from error
+                raise
+
+
+def _machines() -> Select[Any]:
+    def clips_of(domain: Domain) -> Any:
+        return (
+            select(func.count())
+            .where(clip.c.machine_key == machine.c.machine_key, clip.c.domain == domain.value)
+            .scalar_subquery()
+        )
+
+    return select(
+        machine,
+        clips_of(Domain.SOURCE).label("source_clips"),
+        clips_of(Domain.TARGET).label("target_clips"),
+    )
+
+
+def _machine(connection: Connection, machine_id: str) -> MachineRecord:
+    row = connection.execute(_machines().where(machine.c.machine_id == machine_id)).mappings().one_or_none()
+    if row is None:
+        raise OffkeyError(
+            ErrorKind.UNKNOWN_MACHINE,
+            f"There is no machine {machine_id}. Check the id, or create it with PUT /machines/{machine_id}.",
+        )
+    return _machine_record(row)
+
+
+def _machine_record(row: RowMapping) -> MachineRecord:
+    return MachineRecord(**{**row, "created_at": row["created_at"].replace(tzinfo=UTC)})
+
+
+def _clip_record(row: RowMapping) -> ClipRecord:
+    values = {name: value for name, value in row.items() if name != "machine_key"}
+    return ClipRecord(
+        **{**values, "domain": Domain(row["domain"]), "enrolled_at": row["enrolled_at"].replace(tzinfo=UTC)}
+    )
+
+
+def check_same_domain(known: Enrolled, name: str, domain: Domain) -> Enrolled:
+    """Return `known`. Raises `OffkeyError` if the clip is to be enrolled under another domain than it is."""
+    if known.domain is not domain:
+        raise OffkeyError(
+            ErrorKind.DOMAIN_CONFLICT,
+            f"{name} is enrolled as clip {known.clip_id} of the {known.domain} domain already. Delete that clip "
+            f"first to enroll it as {domain}.",
+            clip=name,
+        )
+    return known
+
+
+def check_space(record: MachineRecord, embedding_space_id: str) -> None:
+    """Raise `OffkeyError` if the machine's bank was made in another embedding space."""
+    if record.embedding_space_id not in (None, embedding_space_id):
+        raise OffkeyError(
+            ErrorKind.EMBEDDING_SPACE_MISMATCH,
+            f"The bank of machine {record.machine_id} was made by {record.embedding_space_id}, the service "
+            f"runs {embedding_space_id}; their distances mean nothing to each other. Serve the old bundle, or "
+            "delete the machine and enroll its clips again.",
+            bank=str(record.embedding_space_id),
+            service=embedding_space_id,
+        )
+
+
+def _enrolled(connection: Connection, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
+    rows = connection.execute(
+        select(clip.c.sha256, clip.c.clip_id, clip.c.domain).where(
+            clip.c.machine_key == machine_key, clip.c.sha256.in_(sha256s)
+        )
+    )
+    return {row.sha256: Enrolled(row.clip_id, Domain(row.domain), duplicate=True) for row in rows}
+
+
+def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled:
+    known = _enrolled(connection, machine_key, [new.sha256]).get(new.sha256)
+    if known is not None:
+        return check_same_domain(known, new.name, new.domain)
+    clip_id = connection.execute(
+        insert(clip)
+        .values(
+            machine_key=machine_key,
+            sha256=new.sha256,
+            name=new.name,
+            domain=new.domain.value,
+            seconds=new.seconds,
+            sample_rate=new.sample_rate,
+            channels=new.channels,
+            enrolled_at=datetime.now(UTC),
+        )
+        .returning(clip.c.clip_id)
+    ).scalar_one()
+    connection.execute(
+        insert(embedding),
+        [
+            {
+                "clip_id": clip_id,
+                "window": window,
+                "start_s": float(start),
+                "vector": vector.astype(_DTYPE).tobytes(),
+            }
+            for window, (start, vector) in enumerate(zip(new.starts, new.vectors, strict=True))
+        ],
+    )
+    return Enrolled(clip_id, new.domain, duplicate=False)

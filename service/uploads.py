@@ -1,0 +1,114 @@
+"""Reads the clips of a request: one as the raw body, or one or many as multipart/form-data."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from service.domain.errors import ErrorKind, OffkeyError
+from service.usecases.clip import Upload
+
+_MAX_NAME = 255
+_MAX_FIELDS = 8
+_MAX_FIELD_BYTES = 1_024
+_FIELDS = ("machine_id", "domain")
+
+REQUEST_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "audio/*": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["clips"],
+                    "properties": {
+                        "clips": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "machine_id": {"type": "string", "description": "unless given in the query"},
+                        "domain": {"type": "string", "description": "unless given in the query"},
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+@dataclass(frozen=True)
+class Posted:
+    """The clips of a request, and the text fields that came with them."""
+
+    uploads: Sequence[Upload]
+    fields: dict[str, str]
+
+
+async def read_clips(request: Request, *, name: str | None, max_clips: int) -> Posted:
+    """Read the body.
+
+    Args:
+        request: the request; its body has not been read.
+        name: what to call a clip that comes as the raw body.
+        max_clips: most files in a multipart body.
+
+    Raises:
+        OffkeyError: the body is empty, not what its type says, or holds too many clips.
+    """
+    content_type = request.headers.get("content-type", "")
+    if content_type.lower().startswith("multipart/form-data"):
+        return await _read_form(request, max_clips)
+    data = await request.body()
+    if not data:
+        raise OffkeyError(
+            ErrorKind.EMPTY_AUDIO,
+            "The request has no body. Send an audio file: curl --data-binary @clip.wav, or -F clips=@clip.wav.",
+        )
+    return Posted([Upload(_clean(name) or f"clip-{hashlib.sha256(data).hexdigest()[:12]}", data)], {})
+
+
+async def _read_form(request: Request, max_clips: int) -> Posted:
+    try:
+        form = await request.form(max_files=max_clips, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
+    except HTTPException as error:
+        if str(error.detail).startswith("Too many files"):
+            raise OffkeyError(
+                ErrorKind.TOO_MANY_CLIPS,
+                f"More than {max_clips} clips came in one request. Send them in several.",
+                max_clips_per_request=max_clips,
+            ) from error
+        raise OffkeyError(ErrorKind.MALFORMED_REQUEST, f"The multipart body cannot be read: {error.detail}") from error
+    try:
+        return await _posted(form)
+    finally:
+        await form.close()
+
+
+async def _posted(form: FormData) -> Posted:
+    uploads: list[Upload] = []
+    fields: dict[str, str] = {}
+    for key, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            uploads.append(Upload(_clean(value.filename) or f"clip-{len(uploads)}", await value.read()))
+        elif key in _FIELDS:
+            fields[key] = value
+        else:
+            raise OffkeyError(
+                ErrorKind.MALFORMED_REQUEST,
+                f"The form field {key[:80]!r} is not known. Send files as `clips`, and beside them only "
+                f"{' and '.join(_FIELDS)}.",
+            )
+    if not uploads:
+        raise OffkeyError(
+            ErrorKind.MALFORMED_REQUEST, "The form holds no file. Send one or more: curl -F clips=@clip.wav."
+        )
+    return Posted(uploads, fields)
+
+
+def _clean(name: str | None) -> str:
+    """The last part of a file name, without characters that could upset a terminal or a page."""
+    last = PurePosixPath((name or "").replace("\\", "/")).name
+    return "".join(char for char in last if char.isprintable())[:_MAX_NAME]

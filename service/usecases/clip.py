@@ -1,0 +1,47 @@
+"""A posted clip and its embedding: the part that scoring and enrollment share."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.audio import Waveform, decode
+from service.domain.distance import Vectors
+from service.domain.errors import OffkeyError
+from service.usecases.context import Context
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A clip as it was posted."""
+
+    name: str
+    data: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the posted bytes, by which a clip is known again."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class EmbeddedClip:
+    """A decoded clip with the unit embeddings `(windows, dim)` and starts (seconds) of its windows."""
+
+    waveform: Waveform
+    vectors: Vectors
+    starts: NDArray[np.float64]
+
+
+def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
+    """Decode and embed. Raises `OffkeyError` that names the clip if it cannot be."""
+    try:
+        with context.metrics.stage("decode"):
+            waveform = decode(upload.data, sample_rate=context.encoder.sample_rate, limits=context.audio_limits)
+        with context.metrics.stage("embed"):
+            vectors, starts = context.encoder.embed(waveform.samples)
+    except OffkeyError as error:
+        raise OffkeyError(error.kind, error.detail, **{"clip": upload.name, **error.values}) from error
+    return EmbeddedClip(waveform, vectors, starts)

@@ -1,0 +1,64 @@
+"""Everything that a use case works with."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from service.audio import AudioLimits
+from service.bank import Banks, MemoryBank
+from service.encoder import Encoder
+from service.metrics import Metrics
+from service.settings import Settings
+from service.store import MachineRecord, Store
+from service.store.store import check_space
+
+
+@dataclass(frozen=True)
+class Context:
+    """The adapters of one running service."""
+
+    settings: Settings
+    encoder: Encoder
+    store: Store
+    banks: Banks
+    metrics: Metrics
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Load the bundle and open the store.
+
+        Raises:
+            BundleError, DeviceError: the encoder cannot be used.
+            OSError, sqlalchemy.exc.DatabaseError: the data folder cannot be used.
+        """
+        encoder = Encoder(settings.bundle, settings.device)
+        store = Store.open(settings.data_dir)
+        return cls(settings, encoder, store, Banks(exact_limit=settings.exact_limit), Metrics())
+
+    def close(self) -> None:
+        """Close what `open` opened."""
+        self.store.close()
+
+    @property
+    def audio_limits(self) -> AudioLimits:
+        """What a clip may be."""
+        return AudioLimits(max_seconds=self.settings.max_clip_seconds)
+
+    @property
+    def embedding_space_id(self) -> str:
+        """The space that clips are embedded in now."""
+        return self.encoder.manifest.embedding_space_id
+
+    def bank(self, record: MachineRecord) -> MemoryBank:
+        """The bank of a machine, at the record's generation or newer.
+
+        Raises:
+            OffkeyError: it is empty, too small, or of another embedding space.
+        """
+        check_space(record, self.embedding_space_id)
+        key = record.machine_key
+        return self.banks.get(key, record.generation, lambda: self.store.bank_rows(key))
+
+    def false_alarm_rate(self, record: MachineRecord) -> float:
+        """The rate requested for a machine: its own, or the service's default."""
+        own = record.false_alarm_rate
+        return self.settings.false_alarm_rate if own is None else own

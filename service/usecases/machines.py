@@ -1,0 +1,107 @@
+"""Create, show, change and delete machines and their clips."""
+
+from service.domain.errors import ErrorKind, OffkeyError
+from service.schemas import (
+    Clip,
+    ClipCounts,
+    ClipList,
+    Machine,
+    MachineList,
+    MachineSettings,
+    MachineSummary,
+    Threshold,
+)
+from service.store import MachineRecord
+from service.usecases.context import Context
+from service.usecases.score import threshold_of
+
+_NO_THRESHOLD = {ErrorKind.EMPTY_BANK, ErrorKind.BANK_TOO_SMALL, ErrorKind.EMBEDDING_SPACE_MISMATCH}
+
+
+def put_machine(context: Context, machine_id: str, settings: MachineSettings) -> tuple[Machine, bool]:
+    """Create a machine or replace its settings. Returns it and whether it is new."""
+    record, created = context.store.put_machine(
+        machine_id, description=settings.description, false_alarm_rate=settings.false_alarm_rate
+    )
+    return _machine(context, record), created
+
+
+def get_machine(context: Context, machine_id: str) -> Machine:
+    """Return a machine. Raises `OffkeyError` (unknown machine)."""
+    return _machine(context, context.store.machine(machine_id))
+
+
+def list_machines(context: Context, after: str, limit: int) -> MachineList:
+    """Return a page of machines."""
+    records = context.store.machines(after=after, limit=limit)
+    return MachineList(
+        machines=[
+            MachineSummary(
+                machine_id=record.machine_id,
+                description=record.description,
+                generation=record.generation,
+                clips=_counts(record),
+                created_at=record.created_at,
+            )
+            for record in records
+        ],
+        next_after=records[-1].machine_id if len(records) == limit else None,
+    )
+
+
+def delete_machine(context: Context, machine_id: str) -> None:
+    """Delete a machine with its bank. Raises `OffkeyError` (unknown machine)."""
+    context.banks.forget(context.store.delete_machine(machine_id))
+
+
+def list_clips(context: Context, machine_id: str, after: int, limit: int) -> ClipList:
+    """Return a page of a machine's clips. Raises `OffkeyError` (unknown machine)."""
+    records = context.store.clips(machine_id, after=after, limit=limit)
+    return ClipList(
+        clips=[
+            Clip(
+                clip_id=record.clip_id,
+                name=record.name,
+                domain=record.domain,
+                seconds=record.seconds,
+                sample_rate=record.sample_rate,
+                channels=record.channels,
+                windows=record.windows,
+                sha256=record.sha256,
+                enrolled_at=record.enrolled_at,
+            )
+            for record in records
+        ],
+        next_after=records[-1].clip_id if len(records) == limit else None,
+    )
+
+
+def delete_clip(context: Context, machine_id: str, clip_id: int) -> Machine:
+    """Take a clip out of the bank and return the machine. Raises `OffkeyError` (unknown machine or clip)."""
+    return _machine(context, context.store.delete_clip(machine_id, clip_id))
+
+
+def _machine(context: Context, record: MachineRecord) -> Machine:
+    return Machine(
+        machine_id=record.machine_id,
+        description=record.description,
+        false_alarm_rate=context.false_alarm_rate(record),
+        generation=record.generation,
+        clips=_counts(record),
+        embedding_space_id=record.embedding_space_id,
+        threshold=_threshold(context, record),
+        created_at=record.created_at,
+    )
+
+
+def _threshold(context: Context, record: MachineRecord) -> Threshold | None:
+    try:
+        return threshold_of(context.bank(record), context.false_alarm_rate(record))
+    except OffkeyError as error:
+        if error.kind in _NO_THRESHOLD:
+            return None
+        raise
+
+
+def _counts(record: MachineRecord) -> ClipCounts:
+    return ClipCounts(source=record.source_clips, target=record.target_clips)

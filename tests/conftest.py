@@ -1,0 +1,83 @@
+"""Fixtures that tests of more than one folder use."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings, shipped_bundle
+from service.synthetic import MACHINES
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SAMPLE_RATE = 16_000
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of development recordings, encoders and golden vectors, which a user does not have."""
+    folder = Path(os.environ.get("OFFKEY_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"the development data is not at {folder} (set OFFKEY_SHARED to point elsewhere)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Path:
+    """The bundle that ships."""
+    return shipped_bundle()
+
+
+def wav(
+    samples: np.ndarray, sample_rate: int = SAMPLE_RATE, *, container: str = "WAV", subtype: str | None = None
+) -> bytes:
+    """Encode samples `(frames,)` or `(frames, channels)` as an audio file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, sample_rate, format=container, subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """`encode(samples, sample_rate=16000, container="WAV", subtype=None)` -> bytes of an audio file."""
+    return wav
+
+
+@pytest.fixture(scope="session")
+def fan() -> Callable[..., bytes]:
+    """`fan(number, severity=0.0, domain="source", seconds=3.0)` -> a synthetic fan clip as WAV."""
+
+    def clip(number: int, severity: float = 0.0, domain: str = "source", seconds: float = 3.0) -> bytes:
+        samples = MACHINES["fan-synthetic"].clip(
+            split="train", domain=domain, number=number, severity=severity, seconds=seconds
+        )
+        return wav(samples, subtype="PCM_16")
+
+    return clip
+
+
+@pytest.fixture
+def settings(tmp_path: Path, bundle: Path) -> Settings:
+    """Settings of a service whose data lives as long as the test."""
+    return Settings(data_dir=tmp_path / "data", bundle=bundle, workers=2)
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[TestClient]:
+    """The application, in this process, with an empty store. A failure of the service is answered, not raised."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def fan_api(api: TestClient, fan: Callable[..., bytes]) -> TestClient:
+    """The application with a machine `fan-1` of five enrolled clips."""
+    assert api.put("/machines/fan-1").status_code == 201
+    files = [("clips", (f"healthy_{number}.wav", fan(number))) for number in range(5)]
+    assert api.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201
+    return api

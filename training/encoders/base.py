@@ -1,0 +1,84 @@
+"""What every encoder is: a front end, then layers that each give a token grid."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+from torch import Tensor, nn
+
+
+class FrontEnd(nn.Module, ABC):
+    """Waveform `(batch, samples)` in [-1, 1] -> normalized log-mel `(batch, frames, mels)`.
+
+    It is part of the exported graph, so it is made of operators that ONNX has and takes any batch and length.
+    """
+
+    sample_rate: int  # Hz
+    mels: int
+
+    @property
+    def bands(self) -> int:
+        """How many bands, from the lowest, the sample rate can fill; the others stay at the log floor."""
+        return self.mels
+
+
+class Encoder(nn.Module, ABC):
+    """Waveform -> per-layer token grids `(batch, time, freq, dim)`.
+
+    Every architecture keeps its frequency axis: an encoder without one gives `freq` = 1. Tokens that stand
+    for the whole clip (CLS) are not part of a grid.
+    """
+
+    name: ClassVar[str]  # as configs and the registry call it
+    license: ClassVar[str]  # of the published weights
+    attribution: ClassVar[str]  # who made them, and where
+    front_end: FrontEnd
+
+    @property
+    @abstractmethod
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that can be read out, first to last."""
+
+    @property
+    @abstractmethod
+    def min_samples(self) -> int:
+        """The shortest waveform that can be encoded."""
+
+    @abstractmethod
+    def layer_shape(self, layer: str) -> tuple[int, int]:
+        """`(freq, dim)` of a layer's grid."""
+
+    @abstractmethod
+    def grids(self, logmel: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Run as far as the last of `layers` and return their grids.
+
+        Args:
+            logmel: what `front_end` gives, `(batch, frames, mels)`.
+            layers: names out of `self.layers`.
+
+        Returns:
+            For each name a grid `(batch, time, freq, dim)`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_checkpoint(cls, path: Path) -> Self:
+        """Load the published checkpoint format, with `weights_only=True`.
+
+        Raises:
+            CheckpointError: the file is no such checkpoint; missing and unexpected keys are named.
+        """
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, seed: int) -> Self:
+        """A small instance with random weights, for tests: real code, no published weights."""
+
+    def forward(self, waveform: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """`front_end`, then `grids`. Waveform `(batch, samples)`."""
+        return self.grids(self.front_end(waveform), layers)
+
+
+class CheckpointError(Exception):
+    """A checkpoint file is not what the encoder needs."""
