@@ -2,6 +2,10 @@
 
 import io
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.client import Client
 from service.settings import Settings, shipped_bundle
 from service.synthetic import MACHINES
 
@@ -59,6 +64,34 @@ def fan() -> Callable[..., bytes]:
         return wav(samples, subtype="PCM_16")
 
     return clip
+
+
+@pytest.fixture
+def serve(bundle: Path) -> Iterator[Callable[..., str]]:
+    """`serve(data_dir, **environ)` -> address of `offkey serve` running in a process of its own."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(data_dir: Path, **environ: str) -> str:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        own = {"OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data_dir), "OFFKEY_BUNDLE": str(bundle)}
+        process = subprocess.Popen([sys.executable, "-m", "service.cli", "serve"], env={**os.environ, **own, **environ})
+        processes.append(process)
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        with Client(url) as client:
+            while not client.ready():
+                assert process.poll() is None, "the service ended while it was starting"
+                assert time.monotonic() < deadline, "the service is not ready after 60 s"
+                time.sleep(0.05)
+        return url
+
+    yield start
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        assert process.wait(30) == 0
 
 
 @pytest.fixture

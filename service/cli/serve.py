@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,7 +68,10 @@ def run(settings: Settings) -> int:
             server_header=False,
         )
     )
-    server.run()
+    # Uvicorn raises the signal again once it has drained; an orderly end is not a death by signal.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with suppress(KeyboardInterrupt):
+        server.run()
     return 0 if server.started else 1
 
 

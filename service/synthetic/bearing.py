@@ -25,7 +25,7 @@ class Bearing:
 
     The stator's magnetic pull follows the square of the field, so hum stands at multiples of twice the line
     frequency; slots of the rotor passing the stator add tones at `R f_r ± 2 f_line` (Randall,
-    Vibration-based Condition Monitoring, ch. 2). An inverter sets the line frequency in proportion to speed.
+    Vibration-based Condition Monitoring). An inverter sets the line frequency in proportion to speed.
 
     The fault is a spall in the outer race. Balls pass it
     `BPFO = n / 2 · f_r · (1 - d / D · cos(phi))` times per second, with `n` balls of diameter `d` on a pitch

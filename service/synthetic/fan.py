@@ -22,13 +22,13 @@ class Fan:
     """Blade-pass tones over the noise of the flow.
 
     Each blade sweeps past the struts once per turn, so tones stand at `k Z f_r`, with `Z` blades and `f_r`
-    turns per second (Norton and Karczub, Fundamentals of Noise and Vibration Analysis for Engineers, ch. 8).
+    turns per second (Norton and Karczub, Fundamentals of Noise and Vibration Analysis for Engineers).
     Flow noise is broadband; its spectrum moves in proportion to speed, at constant Strouhal number `f D / U`
     (same source). Off the design load the flow separates and the broadband part rises; the slope of
     `stall_db` is this model's choice.
 
     The fault is a blade that has lost material. Its missing mass is an imbalance: a force, hence a tone, at
-    `f_r` (Randall, Vibration-based Condition Monitoring, ch. 2). As one blade in `Z` differs, tones and flow
+    `f_r` (Randall, Vibration-based Condition Monitoring). As one blade in `Z` differs, tones and flow
     are modulated once per turn, which puts sidebands at `k Z f_r ± f_r`. The bent tip rubs the shroud once
     per turn: a burst of scraping noise.
 

@@ -33,7 +33,7 @@ class Gearbox:
     The fault is a chipped tooth on the pinion. While it is in mesh the tooth pair is softer: a short
     modulation once per turn, which is many weak sidebands `f_1` apart. As the next tooth takes over the load
     there is one impact per turn of the pinion, which sets the casing ringing (Randall, Vibration-based
-    Condition Monitoring, ch. 2).
+    Condition Monitoring).
 
     Attributes:
         pinion_teeth: `z_1`, on the input shaft, whose speed the condition states.

@@ -87,7 +87,7 @@ class SyntheticMachine:
             `(samples,)`, full scale being 1.
 
         Raises:
-            ValueError: a severity outside [0, 1], an unknown domain, or too short a clip.
+            ValueError: a severity outside [0, 1], an unknown domain, too short a clip, or a negative seed.
         """
         if not 0.0 <= severity <= 1.0:
             raise ValueError(f"A severity lies in [0, 1], from healthy to worst; got {severity}.")

@@ -15,12 +15,12 @@ class Pump:
 
     Each vane passes the volute's tongue once per turn, so tones stand at `k Z f_r`, with `Z` vanes and `f_r`
     turns per second; below the best efficiency point recirculation raises the low-frequency turbulence
-    (Gülich, Centrifugal Pumps, ch. 10). The slope of `recirculation_db` is this model's choice.
+    (Gülich, Centrifugal Pumps). The slope of `recirculation_db` is this model's choice.
 
     The fault is cavitation: vapor bubbles implode in bursts. An empty cavity of radius `R` under the
     pressure `p` collapses in `0.915 R sqrt(rho / p)` (Rayleigh, 1917). Each collapse is a short pulse,
     modelled here as a strongly damped oscillation of that period; the pulses come at random, more of them
-    as a vane passes (Ross, Mechanics of Underwater Noise, ch. 8). Here both the rate of the bursts and the
+    as a vane passes (Ross, Mechanics of Underwater Noise). Here both the rate of the bursts and the
     energy of a collapse are proportional to severity.
 
     Attributes:
@@ -66,7 +66,7 @@ class Pump:
     burst_seconds: float = 0.03
     collapses_per_burst: float = 90.0
     vane_depth: float = 0.7
-    collapse_db: float = 9.0
+    collapse_db: float = 10.0
     collapse_spread: float = 0.4
 
     def collapse_seconds(self, radius_m: float) -> float:

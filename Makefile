@@ -1,0 +1,49 @@
+# Everything a user or a developer does with Offkey. `make help` lists it.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.service ## Hear Offkey work: enroll and score synthetic machines (ARGS=--once ends by itself)
+	@$(BIN)/offkey demo $(ARGS)
+
+serve: $(VENV)/.service ## Run the service on http://127.0.0.1:8000, data in ./data
+	@$(BIN)/offkey serve $(ARGS)
+
+test: $(VENV)/.dev ## Run the whole test suite (ARGS="-k name" and so on go to pytest)
+	@$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, types, directions of imports, and the Dockerfile
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/hadolint docker/Dockerfile
+
+bench: $(VENV)/.dev ## Measure, side by side in one run
+	@$(BIN)/python benchmarks/serving.py $(ARGS)
+
+clean: ## Remove what the other targets made, but not ./data
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Offkey needs Python 3.11 or newer; $(PYTHON) is older. Name one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.service: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing Offkey into $(VENV): a minute or two the first time."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing Offkey with its training and test tools into $(VENV): a few minutes the first time."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	@touch $@ $(VENV)/.service

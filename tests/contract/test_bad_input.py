@@ -1,0 +1,164 @@
+"""Bad input: each a 4xx problem of its own type, never a 5xx, never NaN, and nothing enrolled."""
+
+import json
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from service.problems import PROBLEM_JSON, PROBLEMS, TYPE_PREFIX
+
+RATE = 16_000
+
+
+def assert_problem(answer: object, status: int, kind: str) -> dict:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == PROBLEM_JSON
+    body = json.loads(answer.text, parse_constant=lambda name: pytest.fail(f"{name} in an answer"))
+    assert body["type"] == TYPE_PREFIX + kind
+    assert body["status"] == status
+    assert body["title"] in {title for _, title in PROBLEMS.values()}
+    assert len(body["detail"]) > 20
+    assert body["request_id"] == answer.headers["x-request-id"]
+    return body
+
+
+def with_rate(data: bytes, rate: int) -> bytes:
+    spoiled = bytearray(data)
+    spoiled[24:28] = struct.pack("<I", rate)
+    return bytes(spoiled)
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * RATE)).astype(np.float32)
+
+
+def bad_clips(encode: Callable[..., bytes]) -> dict[str, tuple[bytes, str]]:
+    nan = noise(2.0)
+    nan[100] = np.nan
+    flac = encode(noise(3.0), container="FLAC", subtype="PCM_16")
+    wav = encode(noise(3.0), subtype="PCM_16")
+    return {
+        "empty body": (b"", "empty-audio"),
+        "text named wav": (b"this is no sound\n" * 50, "undecodable-audio"),
+        "truncated flac": (flac[: len(flac) // 2], "undecodable-audio"),
+        "zero length": (encode(noise(0)), "empty-audio"),
+        "silence": (encode(np.zeros(2 * RATE)), "silent-audio"),
+        "NaN samples": (encode(nan, subtype="FLOAT"), "non-finite-audio"),
+        "integers as floats": (encode(30_000 * noise(2.0), subtype="FLOAT"), "out-of-range-audio"),
+        "1 Hz header": (with_rate(wav, 1), "unsupported-sample-rate"),
+        "4 GHz header": (with_rate(wav, 4_000_000_000), "undecodable-audio"),
+        "17 channels": (encode(np.repeat(noise(1.0)[:, None], 17, axis=1)), "too-many-channels"),
+        "too short": (encode(noise(0.05)), "clip-too-short"),
+        "one sample": (encode(noise(1 / RATE) + 0.1), "silent-audio"),
+        "too long": (encode(noise(1.0).repeat(601), container="FLAC", subtype="PCM_16"), "clip-too-long"),
+    }
+
+
+@pytest.mark.parametrize("route", ["/score", "/enroll"])
+@pytest.mark.parametrize("multipart", [False, True], ids=["raw", "multipart"])
+def test_bad_clips(fan_api: TestClient, encode: Callable[..., bytes], route: str, multipart: bool) -> None:
+    before = fan_api.get("/machines/fan-1").json()
+    for case, (data, kind) in bad_clips(encode).items():
+        if len(data) > 20 * 2**20:
+            pytest.fail(f"{case} is over the body limit, so that it tests something else")
+        body = {"files": [("clips", ("bad.wav", data))]} if multipart else {"content": data}
+        answer = fan_api.post(route, params={"machine_id": "fan-1"}, **body)
+        found = assert_problem(answer, 422, kind)
+        if multipart:
+            assert found["clip"] == "bad.wav", case
+    assert fan_api.get("/machines/fan-1").json() == before
+
+
+@pytest.mark.parametrize("route", ["/score", "/enroll"])
+def test_bad_addresses(fan_api: TestClient, fan: Callable[..., bytes], route: str) -> None:
+    def post(machine_id: str | None, data: bytes = fan(0), **params: str) -> object:
+        named = {} if machine_id is None else {"machine_id": machine_id}
+        return fan_api.post(route, params={**named, **params}, content=data)
+
+    assert_problem(post("ghost"), 404, "unknown-machine")
+    assert_problem(post(None), 422, "malformed-request")
+    for machine_id in ("../x", "", " ", "-a", "x" * 65, "x" * 10_000, "ƒan"):
+        assert_problem(post(machine_id), 422, "invalid-machine-id")
+    form = {"files": [("clips", ("a.wav", fan(0)))]}
+    assert_problem(fan_api.post(route, data={"machine_id": "../x"}, **form), 422, "invalid-machine-id")
+
+
+def test_banks_that_cannot_score(api: TestClient, fan: Callable[..., bytes]) -> None:
+    api.put("/machines/new")
+    new = {"machine_id": "new"}
+    assert_problem(api.post("/score", params=new, content=fan(0)), 409, "empty-bank")
+    api.post("/enroll", params=new, content=fan(0))
+    assert_problem(api.post("/score", params=new, content=fan(1)), 409, "bank-too-small")
+    api.post("/enroll", params={**new, "domain": "target"}, content=fan(0, domain="target"))
+    assert_problem(api.post("/score", params=new, content=fan(1)), 409, "bank-too-small")
+    api.post("/enroll", params=new, content=fan(1))
+    assert api.post("/score", params=new, content=fan(2)).status_code == 200
+
+
+@pytest.mark.parametrize(("neighbors", "kind"), [
+    ("6", "too-many-neighbors"), ("33", "too-many-neighbors"), ("0", "malformed-request"),
+    ("-1", "malformed-request"), ("many", "malformed-request"), ("1e9", "malformed-request"),
+    ("9" * 30, "too-many-neighbors"),
+])  # fmt: skip
+def test_k_outside_the_bank(fan_api: TestClient, fan: Callable[..., bytes], neighbors: str, kind: str) -> None:
+    params = {"machine_id": "fan-1", "neighbors": neighbors}
+    assert_problem(fan_api.post("/score", params=params, content=fan(0)), 422, kind)
+
+
+def test_bad_domains(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+    fan_1 = {"machine_id": "fan-1"}
+    answer = fan_api.post("/enroll", params={**fan_1, "domain": "moon"}, content=fan(7))
+    assert_problem(answer, 422, "malformed-request")
+    form = {"data": {**fan_1, "domain": "moon"}, "files": [("clips", ("a.wav", fan(7)))]}
+    assert_problem(fan_api.post("/enroll", **form), 422, "malformed-request")
+    conflict = fan_api.post("/enroll", params={**fan_1, "domain": "target"}, content=fan(0))
+    assert_problem(conflict, 409, "domain-conflict")
+
+
+def test_bad_forms(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+    fan_1 = {"machine_id": "fan-1"}
+    header = {"Content-Type": "multipart/form-data; boundary=xyz"}
+    broken = [
+        ({"Content-Type": "multipart/form-data"}, b"--xyz\r\n\r\n"),
+        (header, b""),
+        (header, b"--xyz--\r\n"),
+        (header, b"no boundary here"),
+        (header, b'--xyz\r\nContent-Disposition: form-data; name="clips"\r\n\r\n' + b"x" * 5_000 + b"\r\n--xyz--\r\n"),
+        (header, b'--xyz\r\nContent-Disposition: form-data; name="colour"\r\n\r\nred\r\n--xyz--\r\n'),
+    ]
+    for headers, content in broken:
+        answer = fan_api.post("/score", params=fan_1, content=content, headers=headers)
+        assert_problem(answer, 422, "malformed-request")
+    many = [("clips", (f"{number}.wav", b"x")) for number in range(65)]
+    assert_problem(fan_api.post("/score", params=fan_1, files=many), 413, "too-many-clips")
+
+
+@pytest.mark.parametrize("body", [
+    {"false_alarm_rate": 0}, {"false_alarm_rate": 1}, {"false_alarm_rate": -0.1}, {"false_alarm_rate": "high"},
+    {"colour": "red"}, {"description": "x" * 501}, [], "text",
+])  # fmt: skip
+def test_bad_settings(api: TestClient, body: object) -> None:
+    assert_problem(api.put("/machines/fan-1", json=body), 422, "malformed-request")
+
+
+@pytest.mark.parametrize("text", ['{"false_alarm_rate": NaN}', '{"false_alarm_rate": Infinity}', "{", "\xff"])
+def test_bad_json(api: TestClient, text: str) -> None:
+    answer = api.put("/machines/fan-1", content=text.encode("latin-1"), headers={"Content-Type": "application/json"})
+    assert_problem(answer, 422, "malformed-request")
+    assert_problem(api.get("/machines/fan-1"), 404, "unknown-machine")
+
+
+def test_addresses_that_are_not_there(api: TestClient) -> None:
+    assert_problem(api.get("/nothing"), 404, "unknown-route")
+    assert_problem(api.get("/machines/a%2Fb"), 404, "unknown-route")
+    assert_problem(api.get("/machines/.."), 404, "unknown-route")
+    answer = api.patch("/machines/fan-1")
+    assert_problem(answer, 405, "method-not-allowed")
+    assert set(answer.headers["allow"].split(", ")) <= {"GET", "PUT", "DELETE"}
+    for clip_id, kind in (("0", "malformed-request"), ("x", "malformed-request"), (str(2**63), "malformed-request")):
+        assert_problem(api.delete(f"/machines/fan-1/clips/{clip_id}"), 422, kind)
+    for params in ({"after": -1}, {"limit": 0}, {"limit": 1_001}):
+        assert_problem(api.get("/machines/fan-1/clips", params=params), 422, "malformed-request")

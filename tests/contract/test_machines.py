@@ -1,0 +1,78 @@
+"""`/machines` and what lies below it."""
+
+from collections.abc import Callable
+
+import pytest
+from fastapi.testclient import TestClient
+
+
+def test_a_machine_from_creation_to_deletion(api: TestClient, fan: Callable[..., bytes]) -> None:
+    created = api.put("/machines/fan-1", json={"description": "Hall 2", "false_alarm_rate": 0.1})
+    assert created.status_code == 201
+    assert created.json()["threshold"] is None
+    assert created.json()["clips"] == {"source": 0, "target": 0}
+    for number in range(3):
+        api.post("/enroll", params={"machine_id": "fan-1"}, content=fan(number))
+    shown = api.get("/machines/fan-1").json()
+    assert shown["description"] == "Hall 2"
+    assert shown["generation"] == 3
+    assert shown["threshold"]["requested_false_alarm_rate"] == 0.1
+    assert shown["embedding_space_id"] == api.get("/info").json()["embedding_space_id"]
+    assert api.delete("/machines/fan-1").status_code == 204
+    assert api.get("/machines/fan-1").status_code == 404
+
+
+def test_settings_change_without_enrolling_again(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+    strict = fan_api.put("/machines/fan-1", json={"false_alarm_rate": 0.5})
+    assert strict.status_code == 200
+    loose = fan_api.get("/machines/fan-1").json()
+    assert loose["generation"] == 1
+    assert loose["threshold"]["promised_false_alarm_rate"] == 0.5
+    reset = fan_api.put("/machines/fan-1").json()
+    assert reset["false_alarm_rate"] == 0.05
+    assert reset["threshold"]["decision_threshold"] >= loose["threshold"]["decision_threshold"]
+
+
+def test_a_deleted_clip_is_no_longer_compared_with(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+    clips = fan_api.get("/machines/fan-1/clips").json()["clips"]
+    assert [clip["name"] for clip in clips] == [f"healthy_{number}.wav" for number in range(5)]
+    gone = clips[2]
+    answer = fan_api.delete(f"/machines/fan-1/clips/{gone['clip_id']}")
+    assert answer.json()["generation"] == 2
+    assert answer.json()["clips"]["source"] == 4
+    scored = fan_api.post("/score", params={"machine_id": "fan-1", "neighbors": 4}, content=fan(2)).json()
+    near = {neighbor["clip_id"] for neighbor in scored["clips"][0]["windows"][0]["neighbors"]}
+    assert gone["clip_id"] not in near
+    assert fan_api.delete(f"/machines/fan-1/clips/{gone['clip_id']}").status_code == 404
+
+
+def test_a_machine_made_again_knows_nothing_of_the_old_one(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+    fan_api.post("/score", params={"machine_id": "fan-1"}, content=fan(0))
+    fan_api.delete("/machines/fan-1")
+    fan_api.put("/machines/fan-1")
+    files = [("clips", (f"other_{number}.wav", fan(number))) for number in range(50, 53)]
+    fan_api.post("/enroll", params={"machine_id": "fan-1"}, files=files)
+    scored = fan_api.post("/score", params={"machine_id": "fan-1"}, content=fan(0)).json()
+    assert scored["generation"] == 1
+    assert scored["clips"][0]["windows"][0]["neighbors"][0]["name"].startswith("other_")
+
+
+def test_lists_come_in_pages(api: TestClient) -> None:
+    for number in range(5):
+        api.put(f"/machines/m{number}")
+    first = api.get("/machines", params={"limit": 3}).json()
+    assert [machine["machine_id"] for machine in first["machines"]] == ["m0", "m1", "m2"]
+    second = api.get("/machines", params={"limit": 3, "after": first["next_after"]}).json()
+    assert [machine["machine_id"] for machine in second["machines"]] == ["m3", "m4"]
+    assert second["next_after"] is None
+
+
+def test_clips_come_in_pages(fan_api: TestClient) -> None:
+    first = fan_api.get("/machines/fan-1/clips", params={"limit": 2}).json()
+    rest = fan_api.get("/machines/fan-1/clips", params={"after": first["next_after"]}).json()
+    assert len(first["clips"]) == 2
+    assert len(rest["clips"]) == 3
+    clip = first["clips"][0]
+    assert clip["sample_rate"] == 16_000
+    assert clip["seconds"] == pytest.approx(3.0)
+    assert clip["windows"] == 1

@@ -1,0 +1,98 @@
+"""What operators and their tools ask."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from service import __version__
+from service.settings import Settings
+from service.store.engine import DATABASE_FILE
+
+
+def test_probes(api: TestClient) -> None:
+    for probe in ("/livez", "/readyz"):
+        answer = api.get(probe)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_readiness_ends_with_the_store_and_liveness_does_not(api: TestClient, settings: Settings) -> None:
+    api.app.state.context.store.close()
+    (settings.data_dir / DATABASE_FILE).unlink()
+    for journal in settings.data_dir.glob(f"{DATABASE_FILE}-*"):
+        journal.unlink()
+    answer = api.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["type"].endswith("not-ready")
+    assert api.get("/livez").status_code == 200
+
+
+def test_info_tells_every_limit(api: TestClient, settings: Settings) -> None:
+    info = api.get("/info").json()
+    assert info["version"] == __version__
+    assert info["provider"] == "CPUExecutionProvider"
+    assert info["limits"] == settings.limits()
+    limits = {name for name in Settings.model_fields if name.startswith("max_") or name.endswith("_limit")}
+    assert limits <= set(info["limits"])  # a new limit cannot be forgotten
+
+
+def test_metrics_count_what_was_done(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+    fan_api.post("/score", params={"machine_id": "fan-1"}, content=fan(0, severity=1.0))
+    fan_api.get("/machines/fan-1")
+    found = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(fan_api.get("/metrics").text)
+        for sample in family.samples
+    }
+    assert found[("offkey_clips_enrolled_total",)] == 5
+    assert found[("offkey_clips_scored_total", ("is_anomalous", "true"))] == 1
+    request = ("method", "POST"), ("route", "/score"), ("status", "200")
+    assert found[("offkey_requests_total", *request)] == 1
+    for stage in ("decode", "embed", "search"):
+        assert found[("offkey_stage_seconds_count", ("stage", stage))] >= 1
+
+
+def test_metric_labels_are_bounded(api: TestClient) -> None:
+    def series() -> int:
+        return len(api.get("/metrics").text.splitlines())
+
+    api.get("/metrics")
+    api.get("/nothing-at-all")
+    api.request("BREW", "/machines")
+    api.get("/machines/m")
+    before = series()
+    for number in range(30):
+        api.get(f"/machines/m{number}")
+        api.get(f"/no/{number}")
+        api.request(f"BREW{number}", "/machines")
+    assert series() == before
+
+
+def test_requests_have_an_id(api: TestClient) -> None:
+    ids = {api.get("/livez").headers["x-request-id"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+def test_a_failure_of_the_service_is_a_problem_too(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(machine_id: str) -> None:
+        raise RuntimeError("the secret inside")
+
+    monkeypatch.setattr(api.app.state.context.store, "machine", fail)
+    answer = api.get("/machines/fan-1")
+    assert answer.status_code == 500
+    assert answer.json()["type"].endswith("internal")
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_pages_need_no_other_host(api: TestClient, page: str) -> None:
+    answer = api.get(page)
+    assert answer.status_code == 200
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+
+
+def test_the_data_folder_is_made(api: TestClient, settings: Settings) -> None:
+    assert Path(settings.data_dir / DATABASE_FILE).is_file()

@@ -1,0 +1,39 @@
+"""The tables in docs/ and the code they describe cannot part."""
+
+import re
+from pathlib import Path
+
+from service.problems import PROBLEMS
+from service.settings import Settings
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def rows(page: str) -> list[list[str]]:
+    lines = (DOCS / page).read_text().splitlines()
+    return [
+        [cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")
+    ]
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    shown = {name: (default, text) for name, default, text in rows("settings.md")}
+    assert set(shown) == {f"OFFKEY_{name}".upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        default, text = shown[f"OFFKEY_{name}".upper()]
+        assert text == field.description
+        if field.default_factory is None:
+            assert default == str(field.default)
+
+
+def test_every_problem_is_documented() -> None:
+    shown = {kind: (status, title) for kind, status, title in rows("errors.md")}
+    assert shown == {kind.value: (str(status), title) for kind, (status, title) in PROBLEMS.items()}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [DOCS.parent / "README.md", DOCS.parent / "CHANGELOG.md", *DOCS.rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,143 @@
+"""The `offkey` command and the client, against a service in a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service import __version__
+from service.cli.serve import unknown_settings
+from service.client import Client, ProblemError, UnreachableError
+from service.domain.machine import Domain
+from service.synthetic import plan_tree, write_tree
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def offkey(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", **environ},
+    )
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    clips = plan_tree(["fan-synthetic"], train_source=4, train_target=2, test_each=2, severities=(100,))
+    write_tree(tmp_path / "tree", clips)
+    return tmp_path / "tree" / "fan-synthetic"
+
+
+def test_a_folder_is_enrolled_scored_and_listed(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+    url = serve(tmp_path / "data")
+    enrolled = offkey("enroll", tree / "train", "--machine", "fan-1", "--url", url)
+    assert enrolled.returncode == 0, enrolled.stderr
+    assert "6 clips enrolled, 0 were there already" in enrolled.stdout
+    again = offkey("enroll", tree / "train", "--machine", "fan-1", OFFKEY_URL=url)
+    assert "0 clips enrolled, 6 were there already" in again.stdout
+
+    scored = offkey("score", tree / "test", "--machine", "fan-1", "--json", "--url", url)
+    clips = [json.loads(line) for line in scored.stdout.splitlines()]
+    assert len(clips) == 8
+    healthy = [clip["anomaly_score"] for clip in clips if "_normal_" in clip["name"]]
+    faulty = [clip["anomaly_score"] for clip in clips if "_anomaly_" in clip["name"]]
+    assert min(faulty) > max(healthy)
+    assert {"machine_id", "generation", "threshold", "windows"} <= set(clips[0])
+
+    table = offkey("score", next((tree / "test").glob("*anomaly*")), "--machine", "fan-1", "--url", url)
+    assert "ANOMALOUS" in table.stdout
+    assert "fan-1" in offkey("machines", "--url", url).stdout
+    assert json.loads(offkey("info", "--url", url).stdout)["version"] == __version__
+
+
+def test_the_client_does_everything_the_api_does(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+    clips = sorted((tree / "train").glob("*source*"))
+    with Client(serve(tmp_path / "data")) as client:
+        assert client.put_machine("fan-1", description="Hall 2", false_alarm_rate=0.2).false_alarm_rate == 0.2
+        enrollment = client.enroll("fan-1", clips, domain=Domain.TARGET)
+        assert enrollment.bank.target == len(clips)
+        assert [clip.name for clip in client.clips("fan-1")] == [clip.name for clip in clips]
+        assert client.delete_clip("fan-1", enrollment.clips[0].clip_id).clips.target == len(clips) - 1
+        assert client.score("fan-1", clips[:1], neighbors=2).generation == 2
+        assert [machine.machine_id for machine in client.machines()] == ["fan-1"]
+        client.delete_machine("fan-1")
+        with pytest.raises(ProblemError, match="fan-1") as refused:
+            client.machine("fan-1")
+        assert refused.value.kind == "unknown-machine"
+        assert refused.value.problem.status == 404
+
+
+def test_errors_are_one_message_and_exit_status_1(serve: Callable[..., str], tmp_path: Path) -> None:
+    text = tmp_path / "notes.wav"
+    text.write_text("no sound")
+    (tmp_path / "empty").mkdir()
+    url = serve(tmp_path / "data")
+    for arguments, message in (
+        (("score", text, "--machine", "ghost", "--url", url), "no machine ghost"),
+        (("enroll", text, "--machine", "fan-1", "--url", url), "not audio"),
+        (("enroll", tmp_path / "nowhere", "--machine", "fan-1", "--url", url), "no file or folder"),
+        (("enroll", tmp_path / "empty", "--machine", "fan-1", "--url", url), "holds no audio file"),
+        (("info", "--url", "http://127.0.0.1:9"), "Is the service up?"),
+        (("info", "--url", "nonsense"), "Is the service up?"),
+    ):
+        found = offkey(*arguments)
+        assert found.returncode == 1, arguments
+        assert message in found.stderr
+        assert "Traceback" not in found.stderr
+
+
+def test_another_server_is_not_taken_for_offkey() -> None:
+    import http.server
+    import threading
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        with (
+            Client(f"http://127.0.0.1:{other.server_address[1]}") as client,
+            pytest.raises(UnreachableError, match="not as Offkey"),
+        ):
+            client.info()
+        other.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"OFFKEY_BUNDLE": "/nowhere"}, "is not a model bundle"),
+        ({"OFFKEY_DEVICE": "abacus"}, "OFFKEY_DEVICE"),
+        ({"OFFKEY_FALSE_ALARM_RATE": "1.5"}, "OFFKEY_FALSE_ALARM_RATE"),
+        ({"OFFKEY_DATA_DIR": "/proc/nowhere"}, "cannot be opened"),
+    ],
+)
+def test_a_service_that_cannot_start_says_why(environ: dict[str, str], message: str, tmp_path: Path) -> None:
+    found = offkey("serve", "--port", "0", **{"OFFKEY_DATA_DIR": str(tmp_path), **environ})
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_corrupt_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "offkey.sqlite3").write_bytes(b"this is no database, though it is long enough to be one" * 100)
+    found = offkey("serve", "--port", "0", OFFKEY_DATA_DIR=str(tmp_path))
+    assert found.returncode == 1
+    assert str(tmp_path) in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_mistyped_setting_is_pointed_out() -> None:
+    messages = unknown_settings({"OFFKEY_PROT": "1", "OFFKEY_PORT": "2", "OFFKEY_URL": "", "PATH": ""})
+    assert messages == ["OFFKEY_PROT is no setting and is ignored; did you mean OFFKEY_PORT?"]
+
+
+def test_help_and_version() -> None:
+    helped = offkey("--help")
+    for command in ("serve", "enroll", "score", "machines", "info", "demo", "synthesize", "train", "export"):
+        assert command in helped.stdout
+    assert offkey("--version").stdout.strip() == f"offkey {__version__}"

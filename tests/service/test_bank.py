@@ -1,0 +1,88 @@
+"""Banks: as new as the store, built once, never half."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from service.bank import BankRows, Banks, MemoryBank
+from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.machine import Domain
+
+
+def rows(generation: int, clips: int = 6) -> BankRows:
+    rng = np.random.default_rng(generation)
+    vectors = rng.standard_normal((clips, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = np.arange(clips, dtype=np.int64)
+    return BankRows(
+        generation, vectors, ids, np.zeros(clips), (Domain.SOURCE,) * clips, {i: f"{i}.wav" for i in range(clips)}
+    )
+
+
+def test_a_bank_is_loaded_once_per_generation() -> None:
+    banks, loads = Banks(exact_limit=100), []
+
+    for generation in (1, 1, 2, 1, 2):
+
+        def load(generation: int = generation) -> BankRows:
+            loads.append(generation)
+            return rows(generation)
+
+        assert banks.get(7, generation, load).generation >= generation
+    assert loads == [1, 2]
+
+
+def test_many_readers_of_a_stale_bank_build_it_once() -> None:
+    banks, loads = Banks(exact_limit=100), []
+    barrier = threading.Barrier(8)
+
+    def load() -> BankRows:
+        loads.append(1)
+        return rows(5)
+
+    def read() -> int:
+        barrier.wait()
+        return banks.get(1, 5, load).generation
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [f.result() for f in [pool.submit(read) for _ in range(8)]] == [5] * 8
+    assert len(loads) == 1
+
+
+def test_readers_beside_changes_always_see_one_whole_generation() -> None:
+    """Each generation has other vectors: a score from a mixture of two would equal none of the true ones."""
+    truth = {generation: MemoryBank.build(rows(generation), exact_limit=100) for generation in range(1, 30)}
+    query = rows(99).vectors[:1]
+    expected = {generation: bank.score(query, 1)[0][0] for generation, bank in truth.items()}
+    banks, newest = Banks(exact_limit=100), [1]
+
+    def read(_: int) -> bool:
+        at_least = newest[0]
+        bank = banks.get(1, at_least, lambda: rows(newest[0]))
+        return bank.generation >= at_least and bank.score(query, 1)[0][0] == expected[bank.generation]
+
+    def write() -> None:
+        for generation in range(1, 30):
+            newest[0] = generation
+
+    with ThreadPoolExecutor(8) as pool:
+        writer = pool.submit(write)
+        assert all(pool.map(read, range(2_000)))
+        writer.result()
+
+
+def test_a_forgotten_machine_is_loaded_anew() -> None:
+    banks = Banks(exact_limit=100)
+    banks.get(1, 1, lambda: rows(1))
+    banks.forget(1)
+    assert banks.get(1, 1, lambda: rows(3)).generation == 3
+
+
+def test_an_empty_bank_is_refused_and_not_kept() -> None:
+    banks = Banks(exact_limit=100)
+    with pytest.raises(OffkeyError) as refused:
+        banks.get(1, 0, lambda: rows(0, clips=0))
+    assert refused.value.kind is ErrorKind.EMPTY_BANK
+    assert banks.get(1, 1, lambda: rows(1)).generation == 1

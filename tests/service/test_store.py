@@ -1,0 +1,175 @@
+"""The store: durable, transactional, and honest about what changed."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.machine import Domain
+from service.store import NewClip, Store
+from service.store.engine import DATABASE_FILE, open_engine
+from service.store.schema import metadata
+
+SPACE = "test-space"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path)
+    store.put_machine("fan-1", description="", false_alarm_rate=None)
+    yield store
+    store.close()
+
+
+def new_clip(sha256: str, domain: Domain = Domain.SOURCE, windows: int = 2) -> NewClip:
+    rng = np.random.default_rng(int(sha256, 16))
+    vectors = rng.standard_normal((windows, 4)).astype(np.float32)
+    return NewClip(sha256, f"{sha256}.wav", domain, 10.0 * windows, 16_000, 1, vectors, 10.0 * np.arange(windows))
+
+
+def refused(kind: ErrorKind) -> pytest.RaisesExc[OffkeyError]:
+    return pytest.RaisesExc(OffkeyError, check=lambda error: error.kind is kind)
+
+
+def test_the_migrations_make_the_schema(tmp_path: Path) -> None:
+    with open_engine(tmp_path).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_commit_is_on_disk(tmp_path: Path) -> None:
+    with open_engine(tmp_path).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_what_was_added_is_there_after_a_restart(store: Store, tmp_path: Path) -> None:
+    clips = [new_clip("a1"), new_clip("b2", Domain.TARGET, windows=1)]
+    store.add_clips("fan-1", SPACE, clips, max_clips=10)
+    store.close()
+
+    reopened = Store.open(tmp_path)
+    record = reopened.machine("fan-1")
+    assert (record.source_clips, record.target_clips, record.generation) == (1, 1, 1)
+    assert record.embedding_space_id == SPACE
+    rows = reopened.bank_rows(record.machine_key)
+    np.testing.assert_array_equal(rows.vectors, np.concatenate([clip.vectors for clip in clips]))
+    assert rows.domains == (Domain.SOURCE, Domain.SOURCE, Domain.TARGET)
+    assert rows.starts.tolist() == [0.0, 10.0, 0.0]
+    assert [clip.windows for clip in reopened.clips("fan-1", after=0, limit=10)] == [2, 1]
+
+
+def test_the_same_content_is_added_once(store: Store) -> None:
+    first, record = store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    again, after = store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    assert again[0].duplicate
+    assert again[0].clip_id == first[0].clip_id
+    assert after.generation == record.generation
+    assert after.clips == 1
+
+
+def test_the_same_content_under_the_other_domain_is_a_conflict(store: Store) -> None:
+    store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    with refused(ErrorKind.DOMAIN_CONFLICT):
+        store.add_clips("fan-1", SPACE, [new_clip("b2"), new_clip("a1", Domain.TARGET)], max_clips=10)
+    assert store.machine("fan-1").clips == 1  # all or none
+
+
+def test_a_bank_belongs_to_one_embedding_space_until_it_is_empty(store: Store) -> None:
+    enrolled, _ = store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    with refused(ErrorKind.EMBEDDING_SPACE_MISMATCH):
+        store.add_clips("fan-1", "another-space", [new_clip("b2")], max_clips=10)
+    assert store.delete_clip("fan-1", enrolled[0].clip_id).embedding_space_id is None
+    _, record = store.add_clips("fan-1", "another-space", [new_clip("b2")], max_clips=10)
+    assert record.embedding_space_id == "another-space"
+
+
+def test_a_full_bank_takes_nothing_of_the_request(store: Store) -> None:
+    store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=2)
+    with refused(ErrorKind.BANK_FULL):
+        store.add_clips("fan-1", SPACE, [new_clip("b2"), new_clip("c3")], max_clips=2)
+    assert store.machine("fan-1").clips == 1
+
+
+def test_every_change_of_the_bank_moves_the_generation(store: Store) -> None:
+    enrolled, one = store.add_clips("fan-1", SPACE, [new_clip("a1"), new_clip("b2")], max_clips=10)
+    two = store.delete_clip("fan-1", enrolled[0].clip_id)
+    three, created = store.put_machine("fan-1", description="moved", false_alarm_rate=0.1)
+    assert [record.generation for record in (one, two, three)] == [1, 2, 2]  # settings are no bank
+    assert not created
+    assert three.description == "moved"
+
+
+def test_a_deleted_machine_takes_its_rows_along_and_its_key_is_not_used_again(store: Store, tmp_path: Path) -> None:
+    store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    key = store.delete_machine("fan-1")
+    with refused(ErrorKind.UNKNOWN_MACHINE):
+        store.bank_rows(key)
+    again, created = store.put_machine("fan-1", description="", false_alarm_rate=None)
+    assert created
+    assert again.machine_key > key
+    assert again.clips == again.generation == 0
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as raw:
+        assert raw.execute("SELECT count(*) FROM embedding").fetchone() == (0,)
+    raw.close()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.machine("ghost"),
+        lambda store: store.delete_machine("ghost"),
+        lambda store: store.clips("ghost", after=0, limit=1),
+        lambda store: store.delete_clip("ghost", 1),
+        lambda store: store.add_clips("ghost", SPACE, [new_clip("a1")], max_clips=1),
+    ],
+)
+def test_an_unknown_machine_is_named(store: Store, ask: object) -> None:
+    with pytest.raises(OffkeyError, match="ghost") as error:
+        ask(store)  # type: ignore[operator]
+    assert error.value.kind is ErrorKind.UNKNOWN_MACHINE
+
+
+def test_an_unknown_clip_is_named(store: Store) -> None:
+    with pytest.raises(OffkeyError, match="77"):
+        store.delete_clip("fan-1", 77)
+
+
+def test_pages_follow_each_other(store: Store) -> None:
+    for number in range(7):
+        store.put_machine(f"m{number}", description="", false_alarm_rate=None)
+    first = store.machines(after="", limit=5)
+    second = store.machines(after=first[-1].machine_id, limit=5)
+    assert [record.machine_id for record in first + second] == ["fan-1", *(f"m{number}" for number in range(7))]
+
+
+def test_concurrent_writers_lose_nothing(store: Store) -> None:
+    def enroll(worker: int) -> None:
+        for number in range(10):
+            store.add_clips("fan-1", SPACE, [new_clip(f"{worker}{number}")], max_clips=1_000)
+
+    threads = [threading.Thread(target=enroll, args=(worker,)) for worker in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    record = store.machine("fan-1")
+    assert record.clips == record.generation == 80
+
+
+def test_a_full_disk_is_its_own_error_and_changes_nothing(store: Store) -> None:
+    """SQLite's own page limit gives the very error of a full disk."""
+    store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    with store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    big = NewClip("b2", "b2.wav", Domain.SOURCE, 10.0, 16_000, 1, np.ones((500, 512), np.float32), np.zeros(500))
+    with refused(ErrorKind.STORAGE_FULL):
+        store.add_clips("fan-1", SPACE, [big], max_clips=10)
+    assert store.machine("fan-1").clips == 1

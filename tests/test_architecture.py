@@ -1,0 +1,61 @@
+"""The house: which way imports go, what each package may need, how large a file may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SOURCES = sorted([*(REPOSITORY / "service").rglob("*.py"), *(REPOSITORY / "training").rglob("*.py")])
+MAX_LINES = 420
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_directions_of_imports_hold() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    found = subprocess.run(
+        [lint, "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert found.returncode == 0, found.stdout[-3_000:]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "service" / "domain").glob("*.py")), ids=lambda p: p.name)
+def test_the_domain_needs_numpy_alone(path: Path) -> None:
+    for module in imports(path):
+        top = module.split(".")[0]
+        assert top in sys.stdlib_module_names or top == "numpy" or module.startswith("service.domain"), module
+
+
+@pytest.mark.parametrize("module", ["service", "service.app", "service.cli", "service.client", "training.cli"])
+def test_serving_never_loads_torch(module: str) -> None:
+    found = run(f"import {module}, sys; sys.exit('torch' in sys.modules)")
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_client_needs_no_model_runtime() -> None:
+    found = run(
+        "import service.client, sys; sys.exit(bool({'onnxruntime', 'hnswlib', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_a_file_is_about_one_noun(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith('"""') or not text, "a module says what it is about"
+    assert len(text.splitlines()) <= MAX_LINES
