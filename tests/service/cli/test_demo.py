@@ -1,0 +1,63 @@
+"""The demo: the README's first command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from service.cli.demo import Verdict
+from service.client import Client
+from service.schemas import ClipScore
+
+
+def command(tmp_path: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    environ = {**os.environ, "COLUMNS": "160", "TMPDIR": str(tmp_path)}
+    return [sys.executable, "-m", "service.cli", "demo", *arguments], environ
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_separates_every_machine_and_ends_by_itself(tmp_path: Path) -> None:
+    words, environ = command(tmp_path, "--once", "--port", "0")
+    found = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=280, check=False)
+    assert found.returncode == 0, found.stdout[-3_000:] + found.stderr[-3_000:]
+    for machine in ("fan", "gearbox", "pump", "bearing"):
+        assert f"{machine}-synthetic" in found.stdout
+    assert "ANOMALOUS" in found.stdout
+    assert "normal" in found.stdout
+    assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_leaves_the_service_up_until_it_is_interrupted(tmp_path: Path) -> None:
+    words, environ = command(tmp_path, "--port", "0")
+    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            line = next(line for line in process.stdout if "The service is up at" in line)
+            url = line.split("up at ")[1].split()[0]
+            with Client(url) as client:
+                assert client.ready()
+                assert len(list(client.machines())) == 4
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    deadline = time.monotonic() + 10
+    with Client(url) as client:
+        while client.ready():
+            assert time.monotonic() < deadline, "the service outlived the demo"
+
+
+@pytest.mark.parametrize(
+    ("healthy", "subtle", "plain", "separated"), [(1.0, 0.5, 2.0, True), (1.0, 3.0, 0.5, False), (1.0, 3.0, 1.0, False)]
+)
+def test_only_plain_faults_decide(healthy: float, subtle: float, plain: float, separated: bool) -> None:
+    def clip(score: float) -> ClipScore:
+        return ClipScore(name="x", seconds=1, anomaly_score=score, is_anomalous=score > 1, windows=[])
+
+    verdict = Verdict("m", {0: [clip(healthy)], 30: [clip(subtle)], 60: [clip(9.0)], 100: [clip(plain)]})
+    assert verdict.separated is separated
+    assert verdict.alarms(60) == "1 of 1"

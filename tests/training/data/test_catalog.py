@@ -1,0 +1,44 @@
+"""Manifests and selections."""
+
+from pathlib import Path
+
+import pytest
+
+from training.data.catalog import Catalog, DataError, classes, fingerprint
+
+
+def test_selection_by_role_label_and_permission(clips: Path) -> None:
+    catalog = Catalog.from_csv(clips)
+    everything = catalog.select(roles=["source"], permissive=False)
+    free = catalog.select(roles=["source"], permissive=True)
+    assert (len(everything), len(free)) == (12, 10)
+    assert all(clip.permissive for clip in free)
+    noises = catalog.select(roles=["source"], labels=["hiss", "rumble"], permissive=True)
+    sources = catalog.select(roles=["source"], without=["hiss", "rumble"], permissive=True)
+    assert classes(noises) == ("hiss", "rumble")
+    assert classes(sources) == ("buzz", "hum")
+    assert set(noises) | set(sources) == set(free)
+    with pytest.raises(DataError, match="has the label hizz"):
+        catalog.select(roles=["source"], labels=["hizz"], permissive=True)
+    with pytest.raises(DataError, match="No clip of role machine"):
+        catalog.select(roles=["machine"], permissive=True)
+
+
+def test_bad_manifests_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data manifest"):
+        Catalog.from_csv(tmp_path / "absent.csv")
+    (tmp_path / "columns.csv").write_text("path,label\n")
+    with pytest.raises(DataError, match="no column set, role, licence, permissive"):
+        Catalog.from_csv(tmp_path / "columns.csv")
+    (tmp_path / "absent.csv").write_text("path,set,role,label,licence,permissive\nnone.wav,s,source,hum,CC0,1\n")
+    with pytest.raises(DataError, match=r"names 1 clips that are absent, the first: none\.wav"):
+        Catalog.from_csv(tmp_path / "absent.csv")
+
+
+def test_the_fingerprint_hangs_on_contents_and_labels_not_on_order(clips: Path) -> None:
+    found = Catalog.from_csv(clips).clips
+    contents = {clip.path: clip.name for clip in found}
+    whole = fingerprint(found, contents)
+    assert fingerprint(reversed(found), contents) == whole
+    assert fingerprint(found[1:], contents) != whole
+    assert fingerprint(found, contents | {found[0].path: "another"}) != whole

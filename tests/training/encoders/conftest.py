@@ -1,0 +1,149 @@
+"""What the tests of every encoder use."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.encoders.ast import AST
+from training.encoders.base import Encoder
+from training.encoders.beats import BEATs
+from training.encoders.eat import EAT
+
+Run = Callable[[np.ndarray], list[np.ndarray]]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def relative() -> Callable[[Any, Any], float]:
+    """`relative(found, expected)`: the largest difference over the largest value that was expected."""
+
+    def error(found: Any, expected: Any) -> float:
+        a, b = (np.asarray(x.detach() if isinstance(x, Tensor) else x) for x in (found, expected))
+        assert a.shape == b.shape
+        return float(np.abs(a - b).max() / np.abs(b).max())
+
+    return error
+
+
+class _Graph(nn.Module):
+    def __init__(self, encoder: Encoder, layers: Sequence[str]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.layers = layers
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.encoder(waveform, self.layers).values())
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Callable[[Encoder, Sequence[str]], Run]:
+    """`export(encoder, layers)`: the ONNX graph with dynamic batch and samples, as a function of a waveform."""
+
+    def make(encoder: Encoder, layers: Sequence[str]) -> Run:
+        file = tmp_path / "encoder.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own, about its insides
+            torch.onnx.export(
+                _Graph(encoder, layers).eval().requires_grad_(False),
+                (torch.zeros(2, 16_000),),
+                file,
+                dynamo=True,
+                input_names=["waveform"],
+                dynamic_shapes={"waveform": {0: "batch", 1: "samples"}},
+                verbose=False,
+            )
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        return lambda waveform: session.run(None, {"waveform": waveform})
+
+    return make
+
+
+def _beats_form(encoder: BEATs) -> dict[str, Any]:
+    config = encoder.config
+    model = encoder.state_dict()
+    table = model["encoder.layers.0.self_attn.relative_attention_bias.weight"]
+    for i in range(config.depth):
+        model[f"encoder.layers.{i}.self_attn.relative_attention_bias.weight"] = table
+    cfg = {
+        "input_patch_size": 16,
+        "conv_bias": False,
+        "activation_fn": "gelu",
+        "layer_norm_first": False,
+        "deep_norm": True,
+        "relative_position_embedding": True,
+        "gru_rel_pos": True,
+        "embed_dim": config.patch_dim,
+        "encoder_embed_dim": config.dim,
+        "encoder_ffn_embed_dim": config.hidden,
+        "encoder_attention_heads": config.heads,
+        "encoder_layers": config.depth,
+        "conv_pos": config.conv_pos,
+        "conv_pos_groups": config.conv_pos_groups,
+        "num_buckets": config.num_buckets,
+        "max_distance": config.max_distance,
+        "finetuned_model": True,
+        "predictor_class": config.classes,
+    }
+    return {"cfg": cfg, "model": model, "label_dict": {0: "/m/0"}}
+
+
+def _eat_form(encoder: EAT) -> dict[str, Any]:
+    config = encoder.config
+    pretrained = {
+        "embed_dim": config.dim,
+        "mlp_ratio": config.hidden / config.dim,
+        "num_heads": config.heads,
+        "depth": config.depth,
+        "norm_eps": 1e-6,
+        "layer_norm_first": False,
+        "modalities": {
+            "image": {
+                "patch_size": 16,
+                "in_chans": 1,
+                "num_extra_tokens": 1,
+                "prenet_depth": 0,
+                "fixed_positions": True,
+                "use_alibi_encoder": False,
+            }
+        },
+    }
+    head = {"prediction_mode": "CLS_TOKEN", "use_fc_norm": True, "num_classes": config.classes}
+    model = {
+        name if name.startswith(("head.", "fc_norm.")) else f"model.{name}": value
+        for name, value in encoder.state_dict().items()
+    }
+    return {"args": None, "cfg": {"model": {**head, "pretrained_model_args": {"model": pretrained}}}, "model": model}
+
+
+def _ast_form(encoder: AST) -> dict[str, Any]:
+    model = {f"module.{name}": value for name, value in encoder.state_dict().items()}
+    for head in ("v.head", "v.head_dist"):
+        model[f"module.{head}.weight"] = torch.zeros(1000, encoder.config.dim)
+        model[f"module.{head}.bias"] = torch.zeros(1000)
+    return model
+
+
+@pytest.fixture(scope="session")
+def published_form() -> Callable[[Encoder], dict[str, Any]]:
+    """`published_form(encoder)`: what a published checkpoint of such an encoder holds, to be changed and saved."""
+
+    def form(encoder: Encoder) -> dict[str, Any]:
+        if isinstance(encoder, BEATs):
+            return _beats_form(encoder)
+        if isinstance(encoder, EAT):
+            return _eat_form(encoder)
+        assert isinstance(encoder, AST)
+        return _ast_form(encoder)
+
+    return form

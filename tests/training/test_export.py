@@ -1,0 +1,154 @@
+"""Training to bundle to ONNX Runtime, whole; and the refusals."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from rich.progress import Progress
+
+from service.manifest import BundleError, file_sha256, load_manifest
+from training import export as export_module
+from training.config import Config
+from training.export import ExportError, Graph, check_parity, export_run, synthetic_waveforms, write_graph
+from training.loop import build_student, train
+from training.run import Run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("export")
+
+
+@pytest.fixture(scope="module")
+def run(make_config: Callable[..., Config], folder: Path) -> Run:
+    with Progress(disable=True) as progress:
+        return train(make_config(folder / "cache"), "tiny", folder / "runs", progress)
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Run, folder: Path) -> Path:
+    figures = folder / "figures.json"
+    figures.write_text(json.dumps({"figures": [{"name": "AUC", "value": 0.5, "command": "toss a coin"}]}))
+    return export_run(run, "tiny", "3", folder / "models", measured=figures)
+
+
+@pytest.fixture
+def traced(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the graph of `bundle` where tracing the same student again would only take time."""
+
+    def copy(_: torch.nn.Module, path: Path) -> Graph:
+        shutil.copyfile(bundle / "model.onnx", path)
+        return Graph(file_sha256(path), 20)
+
+    monkeypatch.setattr(export_module, "write_graph", copy)
+
+
+def test_a_run_becomes_a_bundle_that_says_what_pytorch_says(bundle: Path) -> None:
+    manifest = load_manifest(bundle)
+    assert (manifest.dim, manifest.input.sample_rate, manifest.provenance.steps) == (8 * 32, 16_000, 3)
+    assert manifest.provenance.objective == "retain"
+    assert manifest.embedding_space_id == f"tiny/3-{manifest.model_sha256[:12]}"
+    assert manifest.measured[0].command == "toss a coin"
+    files = {"model.onnx", "manifest.json", "golden.npz", "CARD.md", "ATTRIBUTION.csv", "LICENSE.tiny"}
+    assert {path.name for path in bundle.iterdir()} == files
+
+    golden = np.load(bundle / "golden.npz")
+    session = onnxruntime.InferenceSession(str(bundle / "model.onnx"), providers=["CPUExecutionProvider"])
+    outputs = session.get_outputs()
+    assert [output.name for output in outputs] == ["embedding", "frames", "logmel"]
+    for spec, output, found in zip(
+        manifest.outputs, outputs, session.run(None, {"waveform": golden["waveform"]}), strict=True
+    ):
+        expected = golden[spec.name]
+        assert tuple(output.shape) == spec.dims
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= manifest.golden.tolerance * np.abs(expected).max()
+    embedding = session.run(["embedding"], {"waveform": golden["waveform"]})[0]
+    assert np.allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
+
+
+def test_blocks_behind_the_read_out_are_not_in_the_graph(bundle: Path) -> None:
+    graph = onnx.load(str(bundle / "model.onnx")).graph
+    stem, blocks = 1, 3
+    # So narrow a network has nothing to expand: each block is a depthwise and a projecting convolution.
+    assert sum(node.op_type == "Conv" for node in graph.node) == stem + 2 * blocks
+
+
+def test_only_permissive_clips_are_heard_and_each_is_attributed(bundle: Path) -> None:
+    with (bundle / "ATTRIBUTION.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["clip"] for row in rows} == {str(number) for number in range(10)}
+    assert sum(part.clips for part in load_manifest(bundle).provenance.data) == 10
+    card = (bundle / "CARD.md").read_text()
+    for part in ("EfficientAT", "CC0", "toss a coin", "3 steps of the objective `retain`"):
+        assert part in card
+
+
+@pytest.mark.usefixtures("traced")
+def test_weights_that_differ_from_the_graph_are_refused_and_leave_nothing(run: Run, tmp_path: Path) -> None:
+    tensors, _ = run.latest()
+    name = "student.encoder.features.0.0.weight"
+    other = Run(tmp_path / "run")
+    shutil.copytree(run.folder, other.folder)
+    other.save(99, tensors | {name: tensors[name] * 1.001}, {})
+    with pytest.raises(ExportError, match=r"differ by .* in embedding .* Nothing was written"):
+        export_run(other, "tiny", "1", tmp_path / "models")
+    assert list((tmp_path / "models" / "tiny").iterdir()) == []
+
+
+def test_an_embedding_that_hangs_on_its_batch_mates_is_refused(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny_config()
+    student = build_student(config)
+    grids = student.encoder.grids
+    student.encoder.grids = lambda logmel, layers: {  # type: ignore[method-assign]
+        name: grid + grid.mean(dim=0, keepdim=True) for name, grid in grids(logmel, layers).items()
+    }
+    write_graph(student, tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match="changes with the clips beside it"):
+        check_parity(student, tmp_path / "model.onnx", config)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_bundle_is_replaced_only_when_asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = tmp_path / "models"
+    bundle = export_run(run, "tiny", "1", models)
+    (bundle / "golden.npz").write_bytes(b"damaged")
+    with pytest.raises(BundleError, match="damaged"):
+        load_manifest(bundle)
+    with pytest.raises(ExportError, match="already there"):
+        export_run(run, "tiny", "1", models)
+
+    def broken(*_: object) -> float:
+        raise ExportError("broken")
+
+    with monkeypatch.context() as context:
+        context.setattr(export_module, "check_parity", broken)
+        with pytest.raises(ExportError, match="broken"):
+            export_run(run, "tiny", "1", models, replace=True)
+    assert (bundle / "golden.npz").read_bytes() == b"damaged"
+    export_run(run, "tiny", "1", models, replace=True)
+    load_manifest(bundle)
+    assert [path.name for path in (models / "tiny").iterdir()] == ["1"]
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("content", ["no json", '{"name": 1}', '{"figures": [{"name": "AUC"}]}', "[]"])
+def test_figures_that_are_none_are_refused(run: Run, tmp_path: Path, content: str) -> None:
+    (tmp_path / "figures.json").write_text(content)
+    with pytest.raises(ExportError, match="no `figures`"):
+        export_run(run, "tiny", "1", tmp_path / "models", measured=tmp_path / "figures.json")
+
+
+def test_golden_waveforms_are_reproducible_and_unlike_each_other() -> None:
+    first, second = (synthetic_waveforms(3, 8_000, 16_000) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert np.abs(np.corrcoef(first)[np.triu_indices(3, 1)]).max() < 0.5

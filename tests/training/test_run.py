@@ -1,0 +1,69 @@
+"""A run folder tells where a student came from, and its checkpoints are whole."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from training import run as run_module
+from training.config import Config
+from training.run import Run, RunError
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path, "small", Config(seed=7), {"data_fingerprint": "abc"})
+
+
+def test_the_folder_tells_config_origin_revision_and_environment(run: Run) -> None:
+    assert run.config == Config(seed=7)
+    assert run.about["data_fingerprint"] == "abc"
+    assert run.about["git_revision"]
+    assert run.about["environment"]["torch"].startswith("2.")
+
+
+def test_the_log_is_a_table(run: Run) -> None:
+    for step in (1, 2):
+        run.log({"step": step, "total": 0.5})
+    with (run.folder / "log.csv").open() as file:
+        assert list(csv.DictReader(file)) == [{"step": "1", "total": "0.5"}, {"step": "2", "total": "0.5"}]
+
+
+def test_the_newest_checkpoint_comes_back(run: Run) -> None:
+    for step in (5, 10):
+        run.save(step, {"weight": torch.full((2, 3), float(step)).T}, {"note": step})
+    tensors, state = run.latest()
+    assert torch.equal(tensors["weight"], torch.full((3, 2), 10.0))
+    assert state == {"step": 10, "note": 10}
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.save(5, {"weight": torch.ones(3)}, {})
+
+    def half_written(_: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        assert run.latest()[1]["step"] == 5, "a process killed now would leave half a checkpoint as the newest"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_module, "save_file", half_written)
+    with pytest.raises(OSError, match="No space left"):
+        run.save(10, {"weight": torch.zeros(3)}, {})
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["00000005"]
+    assert run.latest()[1]["step"] == 5
+
+
+def test_what_is_missing_or_damaged_is_named(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no checkpoint yet"):
+        run.latest()
+    path = run.save(1, {"weight": torch.ones(3)}, {})
+    (path / "model.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(RunError, match="00000001 is damaged"):
+        run.latest()
+    run.save(2, {"weight": torch.ones(3)}, {})
+    (run.folder / "checkpoints" / "00000002" / "state.json").write_text(json.dumps({})[:1])
+    with pytest.raises(RunError, match="00000002 is damaged"):
+        run.latest()
+    with pytest.raises(RunError, match="no run folder"):
+        _ = Run(tmp_path / "nowhere").about

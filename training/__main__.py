@@ -1,0 +1,5 @@
+"""`python -m training`: the training commands without the rest of `offkey`."""
+
+from training.cli import app
+
+app()

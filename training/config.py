@@ -1,0 +1,204 @@
+"""A run's settings: frozen defaults, a TOML file that differs from them, `key=value` on top."""
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+
+class ConfigError(Exception):
+    """A config names an unknown key or gives a value of the wrong kind."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Where the student starts: a registered encoder and its published checkpoint."""
+
+    name: str = "efficientat-16k"
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True)
+class ReadoutConfig:
+    """From which layers the embedding is read, and how."""
+
+    layers: tuple[str, ...] = ("block_08",)
+    pooling: str = "mean-deviation"
+    covariance: Literal["within-noise", "total", "none"] = "within-noise"
+    epsilon: float = 0.001
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How the service cuts clips for the exported student, in seconds."""
+
+    seconds: float = 10.0
+    hop_seconds: float = 5.0
+    min_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which clips are heard, and as what."""
+
+    manifest: str = ""
+    cache: str = "runs/cache"  # decoded clips and teacher embeddings; may be deleted
+    permissive: bool = True  # only clips whose weights may be published
+    roles: tuple[str, ...] = ("source",)
+    noise_labels: tuple[str, ...] = ()  # these labels are noise, all others are sources
+    window_seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class MixingConfig:
+    """How mixtures are made."""
+
+    snr_db: float = 0.0
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """Masks on the mixture's log-mel; widths are drawn from 0 to the maximum, per clip and mask."""
+
+    time_masks: int = 1
+    time_width: int = 40  # frames
+    freq_masks: int = 1
+    freq_width: int = 12  # mel bands
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Which losses a run uses, and their weights.
+
+    `retain` is tagging and alignment to the mixture; `denoise` aligns to the clean sound alone; `tagging` and
+    `alignment` keep one loss of `retain`.
+    """
+
+    kind: Literal["retain", "denoise", "tagging", "alignment"] = "retain"
+    tagging_weight: float = 0.1
+    alignment_weight: float = 1.0
+    clean_share: float = 0.5  # lambda
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, linear warm-up, cosine to zero."""
+
+    steps: int = 400
+    batch: int = 24
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 40
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    seed: int = 0
+    threads: int = 1  # of torch; more than there are idle cores is much slower than fewer
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file and lay `key=value` overrides on top, as in `optim.steps=100`.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key (the nearest known one is named), or a wrong kind
+            of value.
+    """
+    if not path.is_file():
+        raise ConfigError(f"There is no config at {path}.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        _lay_over(table, override)
+    return from_table(table)
+
+
+def from_table(table: Mapping[str, Any]) -> Config:
+    """Build a config from nested tables of differences. Raises `ConfigError` as `load_config` does."""
+    return _build(Config, table, "")
+
+
+def to_table(config: Config) -> dict[str, Any]:
+    """The whole config as nested tables, for a run folder. `from_table` reads it back."""
+    return dataclasses.asdict(config)
+
+
+def _lay_over(table: dict[str, Any], override: str) -> None:
+    name, sign, text = override.partition("=")
+    if not sign or not name:
+        raise ConfigError(f"{override!r} is no override. Write key=value, such as optim.steps=100.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *parents, last = name.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{parent!r} in {override!r} is a value, not a table.")
+    table[last] = value
+
+
+_Section = TypeVar("_Section")
+
+
+def _build(section: type[_Section], table: Mapping[str, Any], prefix: str) -> _Section:
+    hints = get_type_hints(section)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in hints:
+            raise ConfigError(f"Unknown key {prefix + key!r}.{_nearest(prefix + key)}")
+        values[key] = _convert(hints[key], value, prefix + key)
+    return section(**values)
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name!r} is a table, not {value!r}.")
+        return _build(kind, value, name + ".")
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{name!r} is one of {', '.join(map(repr, get_args(kind)))}, not {value!r}.")
+        return value
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+            raise ConfigError(f"{name!r} is a list of strings, not {value!r}.")
+        return tuple(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{name!r} is of kind {kind.__name__}, not {value!r}.")
+    return value
+
+
+def _nearest(name: str) -> str:
+    known = list(_names(Config, ""))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f" The nearest is {near[0]!r}." if near else ""
+
+
+def _names(section: type, prefix: str) -> typing.Iterator[str]:
+    for key, kind in get_type_hints(section).items():
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            yield from _names(kind, f"{prefix}{key}.")
+        else:
+            yield prefix + key

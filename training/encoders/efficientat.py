@@ -1,0 +1,326 @@
+"""EfficientAT mn: MobileNetV3 on log-mel spectrograms, tagged on AudioSet (F. Schmid, MIT).
+
+Architecture: Howard et al., "Searching for MobileNetV3" (arXiv 1905.02244), table 1, with squeeze-and-excitation
+over channels; training: Schmid et al., "Efficient Large-Scale Audio Tagging" (arXiv 2211.04772).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.encoders.base import CheckpointError, Encoder, FrontEnd
+from training.encoders.checkpoint import as_state_dict, load_strict, read_checkpoint
+
+PUBLISHED_RATE = 32_000  # Hz
+MELS = 128
+MEL_HIGH = 15_000.0  # Hz
+PRE_EMPHASIS = 0.97
+LOG_FLOOR = 1e-5  # power
+HOP_SECONDS = 0.01
+WINDOW_HOPS = 2.5
+BIN_HERTZ = 31.25  # 1,024 points at 32 kHz
+KAISER_BETA = 8.0
+
+
+def mel_bank(bins: int) -> Tensor:
+    """Triangular mel filters as Kaldi defines them, `(bins, MELS)`, for bins of `BIN_HERTZ` from 0 Hz up."""
+    high = _mel(torch.tensor(MEL_HIGH, dtype=torch.float64))
+    step = high / (MELS + 1)
+    left = step * torch.arange(MELS, dtype=torch.float64)  # (MELS,), the lower edge of each band
+    mel = _mel(BIN_HERTZ * torch.arange(bins, dtype=torch.float64))[:, None]  # (bins, 1)
+    rising, falling = (mel - left) / step, (left + 2 * step - mel) / step  # (bins, MELS)
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    return 1127.0 * torch.log1p(hertz / 700.0)
+
+
+class MelFrontEnd(FrontEnd):
+    """Pre-emphasis, windowed power spectrum, mel, log: `(batch, samples)` -> `(batch, frames, MELS)`.
+
+    At 32 kHz it is the published front end. At 16 kHz it gives what the published one gives for the same sound
+    brought to 32 kHz, at half the work: a window of half as many samples, DFT bins at the same frequencies, and
+    every band that lies wholly above 8 kHz at the log floor. The 32 kHz difference filter takes a point between
+    two samples; its interpolation is folded into the DFT matrix. Only the two frames that touch each end of a
+    clip differ, since there the published one mirrors the filtered signal.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        if sample_rate not in (PUBLISHED_RATE, PUBLISHED_RATE // 2):
+            raise ValueError(f"The EfficientAT front end takes 32000 or 16000 Hz, not {sample_rate}.")
+        self.sample_rate = sample_rate
+        self.mels = MELS
+        self.hop = round(HOP_SECONDS * sample_rate)
+        self.published = sample_rate == PUBLISHED_RATE
+        bins = round(sample_rate / 2 / BIN_HERTZ) + 1
+        bank = mel_bank(bins)
+        bank[-1] = 0  # at half the sample rate a bin has no sine part: its power is not like that of the others
+        self._bands = int((bank.sum(dim=0) > 0).sum())
+        self.register_buffer("dft", self._dft(bins).float(), persistent=False)  # (3 hop, 2 bins)
+        self.register_buffer("bank", bank[:, : self._bands].float(), persistent=False)  # (bins, bands)
+        self.dft: Tensor
+        self.bank: Tensor
+
+    @property
+    def bands(self) -> int:
+        return self._bands
+
+    @property
+    def min_samples(self) -> int:
+        """The shortest waveform whose ends can be mirrored."""
+        return 3 * self.hop // 2 + 2
+
+    def _dft(self, bins: int) -> Tensor:
+        """Windowed DFT as a matrix: a frame of 3 hops to real and imaginary parts, `(3 hop, 2 bins)`."""
+        step = PUBLISHED_RATE // self.sample_rate
+        full = int(WINDOW_HOPS * HOP_SECONDS * PUBLISHED_RATE)
+        place = torch.arange(0, full, step, dtype=torch.float64)  # (2.5 hop,)
+        window = 0.5 - 0.5 * torch.cos(2 * math.pi * place / (full - 1))  # Hann, not periodic
+        hertz = BIN_HERTZ * torch.arange(bins, dtype=torch.float64)
+        angle = 2 * math.pi * place[:, None] / PUBLISHED_RATE * hertz
+        dft = step * window[:, None] * torch.cat([angle.cos(), angle.sin()], dim=1)  # (2.5 hop, 2 bins)
+        # A window of 2.5 hops stands in the middle of 3, so that a frame is three neighboring blocks of one hop.
+        margin = self.hop // 4
+        if self.published:
+            return functional.pad(dft, (0, 0, margin, margin))
+        taps = _difference_filter(margin)  # (2 margin,)
+        spread = torch.zeros(len(place), 3 * self.hop, dtype=torch.float64)
+        for row in range(len(place)):
+            spread[row, row + 1 : row + 1 + len(taps)] = taps
+        return spread.T @ dft
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        if self.published:
+            waveform = waveform[:, 1:] - PRE_EMPHASIS * waveform[:, :-1]
+        half = 3 * self.hop // 2
+        # The published difference filter costs one sample at 32 kHz, half a one at 16 kHz.
+        right = half if self.published else half - 1
+        padded = functional.pad(waveform, (half, right), mode="reflect")
+        blocks = padded[:, : padded.shape[1] // self.hop * self.hop].reshape(padded.shape[0], -1, self.hop)
+        frames = torch.cat([blocks[:, :-2], blocks[:, 1:-1], blocks[:, 2:]], dim=2)  # (batch, frames, 3 hop)
+        spectrum = frames @ self.dft  # (batch, frames, 2 bins)
+        real, imaginary = spectrum.chunk(2, dim=2)
+        mel = (real.square() + imaginary.square()) @ self.bank  # (batch, frames, bands)
+        logmel = (torch.log(mel + LOG_FLOOR) + 4.5) / 5
+        return functional.pad(logmel, (0, MELS - self._bands), value=(math.log(LOG_FLOOR) + 4.5) / 5)
+
+
+def _difference_filter(reach: int) -> Tensor:
+    """Taps for x(n + 1/2) - 0.97 x(n) around n, `(2 reach,)`, the first at n - reach + 1.
+
+    The half-sample shift is a sinc under a Kaiser window.
+    """
+    offset = torch.arange(1 - reach, reach + 1, dtype=torch.float64)
+    kaiser = torch.i0(KAISER_BETA * torch.sqrt((1 - ((offset - 0.5) / reach) ** 2).clamp(min=0))) / torch.i0(
+        torch.tensor(KAISER_BETA, dtype=torch.float64)
+    )
+    taps = torch.sinc(offset - 0.5) * kaiser
+    taps[reach - 1] -= PRE_EMPHASIS
+    return taps
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One row of the MobileNetV3-Large table, channels at width 1."""
+
+    kernel: int
+    expanded: int
+    out: int
+    squeeze: bool
+    hardswish: bool
+    stride: int
+
+
+_STEM = 16
+_BLOCKS = (
+    _Block(3, 16, 16, False, False, 1),
+    _Block(3, 64, 24, False, False, 2),
+    _Block(3, 72, 24, False, False, 1),
+    _Block(5, 72, 40, True, False, 2),
+    _Block(5, 120, 40, True, False, 1),
+    _Block(5, 120, 40, True, False, 1),
+    _Block(3, 240, 80, False, True, 2),
+    _Block(3, 200, 80, False, True, 1),
+    _Block(3, 184, 80, False, True, 1),
+    _Block(3, 184, 80, False, True, 1),
+    _Block(3, 480, 112, True, True, 1),
+    _Block(3, 672, 112, True, True, 1),
+    _Block(5, 672, 160, True, True, 2),
+    _Block(5, 960, 160, True, True, 1),
+    _Block(5, 960, 160, True, True, 1),
+)
+_LAST_EXPANDED = 960
+_HEAD = 1280
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels at a width: to the nearest multiple of 8, but never more than a tenth below."""
+    return _multiple_of_8(channels * width)
+
+
+def _multiple_of_8(value: float) -> int:
+    nearest = max(8, int(value + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * value else nearest
+
+
+# Module names below are those of the published state dict: `features.N.block.M...`, `conc_se_layers.0.fc1`.
+
+
+def _conv(
+    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: nn.Module | None = None
+) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+    return nn.Sequential(conv, norm, *([act] if act is not None else []))
+
+
+class _SqueezeExcitation(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeezed = _multiple_of_8(channels // 4)
+        self.fc1 = nn.Linear(channels, squeezed)
+        self.fc2 = nn.Linear(squeezed, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(dim=(2, 3))  # (batch, channels)
+        gate = torch.sigmoid(self.fc2(functional.relu(self.fc1(mean))))
+        return x * gate[:, :, None, None]
+
+
+class _ChannelGate(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conc_se_layers = nn.ModuleList([_SqueezeExcitation(channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated: Tensor = self.conc_se_layers[0](x)
+        return gated
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, inputs: int, row: _Block, width: float) -> None:
+        super().__init__()
+        expanded, outputs = scaled(row.expanded, width), scaled(row.out, width)
+        act = nn.Hardswish if row.hardswish else nn.ReLU
+        parts: list[nn.Module] = []
+        if expanded != inputs:
+            parts.append(_conv(inputs, expanded, act=act()))
+        parts.append(_conv(expanded, expanded, row.kernel, row.stride, groups=expanded, act=act()))
+        if row.squeeze:
+            parts.append(_ChannelGate(expanded))
+        parts.append(_conv(expanded, outputs))
+        self.block = nn.Sequential(*parts)
+        self.residual = row.stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.block(x)
+        return x + y if self.residual else y
+
+
+class EfficientAT(Encoder):
+    """EfficientAT mn of any width, 32 kHz in; layers `block_00` (stem) to `block_16` (last convolution)."""
+
+    name = "efficientat"
+    license = "MIT"
+    attribution = "EfficientAT mn (F. Schmid, K. Koutini, G. Widmer), https://github.com/fschmid56/EfficientAT"
+    sample_rate: ClassVar[int] = PUBLISHED_RATE
+    front_end: MelFrontEnd
+
+    def __init__(self, width: float, classes: int = 527) -> None:
+        super().__init__()
+        self.front_end = MelFrontEnd(self.sample_rate)
+        channels = [scaled(_STEM, width)]
+        blocks: list[nn.Module] = [_conv(1, channels[0], 3, 2, act=nn.Hardswish())]
+        strides = [2]
+        for row in _BLOCKS:
+            blocks.append(_InvertedResidual(channels[-1], row, width))
+            channels.append(scaled(row.out, width))
+            strides.append(row.stride)
+        last = 6 * channels[-1]
+        blocks.append(_conv(channels[-1], last, act=nn.Hardswish()))
+        # Depthwise convolutions run faster on a CPU with channels innermost.
+        self.features = nn.Sequential(*blocks)
+        for parameter in self.features.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        hidden = scaled(_HEAD, width)
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(last, hidden),
+            nn.Hardswish(),
+            nn.Dropout(0.2),
+            nn.Linear(hidden, classes),
+        )
+        self._channels = [*channels, last]
+        self._strides = [*strides, 1]
+        self.eval()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(f"block_{index:02d}" for index in range(len(self.features)))
+
+    @property
+    def min_samples(self) -> int:
+        return self.front_end.min_samples
+
+    def layer_shape(self, layer: str) -> tuple[int, int]:
+        index = self._index(layer)
+        freq = MELS
+        for stride in self._strides[: index + 1]:
+            freq = -(-freq // stride)
+        return freq, self._channels[index]
+
+    def grids(self, logmel: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        wanted = {self._index(layer): layer for layer in layers}
+        x = logmel.transpose(1, 2).unsqueeze(1)  # (batch, 1, mels, frames)
+        found: dict[str, Tensor] = {}
+        for index in range(max(wanted) + 1):
+            x = self.features[index](x)  # (batch, channels, freq, time)
+            if index in wanted:
+                found[wanted[index]] = x.permute(0, 3, 2, 1)
+        return found
+
+    def logits(self, logmel: Tensor) -> Tensor:
+        """AudioSet logits `(batch, classes)` of the published head; a student does not carry it."""
+        scores: Tensor = self.classifier(self.features(logmel.transpose(1, 2).unsqueeze(1)))
+        return scores
+
+    def _index(self, layer: str) -> int:
+        try:
+            return self.layers.index(layer)
+        except ValueError:
+            raise ValueError(f"{self.name} has no layer {layer!r}; it has {', '.join(self.layers)}.") from None
+
+    @classmethod
+    def from_checkpoint(cls, path: Path) -> Self:
+        state = as_state_dict(read_checkpoint(path), path)
+        last, head = "features.15.block.0.0.weight", "classifier.5.bias"
+        absent = [key for key in (last, head) if key not in state]
+        if absent:
+            raise CheckpointError(f"{path} is no EfficientAT mn checkpoint: missing: {', '.join(absent)}.")
+        width = round(state[last].shape[0] / _LAST_EXPANDED, 2)
+        encoder = cls(width, classes=state[head].shape[0])
+        load_strict(encoder, state, path)
+        return encoder
+
+    @classmethod
+    def tiny(cls, seed: int) -> Self:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(width=0.1, classes=7)
+
+
+class EfficientAT16k(EfficientAT):
+    """The same network fed with 16 kHz: no sound above 8 kHz can reach it, and the front end costs half."""
+
+    name = "efficientat-16k"
+    sample_rate = PUBLISHED_RATE // 2

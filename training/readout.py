@@ -1,0 +1,109 @@
+"""From token grids to one embedding: pooling over time, a whitening projection, unit norm."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_VARIANCE_FLOOR = 1e-8
+
+
+class Pooling(nn.Module, ABC):
+    """Token grid `(batch, time, freq, dim)` -> `(batch, statistics * freq * dim)`. The frequency axis is kept."""
+
+    name: ClassVar[str]
+    statistics: ClassVar[int]
+
+    @abstractmethod
+    def forward(self, grid: Tensor) -> Tensor:
+        """Pool one grid over time."""
+
+
+class MeanPooling(Pooling):
+    """Mean over time."""
+
+    name = "mean"
+    statistics = 1
+
+    def forward(self, grid: Tensor) -> Tensor:
+        return grid.mean(dim=1).flatten(1)
+
+
+class MeanDeviationPooling(Pooling):
+    """Mean and standard deviation over time, side by side."""
+
+    name = "mean-deviation"
+    statistics = 2
+
+    def forward(self, grid: Tensor) -> Tensor:
+        mean = grid.mean(dim=1, keepdim=True)
+        variance = (grid - mean).square().mean(dim=1)
+        deviation = torch.sqrt(variance + _VARIANCE_FLOOR)
+        return torch.cat([mean.flatten(1), deviation.flatten(1)], dim=1)
+
+
+POOLINGS: dict[str, type[Pooling]] = {pooling.name: pooling for pooling in (MeanPooling, MeanDeviationPooling)}
+
+
+class Whitening(nn.Module):
+    """z = (x - mean) (S + eps tr(S)/d I)^(-1/2), the identity until `fit`."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("matrix", torch.eye(dim))  # (dim, dim), symmetric
+        self.mean: Tensor
+        self.matrix: Tensor
+
+    def fit(self, mean: Tensor, covariance: Tensor, epsilon: float) -> None:
+        """Set the projection in closed form.
+
+        Args:
+            mean: `(dim,)`.
+            covariance: S, `(dim, dim)`.
+            epsilon: share of the mean variance added to each direction, so that directions without any do
+                not blow up.
+
+        Raises:
+            ValueError: the covariance is not finite or has no variance at all.
+        """
+        covariance = covariance.double()
+        dim = len(covariance)
+        variance = covariance.trace() / dim
+        if not torch.isfinite(covariance).all() or variance <= 0:
+            raise ValueError(f"The covariance cannot whiten: its mean variance is {variance.item():g}.")
+        values, vectors = torch.linalg.eigh(covariance)
+        scale = (values.clamp(min=0) + epsilon * variance).rsqrt()
+        self.matrix.copy_((vectors * scale) @ vectors.T)
+        self.mean.copy_(mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) @ self.matrix
+
+
+class Reading(NamedTuple):
+    """What a read-out gives, each `(batch, dim)`."""
+
+    pooled: Tensor
+    whitened: Tensor
+    embedding: Tensor  # of unit norm
+
+
+class Readout(nn.Module):
+    """Pooled grids of one or more layers side by side, whitened together, then brought to unit norm."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int]], pooling: str) -> None:
+        """Take `(freq, dim)` of each layer to read, and the name of a pooling."""
+        super().__init__()
+        self.layers: Sequence[str] = tuple(shapes)
+        self.pooling = POOLINGS[pooling]()
+        self.dim = self.pooling.statistics * sum(freq * dim for freq, dim in shapes.values())
+        self.whitening = Whitening(self.dim)
+
+    def forward(self, grids: Mapping[str, Tensor]) -> Reading:
+        pooled = torch.cat([self.pooling(grids[layer]) for layer in self.layers], dim=1)
+        whitened = self.whitening(pooled)
+        return Reading(pooled, whitened, functional.normalize(whitened, dim=1))

@@ -1,0 +1,141 @@
+"""A run folder: config, origin, log and checkpoints. What a student came from can always be told."""
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.config import Config, from_table, to_table
+
+_PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "soundfile", "soxr")
+
+
+class RunError(Exception):
+    """A run folder is missing something, or a checkpoint is damaged."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder `runs/<name>`."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, parent: Path, name: str, config: Config, origin: Mapping[str, Any]) -> "Run":
+        """Make a new folder that tells its config and `origin` (data, classes) and adds revision and environment."""
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        folder = parent / f"{name}-{stamp}"
+        folder.mkdir(parents=True)
+        run = cls(folder)
+        about = {"config": to_table(config), **origin, "git_revision": git_revision(), "environment": environment()}
+        (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        return run
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What `run.json` holds. Raises `RunError` when there is none."""
+        path = self.folder / "run.json"
+        if not path.is_file():
+            raise RunError(f"{self.folder} is no run folder: it has no run.json.")
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def config(self) -> Config:
+        """The config that made the run."""
+        return from_table(self.about["config"])
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Append a row to `log.csv`; the first one names the columns."""
+        path = self.folder / "log.csv"
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+        """Write `checkpoints/<step>`, whole or not at all; those before it stay as they are."""
+        parent = self.folder / "checkpoints"
+        parent.mkdir(exist_ok=True)
+        final = parent / f"{step:08d}"
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".writing-"))
+        try:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / "model.safetensors")
+            (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+            for file in temporary.iterdir():
+                _flush(file)
+            temporary.rename(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _flush(parent)
+        return final
+
+    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and state of the newest checkpoint.
+
+        Raises:
+            RunError: there is none, or it is damaged.
+        """
+        found = sorted((self.folder / "checkpoints").glob("[0-9]*"))
+        if not found:
+            raise RunError(f"{self.folder} has no checkpoint yet. Train it first.")
+        try:
+            tensors = load_file(found[-1] / "model.safetensors")
+            state: dict[str, Any] = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            raise RunError(
+                f"The checkpoint {found[-1]} is damaged: {error}. Remove it to use the one before."
+            ) from error
+        return tensors, state
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def git_revision() -> str:
+    """The revision of the source tree, `-dirty` when the packages differ from it, `unversioned` outside of git."""
+    root = Path(__file__).parents[1]
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    revision = git("rev-parse", "HEAD")
+    if revision is None or git("rev-parse", "--show-toplevel") != str(root):  # installed inside another repository
+        return "unversioned"
+    return revision + ("-dirty" if git("status", "--porcelain", "--", "training", "service") else "")
+
+
+def environment() -> dict[str, str]:
+    """Versions that can change a result."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

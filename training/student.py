@@ -1,0 +1,76 @@
+"""The network that is trained and exported: level, front end, encoder, read-out."""
+
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.encoders.base import Encoder
+from training.readout import Reading, Readout
+
+# RMS of about -20 dBFS, where AudioSet's recordings lie and where an encoder's log floor is far below.
+LEVEL = 0.1
+_SILENCE = 1e-5
+
+
+def remove_level(waveform: Tensor) -> Tensor:
+    """Take the mean away and bring each clip to an RMS of `LEVEL`; `(batch, samples)` in and out.
+
+    A microphone's gain and distance are not the machine's health: loudness alone would split many data sets.
+    """
+    centered = waveform - waveform.mean(dim=1, keepdim=True)
+    rms = torch.sqrt(centered.square().mean(dim=1, keepdim=True))
+    return centered * (LEVEL / rms.clamp(min=_SILENCE))
+
+
+class Outputs(NamedTuple):
+    """The outputs of a bundle, in the order of its graph."""
+
+    embedding: Tensor  # (batch, dim), unit norm
+    frames: Tensor  # (batch, time, freq, dim) of the deepest layer read
+    logmel: Tensor  # (batch, frames, bands)
+
+
+class Student(nn.Module):
+    """Waveform `(batch, samples)` -> `Outputs`."""
+
+    def __init__(self, encoder: Encoder, layers: tuple[str, ...], pooling: str) -> None:
+        super().__init__()
+        ordered = tuple(sorted(layers, key=encoder.layers.index))
+        self.encoder = encoder
+        self.readout = Readout({layer: encoder.layer_shape(layer) for layer in ordered}, pooling)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.encoder.front_end.sample_rate
+
+    @property
+    def dim(self) -> int:
+        """Length of the embedding."""
+        return self.readout.dim
+
+    def read(self, waveform: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Reading:
+        """Pooled, whitened and unit embedding; `augment` works on the log-mel `(batch, frames, mels)`."""
+        logmel = self.encoder.front_end(remove_level(waveform))
+        if augment is not None:
+            logmel = augment(logmel)
+        reading: Reading = self.readout(self.encoder.grids(logmel, self.readout.layers))
+        return reading
+
+    def forward(self, waveform: Tensor) -> Outputs:
+        logmel = self.encoder.front_end(remove_level(waveform))
+        grids = self.encoder.grids(logmel, self.readout.layers)
+        embedding = self.readout(grids).embedding
+        return Outputs(embedding, grids[self.readout.layers[-1]], logmel[..., : self.encoder.front_end.bands])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides an embedding: weights, layers, pooling, projection."""
+        digest = hashlib.sha256()
+        digest.update(f"{self.encoder.name} {self.readout.layers} {self.readout.pooling.name} {LEVEL}".encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
