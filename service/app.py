@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from service import __version__
 from service.domain.errors import ErrorKind, OffkeyError
@@ -61,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(OffkeyError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _not_routed)
+    app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(Exception, _failed)
     return app
 
@@ -106,6 +108,11 @@ async def _not_routed(request: Request, error: Exception) -> Response:
         ErrorKind.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}. /docs lists what it takes.",
     }.get(kind, f"{error.detail}.")
     return _answer(request, OffkeyError(kind, detail), dict(error.headers or {}))
+
+
+async def _left(_: Request, __: Exception) -> Response:
+    # Nobody reads this answer; it keeps a client that left in the middle of its body out of the error log.
+    return Response(status_code=499)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -33,6 +33,7 @@ PROBLEMS: Mapping[ErrorKind, tuple[int, str]] = {
     ErrorKind.SILENT_AUDIO: (422, "The clip is silent"),
     ErrorKind.CLIP_TOO_SHORT: (422, "The clip is too short"),
     ErrorKind.CLIP_TOO_LONG: (422, "The clip is too long"),
+    ErrorKind.SLOW_BODY: (408, "The request body came too slowly"),
     ErrorKind.BODY_TOO_LARGE: (413, "The request body is too large"),
     ErrorKind.TOO_MANY_CLIPS: (413, "Too many clips in one request"),
     ErrorKind.OVERLOADED: (503, "The service is at its limit"),

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
         0.05, gt=0, lt=1, description="requested rate of a machine that sets none of its own"
     )
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="largest request body, bytes")
+    max_body_seconds: float = Field(60.0, gt=0, description="time for a request body to arrive, seconds")
     max_clips_per_request: int = Field(64, ge=1, description="most clips in one multipart request")
     max_clip_seconds: float = Field(600.0, gt=0, description="longest clip, seconds of decoded audio")
     max_clips_per_machine: int = Field(10_000, ge=2, description="most clips enrolled for one machine")
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
         """The limits that `GET /info` reports, by setting name."""
         return {
             "max_body_bytes": self.max_body_bytes,
+            "max_body_seconds": self.max_body_seconds,
             "max_clips_per_request": self.max_clips_per_request,
             "max_clip_seconds": self.max_clip_seconds,
             "max_clips_per_machine": self.max_clips_per_machine,

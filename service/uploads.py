@@ -1,5 +1,6 @@
 """Reads the clips of a request: one as the raw body, or one or many as multipart/form-data."""
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from service.domain.errors import ErrorKind, OffkeyError
+from service.settings import Settings
 from service.usecases.clip import Upload
 
 _MAX_NAME = 255
@@ -47,21 +49,28 @@ class Posted:
     fields: dict[str, str]
 
 
-async def read_clips(request: Request, *, name: str | None, max_clips: int) -> Posted:
+async def read_clips(request: Request, *, name: str | None, settings: Settings) -> Posted:
     """Read the body.
 
     Args:
         request: the request; its body has not been read.
         name: what to call a clip that comes as the raw body.
-        max_clips: most files in a multipart body.
+        settings: how many clips may come, and within which time.
 
     Raises:
-        OffkeyError: the body is empty, not what its type says, or holds too many clips.
+        OffkeyError: the body is empty, not what its type says, holds too many clips, or comes too slowly.
     """
-    content_type = request.headers.get("content-type", "")
-    if content_type.lower().startswith("multipart/form-data"):
-        return await _read_form(request, max_clips)
-    data = await request.body()
+    try:
+        async with asyncio.timeout(settings.max_body_seconds):
+            if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+                return await _read_form(request, settings.max_clips_per_request)
+            data = await request.body()
+    except TimeoutError as error:
+        raise OffkeyError(
+            ErrorKind.SLOW_BODY,
+            f"The request body had not arrived after {settings.max_body_seconds:g} s. Send less at once.",
+            max_body_seconds=settings.max_body_seconds,
+        ) from error
     if not data:
         raise OffkeyError(
             ErrorKind.EMPTY_AUDIO,

@@ -27,6 +27,7 @@ class ErrorKind(StrEnum):
     SILENT_AUDIO = "silent-audio"
     CLIP_TOO_SHORT = "clip-too-short"
     CLIP_TOO_LONG = "clip-too-long"
+    SLOW_BODY = "slow-body"
     BODY_TOO_LARGE = "body-too-large"
     TOO_MANY_CLIPS = "too-many-clips"
     OVERLOADED = "overloaded"

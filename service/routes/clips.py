@@ -23,7 +23,7 @@ ClipName = Annotated[str | None, Query(max_length=255, description="name of a cl
     openapi_extra=REQUEST_BODY,
     responses={
         200: {"model": Enrollment, "description": "Every clip was enrolled before"},
-        **problems(404, 409, 413, 422, 503, 507),
+        **problems(404, 408, 409, 413, 422, 503, 507),
     },
 )
 async def enroll(
@@ -36,16 +36,17 @@ async def enroll(
     name: ClipName = None,
 ) -> Enrollment:
     """Add normal clips to a machine's memory bank. All clips of a request are enrolled, or none."""
-    posted = await read_clips(request, name=name, max_clips=context.settings.max_clips_per_request)
-    answer = await workers.run(
-        enroll_clips, context, _machine_id(machine_id, posted), _domain(domain, posted), posted.uploads
-    )
+    async with workers.permit() as permit:
+        posted = await read_clips(request, name=name, settings=context.settings)
+        answer = await permit.run(
+            enroll_clips, context, _machine_id(machine_id, posted), _domain(domain, posted), posted.uploads
+        )
     if all(clip.status == "duplicate" for clip in answer.clips):
         response.status_code = status.HTTP_200_OK
     return answer
 
 
-@router.post("/score", openapi_extra=REQUEST_BODY, responses=problems(404, 409, 413, 422, 503))
+@router.post("/score", openapi_extra=REQUEST_BODY, responses=problems(404, 408, 409, 413, 422, 503))
 async def score(
     request: Request,
     context: ContextOf,
@@ -61,8 +62,9 @@ async def score(
             f"{neighbors} neighbors were asked for; at most {context.settings.max_neighbors} are given.",
             max_neighbors=context.settings.max_neighbors,
         )
-    posted = await read_clips(request, name=name, max_clips=context.settings.max_clips_per_request)
-    return await workers.run(score_clips, context, _machine_id(machine_id, posted), posted.uploads, neighbors)
+    async with workers.permit() as permit:
+        posted = await read_clips(request, name=name, settings=context.settings)
+        return await permit.run(score_clips, context, _machine_id(machine_id, posted), posted.uploads, neighbors)
 
 
 def _machine_id(query: str | None, posted: Posted) -> str:

@@ -28,6 +28,20 @@ def test_jobs_beyond_the_limit_are_refused_at_once_and_the_rest_are_done() -> No
     asyncio.run(scenario())
 
 
+def test_a_permit_is_a_place_even_before_the_job_runs() -> None:
+    async def scenario() -> None:
+        workers = Workers(workers=1, queue_limit=0)
+        async with workers.permit() as permit:
+            with pytest.raises(OffkeyError) as refused:
+                await workers.run(lambda: 1)
+            assert refused.value.kind is ErrorKind.OVERLOADED
+            assert await permit.run(lambda: 2) == 2
+        assert await workers.run(lambda: 3) == 3
+        workers.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_job_that_fails_gives_its_place_back() -> None:
     def fail() -> None:
         raise ValueError("no")
