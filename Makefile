@@ -27,8 +27,9 @@ lint: $(VENV)/.dev ## Check style, types, directions of imports, and the Dockerf
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/hadolint docker/Dockerfile
 
-bench: $(VENV)/.dev ## Measure, side by side in one run
-	@$(BIN)/python benchmarks/serving.py $(ARGS)
+bench: $(VENV)/.dev ## Measure serving and search, side by side in one run
+	@$(BIN)/python benchmarks/serving.py
+	@$(BIN)/python benchmarks/search.py
 
 clean: ## Remove what the other targets made, but not ./data
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     max_clip_seconds: float = Field(600.0, gt=0, description="longest clip, seconds of decoded audio")
     max_clips_per_machine: int = Field(10_000, ge=2, description="most clips enrolled for one machine")
     max_neighbors: int = Field(32, ge=1, description="most neighbors a score may name per window")
-    exact_limit: int = Field(5_000, ge=1, description="windows of a domain up to which search is exact; HNSW above")
+    exact_limit: int = Field(10_000, ge=1, description="windows of a domain up to which search is exact; HNSW above")
     shutdown_seconds: int = Field(20, ge=1, description="time that running requests get after SIGTERM")
 
     def limits(self) -> dict[str, int | float]:
