@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from service.synthetic import MACHINES, PlannedClip, plan_tree, write_tree
@@ -53,7 +53,7 @@ class Node:
 
     podman: str
     container: str
-    http: httpx.Client
+    http: httpx2.Client
 
     def run(self, *arguments: str, timeout: float = 60) -> str:
         """Run podman; give what it printed."""
@@ -82,7 +82,7 @@ class Node:
             try:
                 if self.http.get("/readyz", timeout=2).status_code == 200:
                     return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass  # not listening yet
             time.sleep(0.1)
         logs = subprocess.run([self.podman, "logs", self.container], capture_output=True, text=True, timeout=30)
@@ -119,7 +119,7 @@ def node() -> Iterator[Node]:
     try:
         run_compose("build", timeout=BUILD_SECONDS)
         run_compose("up", "--detach", "--no-build", timeout=60)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             node = Node(podman, f"{project}_offkey_1", http)
             node.wait_until_ready()
             yield node
