@@ -3,6 +3,7 @@
 import logging
 
 from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,6 +15,12 @@ from service.schemas import Health, Info
 
 router = APIRouter(tags=["operations"])
 logger = logging.getLogger(__name__)
+
+
+@router.get("/", include_in_schema=False)
+async def index() -> RedirectResponse:
+    """Who types the address into a browser gets the API's pages."""
+    return RedirectResponse("/docs")
 
 
 @router.get("/livez")

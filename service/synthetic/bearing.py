@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.synthetic.condition import Condition
+from service.synthetic.condition import Condition, Size
 from service.synthetic.signal import (
     Mode,
     Signal,
@@ -83,17 +83,9 @@ class Bearing:
         """Balls that pass a point of the outer race per turn of the shaft: BPFO over `f_r`."""
         return self.balls / 2.0 * (1.0 - self.ball_mm / self.pitch_mm * math.cos(self.contact_angle_rad))
 
-    def render(
-        self,
-        condition: Condition,
-        severity: float,
-        rng: np.random.Generator,
-        samples: int,
-        sample_rate: int,
-    ) -> Signal:
+    def render(self, condition: Condition, severity: float, rng: np.random.Generator, size: Size) -> Signal:
         """See `Physics.render`."""
         rng, fault = rng.spawn(2)
-        size = (samples, sample_rate)
         angle = shaft_angle(condition.shaft_hz, self.wander, rng, *size)
         load = condition.load * (1.0 + 0.05 * rng.standard_normal())
         hum = 2.0 * self.pole_pairs * angle

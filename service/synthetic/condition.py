@@ -80,17 +80,13 @@ class Condition:
         return self.speed_rpm / 60.0
 
 
+Size = tuple[int, int]  # (samples, sample rate in Hz)
+
+
 class Physics(Protocol):
     """How one kind of machine sounds. Levels inside are in dB re a reference of 1.0, its strongest part."""
 
-    def render(
-        self,
-        condition: Condition,
-        severity: float,
-        rng: np.random.Generator,
-        samples: int,
-        sample_rate: int,
-    ) -> Signal:
+    def render(self, condition: Condition, severity: float, rng: np.random.Generator, size: Size) -> Signal:
         """The sound of the machine alone, without background and at no particular level.
 
         The fault draws from a stream of its own: two renders from equal generators that differ in severity
@@ -100,8 +96,7 @@ class Physics(Protocol):
             condition: the operating point.
             severity: of the fault, in [0, 1]; 0 is healthy.
             rng: source of everything random.
-            samples: length.
-            sample_rate: Hz.
+            size: `(samples, sample_rate)`, the rate in Hz.
 
         Returns:
             `(samples,)`.

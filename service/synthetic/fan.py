@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.synthetic.condition import Condition
+from service.synthetic.condition import Condition, Size
 from service.synthetic.signal import (
     Signal,
     Spectrum,
@@ -76,17 +76,9 @@ class Fan:
         (8000.0, -24.0),
     )
 
-    def render(
-        self,
-        condition: Condition,
-        severity: float,
-        rng: np.random.Generator,
-        samples: int,
-        sample_rate: int,
-    ) -> Signal:
+    def render(self, condition: Condition, severity: float, rng: np.random.Generator, size: Size) -> Signal:
         """See `Physics.render`."""
         rng, fault = rng.spawn(2)
-        size = (samples, sample_rate)
         angle = shaft_angle(condition.shaft_hz, self.wander, rng, *size)
         flow_db = self.flow_db + self.stall_db * (1.0 - condition.load) + 0.5 * rng.standard_normal()
         flow = noise(self.flow_spectrum, rng, *size, stretch=condition.speed_rpm / self.rated_rpm)

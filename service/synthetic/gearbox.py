@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.synthetic.condition import Condition
+from service.synthetic.condition import Condition, Size
 from service.synthetic.signal import (
     Mode,
     Signal,
@@ -69,17 +69,9 @@ class Gearbox:
     impact_spread: float = 0.15
     casing: tuple[Mode, ...] = (Mode(1900.0, 0.03), Mode(3300.0, 0.025, -3.0), Mode(5200.0, 0.02, -8.0))
 
-    def render(
-        self,
-        condition: Condition,
-        severity: float,
-        rng: np.random.Generator,
-        samples: int,
-        sample_rate: int,
-    ) -> Signal:
+    def render(self, condition: Condition, severity: float, rng: np.random.Generator, size: Size) -> Signal:
         """See `Physics.render`."""
         rng, fault = rng.spawn(2)
-        size = (samples, sample_rate)
         pinion = shaft_angle(condition.shaft_hz, self.wander, rng, *size)
         wheel = pinion * (self.pinion_teeth / self.wheel_teeth)
         torque = condition.load * (1.0 + 0.05 * rng.standard_normal())

@@ -99,7 +99,7 @@ class SyntheticMachine:
         key = hashlib.sha256(f"{self.machine_id}/{split}/{domain}/{label}/{number}".encode()).digest()
         rng = np.random.default_rng(np.random.SeedSequence([seed, int.from_bytes(key)]))
         machine_rng, background_rng, level_rng = rng.spawn(3)
-        sound = self.physics.render(condition, severity, machine_rng, samples, sample_rate)
+        sound = self.physics.render(condition, severity, machine_rng, (samples, sample_rate))
         sound += condition.background.render(background_rng, samples, sample_rate)
         level_db = LEVEL_DBFS + level_rng.uniform(-_GAIN_DB, _GAIN_DB)
         return (sound * (gain(level_db) / rms(sound))).astype(np.float32)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.synthetic.condition import Condition
+from service.synthetic.condition import Condition, Size
 from service.synthetic.signal import Mode, Signal, Spectrum, gain, harmonics, noise, ring, shaft_angle
 
 
@@ -73,17 +73,9 @@ class Pump:
         """Time in which an empty cavity collapses (Rayleigh, 1917), s."""
         return 0.915 * radius_m * math.sqrt(self.density_kg_m3 / self.pressure_pa)
 
-    def render(
-        self,
-        condition: Condition,
-        severity: float,
-        rng: np.random.Generator,
-        samples: int,
-        sample_rate: int,
-    ) -> Signal:
+    def render(self, condition: Condition, severity: float, rng: np.random.Generator, size: Size) -> Signal:
         """See `Physics.render`."""
         rng, fault = rng.spawn(2)
-        size = (samples, sample_rate)
         angle = shaft_angle(condition.shaft_hz, self.wander, rng, *size)
         flow_db = self.flow_db + self.recirculation_db * (1.0 - condition.load) + 0.5 * rng.standard_normal()
         flow = noise(self.flow_spectrum, rng, *size, stretch=condition.speed_rpm / self.rated_rpm)
@@ -91,7 +83,7 @@ class Pump:
         sound += harmonics(angle, self.shaft_db, rng)
         sound += gain(flow_db) * flow
         if severity > 0:
-            sound += self._cavitation(angle, severity, fault, sample_rate)
+            sound += self._cavitation(angle, severity, fault, size[1])
         return sound
 
     def _cavitation(self, angle: Signal, severity: float, rng: np.random.Generator, sample_rate: int) -> Signal:

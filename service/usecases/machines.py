@@ -58,20 +58,7 @@ def list_clips(context: Context, machine_id: str, after: int, limit: int) -> Cli
     """Return a page of a machine's clips. Raises `OffkeyError` (unknown machine)."""
     records = context.store.clips(machine_id, after=after, limit=limit)
     return ClipList(
-        clips=[
-            Clip(
-                clip_id=record.clip_id,
-                name=record.name,
-                domain=record.domain,
-                seconds=record.seconds,
-                sample_rate=record.sample_rate,
-                channels=record.channels,
-                windows=record.windows,
-                sha256=record.sha256,
-                enrolled_at=record.enrolled_at,
-            )
-            for record in records
-        ],
+        clips=[Clip.model_validate(record) for record in records],
         next_after=records[-1].clip_id if len(records) == limit else None,
     )
 

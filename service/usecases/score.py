@@ -64,16 +64,7 @@ def _score(context: Context, bank: MemoryBank, decision_threshold: float, upload
                 start_s=float(start),
                 end_s=min(float(start) + window, seconds),
                 anomaly_score=float(value),
-                neighbors=[
-                    Neighbor(
-                        clip_id=near.clip_id,
-                        name=near.name,
-                        domain=near.domain,
-                        start_s=near.start_s,
-                        distance=near.distance,
-                    )
-                    for near in nearest
-                ],
+                neighbors=[Neighbor.model_validate(near) for near in nearest],
             )
             for start, value, nearest in zip(clip.starts, scores, named, strict=True)
         ],

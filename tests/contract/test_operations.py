@@ -86,7 +86,7 @@ def test_a_failure_of_the_service_is_a_problem_too(api: TestClient, monkeypatch:
     assert "secret" not in answer.text
 
 
-@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+@pytest.mark.parametrize("page", ["/", "/docs", "/redoc"])
 def test_the_pages_need_no_other_host(api: TestClient, page: str) -> None:
     answer = api.get(page)
     assert answer.status_code == 200

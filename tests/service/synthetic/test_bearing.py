@@ -15,7 +15,7 @@ HOUSING = (2_500.0, 4_000.0)  # Hz, around the resonance at 3.2 kHz
 
 def render(analyzer, severity=0.0, bearing=STEADY, seed=0):
     condition = Condition(speed_rpm=1_480.0, load=1.0, background=HALL)
-    return bearing.render(condition, severity, np.random.default_rng(seed), analyzer.samples, analyzer.sample_rate)
+    return bearing.render(condition, severity, np.random.default_rng(seed), (analyzer.samples, analyzer.sample_rate))
 
 
 def test_passages_agree_with_the_published_ones_of_a_6205():

@@ -11,7 +11,7 @@ STEADY = replace(Fan(), wander=0.0)
 
 def render(analyzer, severity=0.0, rpm=1_480.0, fan=STEADY, seed=0, load=1.0):
     condition = Condition(speed_rpm=rpm, load=load, background=HALL)
-    return fan.render(condition, severity, np.random.default_rng(seed), analyzer.samples, analyzer.sample_rate)
+    return fan.render(condition, severity, np.random.default_rng(seed), (analyzer.samples, analyzer.sample_rate))
 
 
 @pytest.mark.parametrize("rpm", [1_480.0, 1_180.0])

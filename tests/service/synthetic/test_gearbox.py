@@ -14,7 +14,7 @@ MESH_HZ = 23 * PINION_HZ
 
 def render(analyzer, severity=0.0, gearbox=STEADY, seed=0, load=1.0):
     condition = Condition(speed_rpm=1_740.0, load=load, background=HALL)
-    return gearbox.render(condition, severity, np.random.default_rng(seed), analyzer.samples, analyzer.sample_rate)
+    return gearbox.render(condition, severity, np.random.default_rng(seed), (analyzer.samples, analyzer.sample_rate))
 
 
 def test_the_strongest_tone_is_where_teeth_meet(analyzer):

@@ -13,7 +13,7 @@ SEVERITIES = (0.0, 0.1, 0.3, 0.6, 1.0)
 
 def render(analyzer, severity=0.0, seed=0, load=1.0):
     condition = Condition(speed_rpm=2_950.0, load=load, background=HALL)
-    return STEADY.render(condition, severity, np.random.default_rng(seed), analyzer.samples, analyzer.sample_rate)
+    return STEADY.render(condition, severity, np.random.default_rng(seed), (analyzer.samples, analyzer.sample_rate))
 
 
 def test_the_strongest_tone_is_at_vanes_times_shaft_rate(analyzer):
