@@ -45,6 +45,7 @@ ATTRIBUTION_FILE = "ATTRIBUTION.csv"
 TOLERANCE = 1e-4
 _GOLDEN_SECONDS = 2.0
 _BATCHES = (1, 3)
+_PLACEHOLDER = "output."
 _AXES = (("batch",), ("batch", "time"), ("batch", "frames"))  # dynamic axes of `Outputs`
 
 
@@ -121,7 +122,7 @@ def write_graph(student: nn.Module, path: Path) -> Graph:
             (example,),
             dynamo=True,
             input_names=["waveform"],
-            output_names=list(Outputs._fields),
+            output_names=[_PLACEHOLDER + name for name in Outputs._fields],
             dynamic_shapes={"waveform": {0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=400)}},
             external_data=False,
             verbose=False,
@@ -133,6 +134,7 @@ def write_graph(student: nn.Module, path: Path) -> Graph:
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info):
         del part.metadata_props[:]
         part.doc_string = ""
+    _name_outputs(model.graph)
     for output, axes in zip(model.graph.output, _AXES, strict=True):
         # The exporter names a dynamic axis by the formula of its length.
         for dim, axis in zip(output.type.tensor_type.shape.dim, axes, strict=False):
@@ -140,6 +142,17 @@ def write_graph(student: nn.Module, path: Path) -> Graph:
     onnx.save(model, str(path))
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return Graph(file_sha256(path), opset)
+
+
+def _name_outputs(graph: onnx.GraphProto) -> None:
+    """Give the outputs their names; a value inside that has one of them already (BEATs: `embedding`) gives way."""
+    renamed = {name: f"inner.{name}" for name in Outputs._fields}
+    renamed |= {_PLACEHOLDER + name: name for name in Outputs._fields}
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [renamed.get(value, value) for value in values]
+    for value in (*graph.value_info, *graph.output):
+        value.name = renamed.get(value.name, value.name)
 
 
 def check_parity(student: Student, path: Path, config: Config) -> float:
