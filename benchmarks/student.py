@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from machine import write
 from numpy.typing import NDArray
 from rich.console import Console
@@ -62,6 +61,8 @@ class Bundle:
 
     def __init__(self, folder: Path) -> None:
         self.sample_rate = load_manifest(folder).input.sample_rate
+        import onnxruntime  # here, after `service` has turned its telemetry off
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1

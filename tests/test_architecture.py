@@ -54,6 +54,15 @@ def test_the_client_needs_no_model_runtime() -> None:
     assert found.returncode == 0, found.stderr
 
 
+@pytest.mark.parametrize("module", ["service.encoder", "training.export"])
+def test_the_model_runtime_reports_to_nobody(module: str, tmp_path: Path) -> None:
+    """Its telemetry leaves the id of the device in the user's cache folder as soon as it is imported."""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", f"import {module}"], env=environ, timeout=60, check=False)
+    assert found.returncode == 0
+    assert not list(tmp_path.rglob("*[Mm]icrosoft*"))
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPOSITORY)))
 def test_a_file_is_about_one_noun(path: Path) -> None:
     text = path.read_text()
