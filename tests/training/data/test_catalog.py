@@ -35,6 +35,22 @@ def test_bad_manifests_are_named(tmp_path: Path) -> None:
         Catalog.from_csv(tmp_path / "absent.csv")
 
 
+def test_several_labels_are_parted_by_a_semicolon(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    listing = tmp_path / "manifest.csv"
+    head = "path,set,role,label,licence,permissive\n"
+    listing.write_text(f"{head}a.wav,s,source,pump; fan ;pump,CC0,1\n")
+    catalog = Catalog.from_csv(listing)
+    assert catalog.clips[0].labels == ("pump", "fan")
+    assert classes(catalog.clips) == ("fan", "pump")
+    assert catalog.select(roles=["source"], labels=["fan"], permissive=True) == catalog.clips
+    with pytest.raises(DataError, match="is left"):
+        catalog.select(roles=["source"], without=["fan"], permissive=True)
+    listing.write_text(f"{head}a.wav,s,source, ,CC0,1\n")
+    with pytest.raises(DataError, match=r"gives no label for a\.wav"):
+        Catalog.from_csv(listing)
+
+
 def test_the_fingerprint_hangs_on_contents_and_labels_not_on_order(clips: Path) -> None:
     found = Catalog.from_csv(clips).clips
     contents = {clip.path: clip.name for clip in found}
