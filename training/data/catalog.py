@@ -85,8 +85,14 @@ class Catalog:
             if clip.role in roles
             and (not wanted or not wanted.isdisjoint(clip.labels))
             and unwanted.isdisjoint(clip.labels)
-            and (clip.permissive or not permissive)
         )
+        if found and permissive:
+            found, before = tuple(clip for clip in found if clip.permissive), len(found)
+            if not found:
+                raise DataError(
+                    f"None of {before} clips of role {', '.join(roles)} is permissive. Say so of their collection if "
+                    "weights trained on them may be published; else set `data.permissive=false`."
+                )
         if not found:
             raise DataError(f"No clip of role {', '.join(roles)} is left. Check `data` in the config.")
         return found

@@ -18,6 +18,9 @@ def test_selection_by_role_label_and_permission(clips: Path) -> None:
     assert classes(noises) == ("hiss", "rumble")
     assert classes(sources) == ("buzz", "hum")
     assert set(noises) | set(sources) == set(free)
+    closed = Catalog(tuple(clip for clip in catalog.clips if not clip.permissive))
+    with pytest.raises(DataError, match=r"None of 2 clips of role source is permissive.*`data\.permissive=false`"):
+        closed.select(roles=["source"], permissive=True)
     with pytest.raises(DataError, match="has the label hizz"):
         catalog.select(roles=["source"], labels=["hizz"], permissive=True)
     with pytest.raises(DataError, match="No clip of role machine"):

@@ -17,21 +17,24 @@ def test_everything_comes_once_before_anything_comes_twice(count: int, seed: int
     assert sorted(order[draw] for draw in range(epoch * count, (epoch + 1) * count)) == list(range(count))
 
 
-@given(labels=LABELS, seed=st.integers(0, 2**40), rounds=st.integers(1, 30))
-def test_classes_come_equally_often_and_their_members_without_replacement(
-    labels: list[list[str]], seed: int, rounds: int
-) -> None:
+@given(labels=LABELS, seed=st.integers(0, 2**40), start=st.integers(0, 10**6))
+def test_every_round_takes_one_of_each_class(labels: list[list[str]], seed: int, start: int) -> None:
     names = sorted({label for own in labels for label in own})
     order = ClassBalanced(labels, seed)
-    total = [order[draw] for draw in range(rounds * len(names))]
-    # Each round can be told apart into one member of each class.
-    for begin in range(0, len(total), len(names)):
-        assert _covers(names, [labels[index] for index in total[begin : begin + len(names)]])
-    if all(len(own) == 1 for own in labels):
-        sizes = Counter(label for own in labels for label in own)
-        drawn = Counter(total)
-        for index, (label,) in enumerate(labels):
-            assert rounds // sizes[label] <= drawn[index] <= -(-rounds // sizes[label])
+    drawn = [labels[order[draw]] for draw in range(start * len(names), (start + 1) * len(names))]
+    assert _covers(names, drawn)
+
+
+@given(sizes=st.lists(st.integers(1, 8), min_size=1, max_size=5), seed=st.integers(0, 2**40), rounds=st.integers(1, 40))
+def test_within_a_class_everything_comes_once_before_anything_comes_twice(
+    sizes: list[int], seed: int, rounds: int
+) -> None:
+    labels = [[str(number)] for number, size in enumerate(sizes) for _ in range(size)]
+    order = ClassBalanced(labels, seed)
+    counts = Counter(order[draw] for draw in range(rounds * len(sizes)))
+    for index, (label,) in enumerate(labels):
+        size = sizes[int(label)]
+        assert rounds // size <= counts[index] <= -(-rounds // size)
 
 
 def _covers(names: list[str], drawn: list[list[str]]) -> bool:
