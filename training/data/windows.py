@@ -78,11 +78,11 @@ class AudioCache:
 
     def batch(self, windows: Sequence[Window]) -> Tensor:
         """Samples of windows, `(batch, samples)`; all must have one length."""
-        rows = [
-            np.resize(self._samples(window.content)[window.start : window.start + window.length], window.length)
-            for window in windows
-        ]
-        return torch.from_numpy(np.stack(rows))
+        found = torch.empty(len(windows), windows[0].length)
+        for row, window in zip(found.numpy(), windows, strict=True):
+            samples = self._samples(window.content)[window.start : window.start + window.length]
+            row[:] = samples if len(samples) == window.length else np.resize(samples, window.length)
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Without open maps, which would travel to a worker process as samples."""
