@@ -1,17 +1,9 @@
 """Endless, seeded orders of windows in which any draw is found at once: a run resumes without replaying."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-class Order(Protocol):
-    """Which of some things is drawn as the n-th, n from 0 without end."""
-
-    def __getitem__(self, draw: int) -> int:
-        """The index of the thing drawn."""
 
 
 class WithoutReplacement:
