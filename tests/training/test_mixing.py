@@ -1,14 +1,17 @@
 """The ratio of a mixture is exact, and masks touch what they should."""
 
 import math
+from collections import Counter
+from typing import Literal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config import SpecAugmentConfig
-from training.mixing import SpecAugment, mix
+from training.config import ConfigError, SpecAugmentConfig
+from training.data.shard import Shard
+from training.mixing import Snr, SpecAugment, generator_at, mix
 
 
 def power_db(x: torch.Tensor) -> torch.Tensor:
@@ -29,10 +32,77 @@ def test_the_ratio_is_exact_and_noise_has_unit_power(snr: float, gain: float, se
     assert bool((correlation > 0.999).all())
 
 
+def test_each_mixture_may_have_its_own_ratio() -> None:
+    signal, noise, snr = torch.randn(5, 100), torch.randn(5, 100), torch.tensor([-20.0, -3.0, 0.0, 7.5, 30.0])
+    together = mix(signal, noise, snr)
+    for row, one in enumerate(snr):
+        assert torch.allclose(together[row], mix(signal[row : row + 1], noise[row : row + 1], float(one))[0])
+
+
 @pytest.mark.parametrize("snr", [math.nan, math.inf, -math.inf])
 def test_a_ratio_that_is_no_number_is_refused(snr: float) -> None:
     with pytest.raises(ValueError, match="finite number of dB"):
         mix(torch.randn(1, 10), torch.randn(1, 10), snr)
+    with pytest.raises(ValueError, match="finite number of dB"):
+        mix(torch.randn(2, 10), torch.randn(2, 10), torch.tensor([0.0, snr]))
+    with pytest.raises(ConfigError, match=f"must hold finite numbers of dB, not {snr}"):
+        Snr([0.0, snr])
+
+
+@given(low=st.floats(-40, 40), width=st.floats(0, 40), seed=st.integers(0, 2**32), step=st.integers(0, 2**32))
+def test_ratios_are_where_they_were_asked(low: float, width: float, seed: int, step: int) -> None:
+    drawn = Snr([low, low + width], "uniform").draw(50, generator_at(seed, step))
+    assert bool(((drawn >= low - 1e-4) & (drawn <= low + width + 1e-4)).all())
+    fixed = Snr([low]).draw(3, generator_at(seed, step))
+    assert torch.equal(fixed, torch.full((3,), low))
+
+
+def test_ratios_fill_their_range_or_list() -> None:
+    spread = Snr([-10, 10], "uniform").draw(10_000, generator_at(0, 0))
+    assert abs(float(spread.mean())) < 0.3
+    assert abs(float(spread.std()) - 20 / math.sqrt(12)) < 0.2
+    counts = Counter(Snr([-5, 0, 5]).draw(3_000, generator_at(0, 0)).tolist())
+    assert set(counts) == {-5.0, 0.0, 5.0}
+    assert min(counts.values()) > 900
+
+
+@pytest.mark.parametrize("values", [[], [1], [5, -5], [1, 2, 3]])
+def test_a_range_that_is_none_is_refused(values: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"mixing\.snr_db"):
+        Snr(values, "uniform")
+
+
+@given(world=st.integers(1, 4), rows=st.integers(1, 3), seed=st.integers(0, 2**32), step=st.integers(0, 2**32))
+def test_what_the_processes_draw_is_together_what_one_would_draw(world: int, rows: int, seed: int, step: int) -> None:
+    def drawn(own: int, logmel: torch.Tensor, shard: Shard) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = generator_at(seed, step)
+        masked = SpecAugment(SpecAugmentConfig(time_width=5, freq_width=5))
+        return Snr([-5, 5], "uniform").draw(own, generator, shard), masked(logmel, generator, shard)
+
+    whole = torch.randn(world * rows, 12, 9, generator=torch.Generator().manual_seed(0))
+    parts = [drawn(rows, whole[Shard(rank, world).rows(len(whole))], Shard(rank, world)) for rank in range(world)]
+    one = drawn(len(whole), whole, Shard())
+    assert torch.equal(torch.cat([part[0] for part in parts]), one[0])
+    assert torch.equal(torch.cat([part[1] for part in parts]), one[1])
+
+
+def test_numbers_hang_on_seed_and_step() -> None:
+    first, again, other, later = (
+        torch.rand(4, generator=generator_at(*place)) for place in ((1, 5), (1, 5), (2, 5), (1, 6))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, later)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("draw", ["choice", "uniform"])
+def test_everything_is_drawn_and_mixed_on_the_device(draw: Literal["choice", "uniform"]) -> None:
+    generator = generator_at(0, 0, "cuda")
+    signal, noise = torch.randn(2, 3, 1_000, device="cuda")
+    mixture = mix(signal, noise, Snr([-5, 5], draw).draw(3, generator))
+    masked = SpecAugment(SpecAugmentConfig())(torch.randn(3, 40, 30, device="cuda"), generator)
+    assert mixture.device.type == masked.device.type == "cuda"
 
 
 def test_silence_is_refused_by_row() -> None:

@@ -20,7 +20,8 @@ def class_balanced(windows: Sequence[Window], seed: int) -> Iterator[Window]:
     """A class drawn at random, then the next of its windows without replacement."""
     by_label: dict[str, list[Window]] = defaultdict(list)
     for window in windows:
-        by_label[window.clip.label].append(window)
+        for label in window.clip.labels:
+            by_label[label].append(window)
     labels = sorted(by_label)
     rng = np.random.default_rng(seed)
     seeds = rng.integers(2**63, size=len(labels))

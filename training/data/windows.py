@@ -1,12 +1,17 @@
 """Clips decoded and resampled once, cut into windows of one length."""
 
+import io
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor
 
@@ -15,13 +20,16 @@ from service.domain.errors import OffkeyError
 from service.manifest import file_sha256
 from training.data.catalog import Clip, DataError
 
+_OPEN = 512  # maps kept; the kernel allows a process some 65,000
+_BLOCK_FRAMES = 65_536
+
 
 @dataclass(frozen=True)
 class Window:
     """A stretch of a clip: `length` samples from `start`."""
 
     clip: Clip
-    content: str  # SHA-256 of the clip's file
+    content: str  # SHA-256 of the clip's file, and the channel if one was chosen
     start: int
     length: int
 
@@ -34,7 +42,7 @@ class Window:
 class AudioCache:
     """Decoded waveforms at one rate, kept as memory-mapped arrays below `folder`.
 
-    A clip that cannot be decoded is named in `refused` and left out.
+    A clip that cannot be decoded is named in `refused`, with the reason, and left out.
     """
 
     def __init__(self, folder: Path, sample_rate: int, limits: AudioLimits | None = None) -> None:
@@ -43,28 +51,26 @@ class AudioCache:
         self.limits = limits or AudioLimits()
         self.refused: dict[str, str] = {}
         self.contents: dict[Path, str] = {}
-        self._open: dict[str, Samples] = {}
+        self._open: OrderedDict[str, Samples] = OrderedDict()
 
     def windows(self, clips: Iterable[Clip], seconds: float) -> tuple[Window, ...]:
         """Cut clips on a grid of `seconds`; what is left at the end of a clip is not heard.
 
-        A clip shorter than that is one window, repeated until it is full. Windows in which nothing sounds are
-        left out: no signal-to-noise ratio can be set for them.
+        Clips are hashed and decoded on all cores. A clip shorter than `seconds` is one window, repeated until it is
+        full. Windows in which nothing sounds are left out: no signal-to-noise ratio can be set for them.
 
         Raises:
             DataError: no clip could be decoded.
         """
         length = round(seconds * self.sample_rate)
         found: list[Window] = []
-        for clip in clips:
-            content = self._content(clip)
-            samples = self._samples(clip, content)
-            if samples is None:
-                continue
-            starts = range(0, max(len(samples) - length, 0) + 1, length)
-            found.extend(
-                Window(clip, content, start, length) for start in starts if np.any(samples[start : start + length])
-            )
+        clips = tuple(clips)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder and the hash let other threads run
+            for clip, own in zip(clips, pool.map(lambda clip: self._cut(clip, length), clips), strict=True):
+                if isinstance(own, str):
+                    self.refused[clip.name] = own
+                else:
+                    found.extend(own)
         if not found:
             first = next(iter(self.refused.items()), ("", "there are none"))
             raise DataError(f"No clip could be used; the first, {first[0]}: {first[1]}")
@@ -72,29 +78,83 @@ class AudioCache:
 
     def batch(self, windows: Sequence[Window]) -> Tensor:
         """Samples of windows, `(batch, samples)`; all must have one length."""
-        rows = [
-            np.resize(self._open[window.content][window.start : window.start + window.length], window.length)
-            for window in windows
-        ]
-        return torch.from_numpy(np.stack(rows))
+        found = torch.empty(len(windows), windows[0].length)
+        for row, window in zip(found.numpy(), windows, strict=True):
+            samples = self._samples(window.content)[window.start : window.start + window.length]
+            row[:] = samples if len(samples) == window.length else np.resize(samples, window.length)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open maps, which would travel to a worker process as samples."""
+        return {**vars(self), "_open": OrderedDict()}
+
+    def _cut(self, clip: Clip, length: int) -> list[Window] | str:
+        """Windows of a clip, or why there are none."""
+        try:
+            content = self._content(clip)
+            samples = self._cached(content)
+            if samples is None:
+                data = clip.path.read_bytes() if clip.channel is None else self._channel(clip.path, clip.channel)
+                samples = decode(data, sample_rate=self.sample_rate, limits=self.limits).samples
+                save_array(self._path(content), samples)
+        except OffkeyError as error:
+            return error.detail
+        except _UnreadableError as error:
+            return str(error)
+        starts = range(0, max(len(samples) - length, 0) + 1, length)
+        return [Window(clip, content, start, length) for start in starts if np.any(samples[start : start + length])]
 
     def _content(self, clip: Clip) -> str:
-        if clip.path not in self.contents:
-            self.contents[clip.path] = file_sha256(clip.path)
-        return self.contents[clip.path]
+        try:
+            digest = self.contents.get(clip.path) or file_sha256(clip.path)
+        except OSError as error:
+            raise _UnreadableError(f"The file cannot be read ({error.strerror}).") from error
+        self.contents[clip.path] = digest
+        return digest if clip.channel is None else f"{digest}-{clip.channel}"
 
-    def _samples(self, clip: Clip, content: str) -> Samples | None:
-        if content not in self._open:
-            path = self.folder / content[:2] / f"{content}.npy"
-            if not path.is_file():
-                try:
-                    wave = decode(clip.path.read_bytes(), sample_rate=self.sample_rate, limits=self.limits)
-                except OffkeyError as error:
-                    self.refused[clip.name] = error.detail
-                    return None
-                save_array(path, wave.samples)
-            self._open[content] = np.load(path, mmap_mode="r")
-        return self._open[content]
+    def _path(self, content: str) -> Path:
+        return self.folder / content[:2] / f"{content}.npy"
+
+    def _cached(self, content: str) -> Samples | None:
+        path = self._path(content)
+        if not path.is_file():
+            return None
+        try:
+            samples: Samples = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError):  # cut short by a full disk, say: decoded again
+            return None
+        return samples
+
+    def _samples(self, content: str) -> Samples:
+        samples = self._open.pop(content, None)
+        if samples is None:
+            samples = self._cached(content)
+            if samples is None:
+                raise DataError(f"{self._path(content)} is gone or damaged. Start again: it is made anew.")
+        self._open[content] = samples  # the latest is last
+        if len(self._open) > _OPEN:
+            self._open.popitem(last=False)
+        return samples
+
+    def _channel(self, path: Path, channel: int) -> bytes:
+        """One channel of a file as a WAV file, read block by block up to the limit of a clip."""
+        wave = io.BytesIO()
+        try:
+            with soundfile.SoundFile(path) as file:
+                if channel >= file.channels:
+                    raise _UnreadableError(f"It has no channel {channel}: it has {file.channels}, counted from 0.")
+                left = int(self.limits.max_seconds * file.samplerate) + 1  # one more, so that the decoder can tell
+                with soundfile.SoundFile(wave, "w", file.samplerate, 1, format="W64", subtype="FLOAT") as mono:
+                    while left > 0 and len(block := file.read(min(left, _BLOCK_FRAMES), "float32", always_2d=True)):
+                        mono.write(block[:, channel])
+                        left -= len(block)
+        except (soundfile.SoundFileError, ValueError) as error:
+            raise _UnreadableError(f"The clip is not audio that can be decoded ({error}).") from error
+        return wave.getvalue()
+
+
+class _UnreadableError(Exception):
+    """A file is there but of no use."""
 
 
 def save_array(path: Path, array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:

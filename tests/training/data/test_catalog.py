@@ -18,6 +18,9 @@ def test_selection_by_role_label_and_permission(clips: Path) -> None:
     assert classes(noises) == ("hiss", "rumble")
     assert classes(sources) == ("buzz", "hum")
     assert set(noises) | set(sources) == set(free)
+    closed = Catalog(tuple(clip for clip in catalog.clips if not clip.permissive))
+    with pytest.raises(DataError, match=r"None of 2 clips of role source is permissive.*`data\.permissive=false`"):
+        closed.select(roles=["source"], permissive=True)
     with pytest.raises(DataError, match="has the label hizz"):
         catalog.select(roles=["source"], labels=["hizz"], permissive=True)
     with pytest.raises(DataError, match="No clip of role machine"):
@@ -33,6 +36,22 @@ def test_bad_manifests_are_named(tmp_path: Path) -> None:
     (tmp_path / "absent.csv").write_text("path,set,role,label,licence,permissive\nnone.wav,s,source,hum,CC0,1\n")
     with pytest.raises(DataError, match=r"names 1 clips that are absent, the first: none\.wav"):
         Catalog.from_csv(tmp_path / "absent.csv")
+
+
+def test_several_labels_are_parted_by_a_semicolon(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    listing = tmp_path / "manifest.csv"
+    head = "path,set,role,label,licence,permissive\n"
+    listing.write_text(f"{head}a.wav,s,source,pump; fan ;pump,CC0,1\n")
+    catalog = Catalog.from_csv(listing)
+    assert catalog.clips[0].labels == ("pump", "fan")
+    assert classes(catalog.clips) == ("fan", "pump")
+    assert catalog.select(roles=["source"], labels=["fan"], permissive=True) == catalog.clips
+    with pytest.raises(DataError, match="is left"):
+        catalog.select(roles=["source"], without=["fan"], permissive=True)
+    listing.write_text(f"{head}a.wav,s,source, ,CC0,1\n")
+    with pytest.raises(DataError, match=r"gives no label for a\.wav"):
+        Catalog.from_csv(listing)
 
 
 def test_the_fingerprint_hangs_on_contents_and_labels_not_on_order(clips: Path) -> None:

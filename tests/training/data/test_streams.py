@@ -11,7 +11,9 @@ from training.data.windows import Window
 
 def windows(**counts: int) -> list[Window]:
     return [
-        Window(Clip(Path(f"/{label}{number}"), f"{label}{number}", "s", "source", label, "CC0", True, "s"), "c", 0, 1)
+        Window(
+            Clip(Path(f"/{label}{number}"), f"{label}{number}", "s", "source", (label,), "CC0", True, "s"), "c", 0, 1
+        )
         for label, count in counts.items()
         for number in range(count)
     ]

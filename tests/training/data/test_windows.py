@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from training.data.catalog import Catalog, DataError
 from training.data.windows import AudioCache
@@ -56,6 +57,42 @@ def test_a_clip_is_decoded_and_resampled_once(tmp_path: Path, monkeypatch: pytes
     again = AudioCache(tmp_path / "cache", 16_000)
     assert again.windows(found.clips, seconds=1.0) == windows
     assert np.array_equal(again.batch(windows).numpy(), first.batch(windows).numpy())
+
+
+def test_damaged_cached_samples_are_made_anew(tmp_path: Path) -> None:
+    found = catalog(tmp_path, tone=0.1 * np.sin(np.arange(8_000)))
+    first = AudioCache(tmp_path / "cache", 8_000)
+    expected = first.batch(first.windows(found.clips, seconds=1.0)).numpy()
+    (path,) = first.folder.rglob("*.npy")
+    for damaged in (b"", path.read_bytes()[:1_000], b"no array"):
+        path.write_bytes(damaged)
+        again = AudioCache(tmp_path / "cache", 8_000)
+        assert np.array_equal(again.batch(again.windows(found.clips, seconds=1.0)).numpy(), expected)
+
+
+def test_every_corrupt_clip_is_named_with_its_reason_and_the_others_are_heard(tmp_path: Path) -> None:
+    tone = 0.1 * np.sin(np.arange(8_000))
+    nan = tone.copy()
+    nan[7] = np.nan
+    found = catalog(tmp_path, good=tone, text=b"not audio", empty=b"", silent=np.zeros(8_000), nan=nan, last=tone)
+    (tmp_path / "last.wav").unlink()
+    audio = AudioCache(tmp_path / "cache", 8_000)
+    assert [window.clip.name for window in audio.windows(found.clips, seconds=1.0)] == ["good.wav"]
+    assert list(audio.refused) == ["text.wav", "empty.wav", "silent.wav", "nan.wav", "last.wav"]
+    assert "silent" in audio.refused["silent.wav"]
+    assert audio.refused["last.wav"] == "The file cannot be read (No such file or directory)."
+
+
+def test_few_maps_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.data.windows._OPEN", 2)
+    noise = np.random.default_rng(0).standard_normal
+    found = catalog(tmp_path, **{f"clip{number}": 0.1 * noise(800) for number in range(5)})
+    audio = AudioCache(tmp_path / "cache", 8_000)
+    windows = audio.windows(found.clips, seconds=0.1)
+    batch = audio.batch([*windows, *windows])
+    assert torch.equal(batch[:5], batch[5:])
+    assert len(batch.unique(dim=0)) == 5
+    assert len(audio._open) == 2
 
 
 def test_no_usable_clip_is_an_error_that_says_why(tmp_path: Path) -> None:
