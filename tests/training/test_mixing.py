@@ -95,14 +95,14 @@ def test_numbers_hang_on_seed_and_step() -> None:
     assert not torch.equal(first, later)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 @pytest.mark.parametrize("draw", ["choice", "uniform"])
-def test_everything_is_drawn_and_mixed_on_the_device(draw: Literal["choice", "uniform"]) -> None:
-    generator = generator_at(0, 0, "cuda")
-    signal, noise = torch.randn(2, 3, 1_000, device="cuda")
+def test_everything_is_drawn_and_mixed_on_the_device(device: str, draw: Literal["choice", "uniform"]) -> None:
+    generator = generator_at(0, 0, device)
+    signal, noise = torch.randn(2, 3, 1_000, device=device)
     mixture = mix(signal, noise, Snr([-5, 5], draw).draw(3, generator))
-    masked = SpecAugment(SpecAugmentConfig())(torch.randn(3, 40, 30, device="cuda"), generator)
-    assert mixture.device.type == masked.device.type == "cuda"
+    masked = SpecAugment(SpecAugmentConfig())(torch.randn(3, 40, 30, device=device), generator)
+    assert mixture.device.type == masked.device.type == device
 
 
 def test_silence_is_refused_by_row() -> None:
