@@ -1,5 +1,6 @@
-"""`offkey train` and `offkey export`. Torch is imported when a command runs, so that `offkey --help` is quick."""
+"""`offkey train`, `distill` and `export`. Torch is imported when a command runs, so that `offkey --help` is quick."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,21 +14,62 @@ app = typer.Typer(no_args_is_help=True, help="Train a student and export it as a
 _console = Console(stderr=True)
 
 
+_Config = Annotated[Path | None, typer.Argument(help="TOML file: what differs from the defaults")]
+_Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
+_Runs = Annotated[Path, typer.Option(help="folder in which the run folder is made")]
+
+
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="TOML file: what differs from the defaults")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    runs: Annotated[Path, typer.Option(help="folder in which the run folder is made")] = Path("runs"),
+    config: _Config = None,
+    overrides: _Overrides = None,
+    runs: _Runs = Path("runs"),
+    resume: Annotated[
+        Path | None, typer.Option(help="run folder: go on from its newest checkpoint, with the config it began with")
+    ] = None,
 ) -> None:
-    """Train a student to retain mixtures; prints the run folder."""
+    """Train a student to retain mixtures; prints the run folder. Several processes: `torchrun -m training train`."""
     with _for_people():
-        from training.config import load_config
-        from training.loop import train as run_training
+        if resume is None:
+            _train(config, overrides, runs, distill=False)
+            return
+        from training.config import load_config, override
+        from training.loop import resume as go_on
+        from training.run import Run
 
-        settings = load_config(config, overrides or ())
+        run, asked = Run(resume), list(overrides or ())
+        if config is not None and "=" in str(config):  # there is no config, only KEY=VALUE
+            config, asked = None, [str(config), *asked]
+        settings = load_config(config, asked) if config else override(run.config, asked)
         with _progress() as progress:
-            run = run_training(settings, config.stem, runs, progress)
-    typer.echo(run.folder)
+            go_on(run, settings, progress)
+    _print(run.folder)
+
+
+@app.command()
+def distill(config: _Config = None, overrides: _Overrides = None, runs: _Runs = Path("runs")) -> None:
+    """Train a student on the embeddings of another encoder, named by `teacher` in the config; prints the run folder."""
+    with _for_people():
+        _train(config, overrides, runs, distill=True)
+
+
+def _train(config: Path | None, overrides: list[str] | None, runs: Path, *, distill: bool) -> None:
+    from training.config import ConfigError, load_config
+    from training.loop import train as run_training
+
+    if config is None:
+        raise ConfigError("Name a config, a TOML file with what differs from the defaults.")
+    settings = load_config(config, overrides or ())
+    if distill and settings.teacher.is_copy:
+        raise ConfigError("Name a teacher: `teacher.bundle`, or `teacher.name` with its checkpoint and layers.")
+    with _progress() as progress:
+        run = run_training(settings, config.stem, runs, progress)
+    _print(run.folder)
+
+
+def _print(folder: Path) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(folder)
 
 
 @app.command()
@@ -50,7 +92,7 @@ def export(
 
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=_console)
+    return Progress(*columns, console=_console, disable=os.environ.get("RANK", "0") != "0")
 
 
 @contextmanager

@@ -3,8 +3,7 @@
 import dataclasses
 import difflib
 import tomllib
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -19,7 +18,26 @@ class EncoderConfig:
     """Where the student starts: a registered encoder and its published checkpoint."""
 
     name: str = "efficientat-16k"
+    checkpoint: str = ""  # the published file, or the folder of a run that trained this encoder
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Whom the student listens to; by default a frozen copy of itself as it starts.
+
+    Another teacher is a model bundle, or an encoder with a read-out of its own that is whitened as the student's is.
+    """
+
+    bundle: str = ""  # folder with a manifest.json
+    name: str = ""  # a registered encoder
     checkpoint: str = ""
+    layers: tuple[str, ...] = ()
+    pooling: str = "mean"
+
+    @property
+    def is_copy(self) -> bool:
+        """Is it the student's own start?"""
+        return not (self.bundle or self.name)
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,9 @@ class ObjectiveConfig:
     kind: Literal["retain", "denoise", "tagging", "alignment"] = "retain"
     tagging_weight: float = 0.1
     alignment_weight: float = 1.0
+    level: Literal["clip", "frame", "token"] = "clip"  # embeddings, or the grids of `readout.layers`
     clean_share: float = 0.5  # lambda
+    share: Literal["fixed", "energy"] = "fixed"  # energy: lambda is the clean sound's share of the mixture's energy
 
 
 @dataclass(frozen=True)
@@ -89,12 +109,25 @@ class OptimConfig:
     """AdamW, linear warm-up, cosine to zero."""
 
     steps: int = 400
-    batch: int = 24
+    batch: int = 24  # mixtures per step, over all processes
+    accumulate: int = 1  # parts in which a process handles its share of a batch, one after the other
     learning_rate: float = 1e-4
     head_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_steps: int = 40
     clip_norm: float = 1.0
+    ema_decay: float = 0.0  # of an average of the encoder's weights, which is what is saved at the end; 0: none
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Where a run computes and what it leaves behind on its way."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the encoders' layers; all else is float32
+    workers: int = 0  # processes that load batches ahead; 0: the training process itself
+    checkpoint_steps: int = 200  # steps between checkpoints; 0: only the last
+    keep_checkpoints: int = 2
 
 
 @dataclass(frozen=True)
@@ -109,8 +142,10 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -126,9 +161,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    for override in overrides:
-        _lay_over(table, override)
-    return from_table(table)
+    return _with(table, overrides)
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """Lay `key=value` on top of a config. Raises `ConfigError` as `load_config` does."""
+    return _with(to_table(config), overrides)
+
+
+def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Key and both values of everything in which two configs differ, in the order of the keys."""
+    first, second = (dict(_leaves(to_table(config), "")) for config in (one, other))
+    return ((key, first[key], second[key]) for key in first if first[key] != second[key])
 
 
 def from_table(table: Mapping[str, Any]) -> Config:
@@ -139,6 +183,20 @@ def from_table(table: Mapping[str, Any]) -> Config:
 def to_table(config: Config) -> dict[str, Any]:
     """The whole config as nested tables, for a run folder. `from_table` reads it back."""
     return dataclasses.asdict(config)
+
+
+def _with(table: dict[str, Any], overrides: Sequence[str]) -> Config:
+    for text in overrides:
+        _lay_over(table, text)
+    return from_table(table)
+
+
+def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _lay_over(table: dict[str, Any], override: str) -> None:
@@ -196,7 +254,7 @@ def _nearest(name: str) -> str:
     return f" The nearest is {near[0]!r}." if near else ""
 
 
-def _names(section: type, prefix: str) -> typing.Iterator[str]:
+def _names(section: type, prefix: str) -> Iterator[str]:
     for key, kind in get_type_hints(section).items():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             yield from _names(kind, f"{prefix}{key}.")

@@ -1,9 +1,10 @@
 """The errors that a person can mend, in one place for the command line."""
 
+from service.manifest import BundleError
 from training.config import ConfigError
 from training.data.catalog import DataError
 from training.encoders.base import CheckpointError
 from training.export import ExportError
 from training.run import RunError
 
-EXPECTED = (CheckpointError, ConfigError, DataError, ExportError, RunError)
+EXPECTED = (BundleError, CheckpointError, ConfigError, DataError, ExportError, RunError)

@@ -34,10 +34,10 @@ from service.manifest import (
     WindowSpec,
     file_sha256,
 )
+from training.build import load_trained
 from training.card import attribution_csv, card
 from training.config import Config
 from training.data.catalog import Catalog, Clip
-from training.loop import build_student
 from training.run import Run, git_revision
 from training.student import Outputs, Student
 
@@ -74,11 +74,7 @@ def export_run(
     if folder.exists() and not replace:
         raise ExportError(f"{folder} is already there. Give another --version, or --replace.")
     config = run.config
-    student = build_student(config)
-    tensors, state = run.latest()
-    student.load_state_dict(
-        {key.removeprefix("student."): value for key, value in tensors.items() if key.startswith("student.")}
-    )
+    student, steps = load_trained(run)
     heard = set(run.about["clips"])
     clips = [clip for clip in Catalog.from_csv(Path(config.data.manifest)).clips if clip.name in heard]
     figures = _measurements(measured)
@@ -89,7 +85,7 @@ def export_run(
         graph = write_graph(student, temporary / MODEL_FILE)
         check_parity(student, temporary / MODEL_FILE, config)
         golden = write_golden(student, temporary / GOLDEN_FILE, config)
-        manifest = _manifest(name, version, student, config, int(state["step"]), graph, golden, clips, figures)
+        manifest = _manifest(name, version, student, config, steps, graph, golden, clips, figures)
         (temporary / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (temporary / CARD_FILE).write_text(card(manifest), encoding="utf-8")
         (temporary / ATTRIBUTION_FILE).write_text(attribution_csv(clips), encoding="utf-8")

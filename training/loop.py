@@ -1,156 +1,23 @@
-"""Training a student, from a config to a run folder."""
+"""Training a student, from a config to a run folder, and on from where it was interrupted."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import Tensor
 
-from training.config import Config, ConfigError, OptimConfig
-from training.data.catalog import Catalog, Clip, classes, fingerprint
-from training.data.streams import class_balanced, without_replacement
-from training.data.windows import AudioCache, Window
-from training.encoders import ENCODERS
-from training.mixing import SpecAugment, mix
-from training.objective import Losses, Objective, multi_hot
-from training.readout import POOLINGS
-from training.run import Run
+from training.build import build_student, check_length, read_with
+from training.config import Config, ConfigError, EncoderConfig, differences, from_table, to_table
+from training.data.windows import Window
+from training.logs import Logs
+from training.processes import Processes, join
+from training.run import Run, RunError
+from training.sounds import Sounds
 from training.student import Student
-from training.teacher import Teacher
+from training.teacher import Bundle, FrozenStudent, Teacher
+from training.trainer import Learner, Trainer
 from training.whitening import fit_whitening
-
-
-def build_student(config: Config) -> Student:
-    """The student as it starts: published weights, the configured read-out, not yet whitened.
-
-    Raises:
-        ConfigError: an encoder, layer or pooling of that name is not known, or a window is too short for it.
-        CheckpointError: the checkpoint does not fit the encoder.
-    """
-    name = config.encoder.name
-    if name not in ENCODERS:
-        raise ConfigError(f"No encoder is called {name!r}. There are: {', '.join(ENCODERS)}.")
-    if config.readout.pooling not in POOLINGS:
-        raise ConfigError(f"No pooling is called {config.readout.pooling!r}. There are: {', '.join(POOLINGS)}.")
-    encoder = ENCODERS[name].from_checkpoint(Path(config.encoder.checkpoint))
-    unknown = [layer for layer in config.readout.layers if layer not in encoder.layers]
-    if unknown or not config.readout.layers:
-        raise ConfigError(f"{name} has no layer {', '.join(unknown)}; it has {', '.join(encoder.layers)}.")
-    for key, seconds in (("window.min_seconds", config.window.min_seconds), ("window.seconds", config.window.seconds)):
-        if not seconds * encoder.front_end.sample_rate >= encoder.min_samples:
-            shortest = encoder.min_samples / encoder.front_end.sample_rate
-            raise ConfigError(f"`{key}` is {seconds:g} s, but {name} needs {shortest:.2f} s at least.")
-    return Student(encoder, config.readout.layers, config.readout.pooling).eval()
-
-
-@dataclass(frozen=True)
-class Sounds:
-    """The windows of a run: sources and noises apart, with the order of their classes."""
-
-    audio: AudioCache
-    sources: tuple[Window, ...]
-    noises: tuple[Window, ...]
-    source_classes: tuple[str, ...]
-    noise_classes: tuple[str, ...]
-
-    @classmethod
-    def load(cls, config: Config, sample_rate: int) -> "Sounds":
-        """Select, decode once and cut. Raises `DataError` and `ConfigError`."""
-        data = config.data
-        if not data.noise_labels:
-            raise ConfigError("`data.noise_labels` is empty: say which labels are noise.")
-        catalog = Catalog.from_csv(Path(data.manifest))
-        sources = catalog.select(roles=data.roles, without=data.noise_labels, permissive=data.permissive)
-        noises = catalog.select(roles=data.roles, labels=data.noise_labels, permissive=data.permissive)
-        audio = AudioCache(Path(data.cache), sample_rate)
-        return cls(
-            audio,
-            audio.windows(sources, data.window_seconds),
-            audio.windows(noises, data.window_seconds),
-            classes(sources),
-            classes(noises),
-        )
-
-    @property
-    def clips(self) -> tuple[Clip, ...]:
-        """Every clip that is heard, once, in order of its name."""
-        return tuple(sorted({window.clip for window in (*self.sources, *self.noises)}, key=lambda clip: clip.name))
-
-    def tags(self, sources: list[Window], noises: list[Window]) -> Tensor:
-        """Multi-hot tags `(batch, C + N)` of mixtures of these."""
-        return multi_hot(
-            torch.tensor([self.source_classes.index(window.clip.label) for window in sources]),
-            torch.tensor([self.noise_classes.index(window.clip.label) for window in noises]),
-            len(self.source_classes),
-            len(self.noise_classes),
-        )
-
-
-class Trainer:
-    """One student on its way: `step` by `step`, with the encoder in evaluation mode throughout.
-
-    Batch statistics of a few mixtures are a worse guess than those of AudioSet, so batch norm stays frozen.
-    """
-
-    def __init__(self, config: Config, student: Student, sounds: Sounds) -> None:
-        """`student` must be whitened already: the teacher is a copy of it as it is now."""
-        self.config = config
-        self.student = student
-        self.sounds = sounds
-        self.teacher = Teacher(student, Path(config.data.cache), sounds.audio.batch)
-        self.objective = Objective(config.objective)
-        self.augment = SpecAugment(config.spec_augment)
-        torch.manual_seed(config.seed)
-        self.head = nn.Linear(student.dim, len(sounds.source_classes) + len(sounds.noise_classes))
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self._sources = class_balanced(sounds.sources, config.seed)
-        self._noises = without_replacement(sounds.noises, config.seed + 1)
-        groups: list[dict[str, Any]] = [
-            {"params": list(student.encoder.parameters()), "lr": config.optim.learning_rate},
-            {"params": list(self.head.parameters()), "lr": config.optim.head_learning_rate},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.optim.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: learning_rate_factor(step, config.optim)
-        )
-
-    def step(self) -> Losses:
-        """One update on one batch of mixtures."""
-        batch = self.config.optim.batch
-        sources, noises = _take(self._sources, batch), _take(self._noises, batch)
-        load = self.sounds.audio.batch
-        mixture = mix(load(sources), load(noises), self.config.mixing.snr_db)  # (batch, samples)
-        reading = self.student.read(mixture, lambda logmel: self.augment(logmel, self.generator))
-        losses = self.objective(
-            reading.embedding,
-            self.head(reading.whitened),
-            self.teacher.embed(sources),
-            self.teacher.embed(noises),
-            self.sounds.tags(sources, noises),
-        )
-        self.optimizer.zero_grad()
-        torch.autograd.backward(losses.total)
-        parameters = [*self.student.encoder.parameters(), *self.head.parameters()]
-        nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_norm, error_if_nonfinite=True)
-        self.optimizer.step()
-        self.schedule.step()
-        return losses
-
-
-def learning_rate_factor(step: int, optim: OptimConfig) -> float:
-    """Share of the full learning rate at `step`: a line up over the warm-up, then half a cosine down to 0."""
-    if step < optim.warmup_steps:
-        return (step + 1) / optim.warmup_steps
-    done = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def _take(stream: Iterator[Window], count: int) -> list[Window]:
-    return [next(stream) for _ in range(count)]
 
 
 def train(config: Config, name: str, parent: Path, progress: Progress) -> Run:
@@ -159,49 +26,192 @@ def train(config: Config, name: str, parent: Path, progress: Progress) -> Run:
     With `optim.steps` 0 the run holds the frozen encoder under the same read-out: the baseline to beat.
 
     Raises:
-        ConfigError, CheckpointError, DataError: before anything is written.
+        ConfigError, CheckpointError, DataError, BundleError: before anything is written.
+        RunError: a checkpoint could not be written, or the losses are no numbers any more.
     """
-    torch.set_num_threads(config.threads)
-    student = build_student(config)
-    sounds = Sounds.load(config, student.sample_rate)
-    run = Run.create(
-        parent,
-        name,
-        config,
-        {
-            "data_fingerprint": fingerprint(sounds.clips, sounds.audio.contents),
-            "clips": [clip.name for clip in sounds.clips],
-            "refused": sounds.audio.refused,
-            "source_classes": sounds.source_classes,
-            "noise_classes": sounds.noise_classes,
-        },
-    )
-    _whiten(config, student, sounds, progress)
-    trainer = Trainer(config, student, sounds)
-    task = progress.add_task("training", total=config.optim.steps)
-    for step in range(1, config.optim.steps + 1):
-        rate = float(trainer.schedule.get_last_lr()[0])
-        losses = trainer.step()
-        row = {"total": losses.total.item(), "alignment": losses.alignment.item(), "tagging": losses.tagging.item()}
-        run.log({"step": step, **row, "learning_rate": rate})
-        progress.update(task, advance=1, description=f"training, alignment {row['alignment']:.3f}")
-    if config.optim.steps:
-        _whiten(config, student, sounds, progress)
-    head = {f"head.{key}": value for key, value in trainer.head.state_dict().items()}
-    cache = {"teacher_hits": trainer.teacher.hits, "teacher_misses": trainer.teacher.misses}
-    run.save(config.optim.steps, {**student.state_dict(prefix="student."), **head}, cache)
+    with join(config.loop.device) as processes:
+        student, sounds = _prepare(config, processes)
+        folder = ""
+        if processes.first:
+            about = {
+                "data_fingerprint": sounds.fingerprint,
+                "clips": [clip.name for clip in sounds.clips],
+                "refused": sounds.audio.refused,
+                "source_classes": sounds.batches(config, processes.shard).vocabulary.sources,
+                "noise_classes": sounds.batches(config, processes.shard).vocabulary.noises,
+            }
+            folder = str(Run.create(parent, name, config, about).folder)
+        run = Run(Path(processes.share_text(folder)))
+        _run(config, run, student, sounds, processes, progress)
     return run
 
 
-def _whiten(config: Config, student: Student, sounds: Sounds, progress: Progress) -> None:
+def resume(run: Run, config: Config, progress: Progress) -> Run:
+    """Go on from a run's newest checkpoint, or from its start if it has none, to the losses it would have had.
+
+    Args:
+        run: one that was interrupted.
+        config: what is asked for now, which must be what the run was started with.
+        progress: where to draw it.
+
+    Raises:
+        RunError: the run is finished, its checkpoint damaged, or its config or data have changed.
+        ConfigError, CheckpointError, DataError, BundleError: as `train`.
+    """
+    _same(run, run.config, config)
+    if run.checkpoints:
+        state = run.latest()[1]
+        _same(run, from_table(state["config"]), config)
+        if state["finished"]:
+            raise RunError(f"{run.folder} is finished: it made all {state['step']} steps. Export it.")
+    with join(config.loop.device) as processes:
+        student, sounds = _prepare(config, processes)
+        if sounds.fingerprint != run.about["data_fingerprint"]:
+            raise RunError(f"The clips of {run.folder} have changed since it began, so it cannot go on as it was.")
+        _run(config, run, student, sounds, processes, progress)
+    return run
+
+
+def _same(run: Run, before: Config, now: Config) -> None:
+    for key, old, new in differences(before, now):
+        raise RunError(
+            f"`{key}` was {old!r} when {run.folder} began and is {new!r} now. Resume it with the config it began "
+            "with, or start a new run."
+        )
+
+
+def _prepare(config: Config, processes: Processes) -> tuple[Student, Sounds]:
+    torch.set_num_threads(config.threads)
+    if config.loop.keep_checkpoints < 1:
+        raise ConfigError(f"`loop.keep_checkpoints` is {config.loop.keep_checkpoints}; at least one must be kept.")
+    if config.optim.batch < 1:
+        raise ConfigError(f"`optim.batch` is {config.optim.batch}, which leaves nothing to learn from.")
+    if not 0 <= config.optim.ema_decay < 1:
+        raise ConfigError(f"`optim.ema_decay` is at least 0 and below 1, not {config.optim.ema_decay:g}.")
+    if not config.teacher.is_copy and config.objective.level != "clip":
+        raise ConfigError(
+            f"`objective.level` is {config.objective.level}, but grids of two encoders do not lie on each other: "
+            "with a teacher of another kind it must be clip."
+        )
+    student = build_student(config)
+    check_length(student, "data.window_seconds", config.data.window_seconds, config.encoder.name)
+    with processes.in_turn():
+        sounds = Sounds.load(config, student.sample_rate)
+    return student.to(processes.device), sounds
+
+
+def _run(config: Config, run: Run, student: Student, sounds: Sounds, processes: Processes, progress: Progress) -> None:
+    tensors, state = run.latest() if run.checkpoints else ({}, {"step": 0})
+    _whiten(config, student, sounds, processes, progress, tensors.get)
+    other = _other_teacher(config, student, sounds, processes, progress, tensors)
+    network = other or FrozenStudent(student, config.objective.level, half=config.loop.precision == "bfloat16")
+    teacher = Teacher(network, Path(config.data.cache), config.objective.level)
+    batches = sounds.batches(config, processes.shard)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        learner = Learner(student, len(batches.vocabulary), other.dim if other else None, config)
+    trainer = Trainer(config, learner, teacher, processes)
+    if tensors:
+        trainer.load(tensors)
+    writer = _Writer(config, run, teacher, int(state["step"])) if processes.first else None
+    stop, every = config.optim.steps, config.loop.checkpoint_steps
+    task = progress.add_task("training", total=stop, completed=int(state["step"]))
+    for batch in batches.loader(int(state["step"]), stop, workers=config.loop.workers):
+        losses = trainer.step(batch)
+        step = batch.number + 1
+        row = {name: value.item() for name, value in vars(losses).items()}
+        if writer is not None:
+            writer.logs.add(step, {**row, "learning_rate": trainer.learning_rate(batch.number)})
+            if every and step % every == 0 and step < stop:
+                writer.save(step, {**trainer.tensors(), **network.tensors()}, finished=False)
+        progress.update(task, completed=step, description=f"training, alignment {row['alignment']:.3f}")
+    trainer.finish()
+    if stop:
+        _whiten(config, student, sounds, processes, progress)
+    if writer is not None:
+        writer.save(stop, learner.state_dict(), finished=True)
+        writer.logs.close()
+
+
+class _Writer:
+    """What the first process leaves in the run folder."""
+
+    def __init__(self, config: Config, run: Run, teacher: Teacher, step: int) -> None:
+        self.config = config
+        self.run = run
+        self.teacher = teacher
+        self.logs = Logs(run, step)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], *, finished: bool) -> None:
+        state = {
+            "finished": finished,
+            "config": to_table(self.config),
+            "teacher_hits": self.teacher.hits,
+            "teacher_misses": self.teacher.misses,
+        }
+        self.run.save(step, tensors, state, keep=self.config.loop.keep_checkpoints)
+        self.logs.plot()
+
+
+def _other_teacher(
+    config: Config,
+    student: Student,
+    sounds: Sounds,
+    processes: Processes,
+    progress: Progress,
+    tensors: Mapping[str, Tensor],
+) -> FrozenStudent | Bundle | None:
+    """The teacher that is not a copy of the student, if one is asked for."""
+    asked, seconds = config.teacher, config.data.window_seconds
+    if asked.bundle and asked.name:
+        raise ConfigError("`teacher.bundle` and `teacher.name` are two teachers. Leave one of them out.")
+    if asked.bundle:
+        return Bundle(Path(asked.bundle), student.sample_rate, seconds, config.threads)
+    if not asked.name:
+        return None
+    where = EncoderConfig(asked.name, asked.checkpoint)
+    network = read_with(where, "teacher", asked.layers, asked.pooling).to(processes.device)
+    if network.sample_rate != student.sample_rate:
+        raise ConfigError(
+            f"The teacher {asked.name} takes {network.sample_rate} Hz, the student {student.sample_rate} Hz. "
+            "Choose encoders of one rate."
+        )
+    check_length(network, "data.window_seconds", seconds, asked.name)
+    _whiten(config, network, sounds, processes, progress, lambda name: tensors.get(f"teacher.{name}"))
+    half = config.loop.precision == "bfloat16"
+    return FrozenStudent(network, "clip", half=half, keep=True)
+
+
+def _whiten(
+    config: Config,
+    student: Student,
+    sounds: Sounds,
+    processes: Processes,
+    progress: Progress,
+    saved: Callable[[str], Tensor | None] = lambda _: None,
+) -> None:
+    """Take the projection that was saved, or fit one."""
+    whitening = student.readout.whitening
+    names = ("student.readout.whitening.mean", "student.readout.whitening.matrix")
+    mean, matrix = map(saved, names)
+    if mean is not None and matrix is not None:
+        whitening.mean.copy_(mean)
+        whitening.matrix.copy_(matrix)
+        return
     windows = (*sounds.sources, *sounds.noises)
     task = progress.add_task("whitening", total=len(windows))
+
+    def load(chosen: Sequence[Window]) -> Tensor:
+        return sounds.audio.batch(chosen).to(processes.device)
+
     fit_whitening(
         student,
         windows,
-        sounds.audio.batch,
+        load,
         covariance=config.readout.covariance,
         epsilon=config.readout.epsilon,
         seed=config.seed,
         progress=lambda done: progress.update(task, completed=done),
     )
+    for part in (whitening.mean, whitening.matrix):
+        processes.share(part)  # the same everywhere, to the last bit

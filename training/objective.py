@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.config import ObjectiveConfig
+from training.student import Vectors
 
 
 class Objective:
@@ -19,22 +20,37 @@ class Objective:
     def __init__(self, config: ObjectiveConfig) -> None:
         self.config = config
 
-    def target(self, clean: Tensor, noise: Tensor) -> Tensor:
-        """Where the mixture's embedding should lie; teacher embeddings `(batch, dim)` in, the same out."""
-        share = 1.0 if self.config.kind == "denoise" else self.config.clean_share
-        return share * clean + (1 - share) * noise
+    def clean_share(self, snr_db: Tensor) -> Tensor:
+        """Lambda of each mixture, `(batch,)` in and out.
 
-    def __call__(self, embedding: Tensor, logits: Tensor, clean: Tensor, noise: Tensor, tags: Tensor) -> "Losses":
+        `energy` takes the clean sound's share of the mixture's energy, which is 1/2 at 0 dB.
+        """
+        if self.config.kind == "denoise":
+            return torch.ones_like(snr_db)
+        if self.config.share == "energy":
+            return 1 / (1 + 10 ** (-snr_db / 10))
+        return torch.full_like(snr_db, self.config.clean_share)
+
+    def __call__(
+        self, found: Vectors, logits: Tensor, clean: Vectors, noise: Vectors, tags: Tensor, share: Tensor
+    ) -> "Losses":
         """Weighted losses of a batch.
 
         Args:
-            embedding: the student's, of the mixture, `(batch, dim)`, unit norm.
+            found: the student's vectors of the mixture, each `(batch, ..., dim)`; one for an embedding, one for
+                each layer where grids are aligned.
             logits: `(batch, classes)` of the tagging head.
-            clean: the teacher's embedding of the clean sound, `(batch, dim)`.
-            noise: the teacher's embedding of the noise, `(batch, dim)`.
+            clean: the teacher's vectors of the clean sound, shaped as `found`.
+            noise: the teacher's vectors of the noise, shaped as `found`.
             tags: multi-hot `(batch, classes)`.
+            share: lambda, `(batch,)`.
         """
-        alignment = (embedding - self.target(clean, noise)).square().sum(dim=1).mean()
+        alignment = torch.stack(
+            [
+                (own - target(sound, other, share)).square().sum(dim=-1).mean()
+                for own, sound, other in zip(found, clean, noise, strict=True)
+            ]
+        ).mean()
         tagging = functional.binary_cross_entropy_with_logits(logits, tags)
         total = torch.zeros_like(alignment)
         if self.config.kind != "tagging":
@@ -44,27 +60,20 @@ class Objective:
         return Losses(total, alignment.detach(), tagging.detach())
 
 
+def target(clean: Tensor, noise: Tensor, share: Tensor) -> Tensor:
+    """Where a mixture should lie; the teacher's vectors `(batch, ..., dim)` and lambda `(batch,)` in."""
+    share = share.reshape(-1, *(1,) * (clean.dim() - 1))
+    return share * clean + (1 - share) * noise
+
+
 @dataclass(frozen=True)
 class Losses:
     """Scalars: the weighted sum with its graph, and the two parts unweighted.
 
-    The squared distance is summed over the embedding's axes, so its scale does not hang on their number.
+    The squared distance is summed over a vector's axes, so its scale does not hang on their number, and averaged
+    over mixtures, places of a grid, and layers.
     """
 
     total: Tensor
     alignment: Tensor
     tagging: Tensor
-
-
-def multi_hot(sources: Tensor, noises: Tensor, source_classes: int, noise_classes: int) -> Tensor:
-    """Tags `(batch, C + N)`: one machine class and one noise class per mixture.
-
-    Args:
-        sources: machine class per row, `(batch,)`, below `source_classes`.
-        noises: noise class per row, `(batch,)`, below `noise_classes`.
-        source_classes: C.
-        noise_classes: N.
-    """
-    return torch.cat(
-        [functional.one_hot(sources, source_classes), functional.one_hot(noises, noise_classes)], dim=1
-    ).float()

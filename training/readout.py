@@ -100,6 +100,7 @@ class Readout(nn.Module):
         super().__init__()
         self.layers: Sequence[str] = tuple(shapes)
         self.pooling = POOLINGS[pooling]()
+        self._shapes = dict(shapes)
         self.dim = self.pooling.statistics * sum(freq * dim for freq, dim in shapes.values())
         self.whitening = Whitening(self.dim)
 
@@ -107,3 +108,15 @@ class Readout(nn.Module):
         pooled = torch.cat([self.pooling(grids[layer]) for layer in self.layers], dim=1)
         whitened = self.whitening(pooled)
         return Reading(pooled, whitened, functional.normalize(whitened, dim=1))
+
+    def centered(self, grids: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Grids of the layers that are read, minus the mean of each of their cells over the audio that whitens.
+
+        Every pooling puts the mean over time first, so the projection knows it already. Without it tokens of any
+        two sounds point nearly the same way.
+        """
+        found, begin = [], 0
+        for layer, (freq, dim) in self._shapes.items():
+            found.append(grids[layer] - self.whitening.mean[begin : begin + freq * dim].view(freq, dim))
+            begin += self.pooling.statistics * freq * dim
+        return tuple(found)

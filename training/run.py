@@ -23,6 +23,10 @@ from training.config import Config, from_table, to_table
 _PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "soundfile", "soxr")
 
 
+RUN_FILE = "run.json"
+_UNFINISHED = ".writing-"
+
+
 class RunError(Exception):
     """A run folder is missing something, or a checkpoint is damaged."""
 
@@ -41,15 +45,15 @@ class Run:
         folder.mkdir(parents=True)
         run = cls(folder)
         about = {"config": to_table(config), **origin, "git_revision": git_revision(), "environment": environment()}
-        (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (folder / RUN_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         return run
 
     @property
     def about(self) -> dict[str, Any]:
         """What `run.json` holds. Raises `RunError` when there is none."""
-        path = self.folder / "run.json"
+        path = self.folder / RUN_FILE
         if not path.is_file():
-            raise RunError(f"{self.folder} is no run folder: it has no run.json.")
+            raise RunError(f"{self.folder} is no run folder: it has no {RUN_FILE}.")
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
@@ -60,31 +64,71 @@ class Run:
 
     def log(self, row: Mapping[str, float]) -> None:
         """Append a row to `log.csv`; the first one names the columns."""
-        path = self.folder / "log.csv"
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
+        new = not self.log_file.exists()
+        with self.log_file.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
             if new:
                 writer.writeheader()
             writer.writerow(row)
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-        """Write `checkpoints/<step>`, whole or not at all; those before it stay as they are."""
+    @property
+    def log_file(self) -> Path:
+        """Losses by step."""
+        return self.folder / "log.csv"
+
+    def rewind_log(self, step: int) -> None:
+        """Leave out of `log.csv` what comes behind `step`: a run that resumes there writes it again."""
+        if not self.log_file.exists():
+            return
+        head, *rows = self.log_file.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        # A process that was killed may have left half a row.
+        kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= step]
+        text = "".join([head, *kept]) if kept else ""
+        if not text:
+            self.log_file.unlink()
+            return
+        temporary = self.log_file.with_suffix(".part")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.log_file)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int) -> Path:
+        """Write `checkpoints/<step>`, whole or not at all; then remove all but the newest `keep`.
+
+        Raises:
+            RunError: it could not be written. Those before it stay as they are.
+        """
         parent = self.folder / "checkpoints"
         parent.mkdir(exist_ok=True)
         final = parent / f"{step:08d}"
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".writing-"))
+        for left in parent.glob(f"{_UNFINISHED}*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=_UNFINISHED))
         try:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / "model.safetensors")
             (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
             for file in temporary.iterdir():
                 _flush(file)
             temporary.rename(final)
+            _flush(parent)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise RunError(self._not_written(step, error)) from error
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _flush(parent)
+        for old in self.checkpoints[:-keep]:
+            shutil.rmtree(old)
         return final
+
+    def _not_written(self, step: int, error: Exception) -> str:
+        before = self.checkpoints
+        kept = f"{before[-1]} is as it was: make room, then offkey train --resume {self.folder}" if before else ""
+        return f"The checkpoint of step {step} could not be written: {error}. {kept or 'There is none before it'}."
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Folders of whole checkpoints, oldest first."""
+        return sorted((self.folder / "checkpoints").glob("[0-9]*"))
 
     def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and state of the newest checkpoint.
@@ -92,7 +136,7 @@ class Run:
         Raises:
             RunError: there is none, or it is damaged.
         """
-        found = sorted((self.folder / "checkpoints").glob("[0-9]*"))
+        found = self.checkpoints
         if not found:
             raise RunError(f"{self.folder} has no checkpoint yet. Train it first.")
         try:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.encoders.base import Encoder
 from training.readout import Reading, Readout
@@ -33,6 +34,17 @@ class Outputs(NamedTuple):
     logmel: Tensor  # (batch, frames, bands)
 
 
+Level = Literal["clip", "frame", "token"]
+Vectors = tuple[Tensor, ...]  # each (batch, ..., dim), of unit norm along dim
+
+
+class Heard(NamedTuple):
+    """What an alignment compares, and what a tagging head takes."""
+
+    vectors: Vectors
+    whitened: Tensor  # (batch, dim)
+
+
 class Student(nn.Module):
     """Waveform `(batch, samples)` -> `Outputs`."""
 
@@ -52,16 +64,47 @@ class Student(nn.Module):
         """Length of the embedding."""
         return self.readout.dim
 
-    def read(self, waveform: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Reading:
-        """Pooled, whitened and unit embedding; `augment` works on the log-mel `(batch, frames, mels)`."""
-        logmel = self.encoder.front_end(remove_level(waveform))
-        if augment is not None:
-            logmel = augment(logmel)
-        reading: Reading = self.readout(self.encoder.grids(logmel, self.readout.layers))
+    def read(self, waveform: Tensor) -> Reading:
+        """Pooled, whitened and unit embedding."""
+        reading: Reading = self.readout(self.encoder.grids(self._logmel(waveform), self.readout.layers))
         return reading
 
+    def hear(
+        self,
+        waveform: Tensor,
+        level: Level,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        *,
+        half: bool = False,
+    ) -> Heard:
+        """Vectors to align, of one level.
+
+        Args:
+            waveform: `(batch, samples)`.
+            level: `clip` gives the embedding `(batch, dim)`; `token` the centered grid `(batch, time, freq, dim)` of
+                each layer that is read; `frame` its mean over frequency, `(batch, time, dim)`.
+            augment: works on the log-mel `(batch, frames, mels)`.
+            half: run the encoder's layers in bfloat16. Spectrum and whitening stay in float32, which they need.
+        """
+        logmel = self._logmel(waveform)
+        if augment is not None:
+            logmel = augment(logmel)
+        with torch.autocast(waveform.device.type, torch.bfloat16, enabled=half):
+            grids = self.encoder.grids(logmel, self.readout.layers)
+        grids = {layer: grid.float() for layer, grid in grids.items()}
+        reading: Reading = self.readout(grids)
+        if level == "clip":
+            return Heard((reading.embedding,), reading.whitened)
+        tokens = self.readout.centered(grids)
+        vectors = tokens if level == "token" else tuple(grid.mean(dim=2) for grid in tokens)
+        return Heard(tuple(functional.normalize(each, dim=-1) for each in vectors), reading.whitened)
+
+    def _logmel(self, waveform: Tensor) -> Tensor:
+        logmel: Tensor = self.encoder.front_end(remove_level(waveform))
+        return logmel
+
     def forward(self, waveform: Tensor) -> Outputs:
-        logmel = self.encoder.front_end(remove_level(waveform))
+        logmel = self._logmel(waveform)
         grids = self.encoder.grids(logmel, self.readout.layers)
         embedding = self.readout(grids).embedding
         return Outputs(embedding, grids[self.readout.layers[-1]], logmel[..., : self.encoder.front_end.bands])

@@ -54,7 +54,7 @@ def fit_whitening(
         )
         with torch.inference_mode():
             pooled = [
-                student.read(waveform).pooled.double()
+                student.read(waveform).pooled.double().cpu()
                 for waveform in (clean, mix(clean, first, 0.0), mix(clean, second, 0.0))
             ]
         for part in pooled:

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from training.config import Config, from_table
+from training.config import Config, from_table, to_table
 from training.encoders import EfficientAT16k
 
 LABELS = ("hum", "buzz", "hiss", "rumble")
@@ -74,3 +75,19 @@ def make_config(tiny_checkpoint: Path, clips: Path) -> Callable[..., Config]:
 def tiny_config(make_config: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
     """`tiny_config(section={key: value})`: the same, with a cache of its own."""
     return functools.partial(make_config, tmp_path / "cache")
+
+
+@pytest.fixture
+def write_toml(tmp_path: Path) -> Callable[[Config], Path]:
+    """`write_toml(config)`: the file that another process reads it from."""
+
+    def write(config: Config) -> Path:
+        lines = []
+        for section, value in to_table(config).items():
+            pairs = value.items() if isinstance(value, dict) else [("", value)]
+            lines += [f"{section}.{key} = {json.dumps(own)}".replace(". =", " =") for key, own in pairs]
+        path = tmp_path / "config.toml"
+        path.write_text("\n".join(lines))
+        return path
+
+    return write

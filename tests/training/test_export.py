@@ -15,9 +15,10 @@ from rich.progress import Progress
 
 from service.manifest import BundleError, file_sha256, load_manifest
 from training import export as export_module
+from training.build import build_student
 from training.config import Config
 from training.export import ExportError, Graph, check_parity, export_run, synthetic_waveforms, write_graph
-from training.loop import build_student, train
+from training.loop import train
 from training.run import Run
 
 
@@ -97,7 +98,7 @@ def test_weights_that_differ_from_the_graph_are_refused_and_leave_nothing(run: R
     name = "student.encoder.features.0.0.weight"
     other = Run(tmp_path / "run")
     shutil.copytree(run.folder, other.folder)
-    other.save(99, tensors | {name: tensors[name] * 1.001}, {})
+    other.save(99, tensors | {name: tensors[name] * 1.001}, {"finished": True}, keep=2)
     with pytest.raises(ExportError, match=r"differ by .* in embedding .* Nothing was written"):
         export_run(other, "tiny", "1", tmp_path / "models")
     assert list((tmp_path / "models" / "tiny").iterdir()) == []

@@ -1,20 +1,33 @@
 """A run from config to checkpoint."""
 
 import csv
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rich.progress import Progress
 
+from training.build import build_student
 from training.config import Config, ConfigError, OptimConfig
-from training.loop import build_student, learning_rate_factor, train
+from training.loop import train
 from training.run import Run
+from training.trainer import learning_rate_factor
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def columns(run: Run) -> dict[str, list[float]]:
-    with (run.folder / "log.csv").open() as file:
+    with run.log_file.open() as file:
         rows = list(csv.DictReader(file))
     return {key: [float(row[key]) for row in rows] for key in rows[0]}
+
+
+def trained(config: Config, folder: Path) -> Run:
+    with Progress(disable=True) as progress:
+        return train(config, "tiny", folder, progress)
 
 
 def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine() -> None:
@@ -58,7 +71,7 @@ def test_a_run_tells_what_it_heard(
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("encoder", {"name": "efficientbat"}, "No encoder is called 'efficientbat'. There are: ast, beats"),
+        ("encoder", {"name": "efficientbat"}, "No encoder is called 'efficientbat'.*There are: ast, beats"),
         ("readout", {"layers": ["block_99"]}, "has no layer block_99; it has block_00"),
         ("readout", {"pooling": "median"}, "No pooling is called 'median'. There are: mean"),
         ("window", {"min_seconds": 0.001}, "`window.min_seconds` is 0.001 s, but efficientat-16k needs 0.02 s"),
@@ -74,3 +87,87 @@ def test_names_that_are_not_known_are_refused_with_those_that_are(
 def test_noise_must_be_named(tiny_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> None:
     with Progress(disable=True) as progress, pytest.raises(ConfigError, match=r"`data\.noise_labels` is empty"):
         train(tiny_config(data={"noise_labels": []}), "tiny", tmp_path_factory.mktemp("loop"), progress)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("optim", {"accumulate": 3}, "`optim.batch` is 2, which does not divide among 1 processes"),
+        ("optim", {"ema_decay": 1.0}, "`optim.ema_decay`"),
+        ("optim", {"batch": 0}, "`optim.batch` is 0"),
+        ("loop", {"keep_checkpoints": 0}, "`loop.keep_checkpoints` is 0"),
+        ("data", {"window_seconds": 0.001}, "`data.window_seconds` is 0.001 s"),
+        ("mixing", {"snr_db": float("nan")}, "finite numbers of dB, not nan"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    tiny_config: Callable[..., Config], tmp_path: Path, section: str, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        trained(tiny_config(**{section: values}), tmp_path)
+
+
+def test_a_batch_in_parts_is_the_batch(tiny_config: Callable[..., Config], tmp_path: Path) -> None:
+    optim = {"steps": 4, "batch": 4, "warmup_steps": 1, "learning_rate": 0.001}
+    whole, parts = (
+        columns(trained(tiny_config(optim={**optim, "accumulate": accumulate}), tmp_path / str(accumulate)))
+        for accumulate in (1, 2)
+    )
+    assert parts["total"] == pytest.approx(whole["total"], abs=1e-5)
+    assert len(set(whole["total"])) == 4
+
+
+@pytest.mark.parametrize("level", ["clip", "frame", "token"])
+@pytest.mark.parametrize("kind", ["retain", "denoise", "tagging", "alignment"])
+def test_every_objective_lowers_what_it_asks_for(
+    tiny_config: Callable[..., Config], tmp_path: Path, kind: str, level: str
+) -> None:
+    config = tiny_config(
+        objective={"kind": kind, "level": level, "share": "energy"},
+        readout={"layers": ["block_01", "block_02"]},
+        optim={"steps": 12, "batch": 4, "learning_rate": 0.003, "warmup_steps": 1},
+        spec_augment={"time_masks": 0, "freq_masks": 0},
+    )
+    total = columns(trained(config, tmp_path))["total"]
+    assert sum(total[-3:]) < sum(total[:3])
+
+
+def test_bfloat16_follows_float32_coarsely(tiny_config: Callable[..., Config], tmp_path: Path) -> None:
+    full, half = (
+        columns(trained(tiny_config(loop={"precision": precision}), tmp_path / precision))["total"]
+        for precision in ("float32", "bfloat16")
+    )
+    assert half == pytest.approx(full, rel=0.1)
+    assert half != full
+
+
+def test_the_student_takes_the_average_of_its_weights(tiny_config: Callable[..., Config], tmp_path: Path) -> None:
+    name = "student.encoder.features.0.0.weight"
+    optim = {"steps": 3, "learning_rate": 0.01}
+    plain, slow, still = (
+        trained(tiny_config(optim={**optim, **own}), tmp_path / str(number)).latest()[0][name]
+        for number, own in enumerate(({}, {"ema_decay": 0.9}, {"steps": 0}))
+    )
+    assert 0 < (slow - still).norm() < 0.5 * (plain - still).norm()
+
+
+def test_two_processes_give_the_losses_of_one(
+    tiny_config: Callable[..., Config], write_toml: Callable[[Config], Path], tmp_path: Path
+) -> None:
+    config = tiny_config(optim={"steps": 4, "batch": 4, "learning_rate": 0.001, "accumulate": 2})
+    one = columns(trained(config, tmp_path / "one"))
+    config = tiny_config(
+        optim={"steps": 4, "batch": 4, "learning_rate": 0.001, "accumulate": 1},
+        data={"cache": str(tmp_path / "cache-of-two")},
+        loop={"checkpoint_steps": 2},
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["-m", "training", "train", str(write_toml(config)), "--runs", str(tmp_path / "two")]
+    done = subprocess.run([*torchrun, *words], capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=100)
+    assert done.returncode == 0, done.stderr
+    (folder,) = done.stdout.split()
+    two = columns(Run(Path(folder)))
+    for loss in ("total", "alignment", "tagging"):
+        assert two[loss] == pytest.approx(one[loss], abs=1e-5), loss
+    assert two["learning_rate"] == one["learning_rate"]
+    assert len(set(one["total"])) == 4

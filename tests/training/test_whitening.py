@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from training.build import build_student
 from training.config import Config
-from training.loop import Sounds, build_student
 from training.mixing import mix
+from training.sounds import Sounds
 from training.whitening import fit_whitening
 
 

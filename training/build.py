@@ -1,0 +1,65 @@
+"""From names in a config to networks with weights in them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.config import Config, ConfigError, EncoderConfig
+from training.encoders import ENCODERS, CheckpointError, Encoder
+from training.readout import POOLINGS
+from training.run import RUN_FILE, Run, RunError
+from training.student import Student
+
+
+def build_student(config: Config) -> Student:
+    """The student as it starts: given weights, the configured read-out, not yet whitened.
+
+    Raises:
+        ConfigError: an encoder, layer or pooling of that name is not known, or a window is too short for it.
+        CheckpointError: the checkpoint does not fit the encoder.
+    """
+    student = read_with(config.encoder, "encoder", config.readout.layers, config.readout.pooling)
+    for key, seconds in (("window.min_seconds", config.window.min_seconds), ("window.seconds", config.window.seconds)):
+        check_length(student, key, seconds, config.encoder.name)
+    return student
+
+
+def read_with(where: EncoderConfig, key: str, layers: Sequence[str], pooling: str) -> Student:
+    """An encoder with its weights and a read-out that is not whitened. Raises as `build_student`."""
+    if where.name not in ENCODERS:
+        raise ConfigError(f"No encoder is called {where.name!r} (`{key}.name`). There are: {', '.join(ENCODERS)}.")
+    if pooling not in POOLINGS:
+        raise ConfigError(f"No pooling is called {pooling!r}. There are: {', '.join(POOLINGS)}.")
+    path = Path(where.checkpoint)
+    encoder = _from_run(Run(path), where.name) if (path / RUN_FILE).is_file() else _published(where)
+    unknown = [layer for layer in layers if layer not in encoder.layers]
+    if unknown or not layers:
+        raise ConfigError(f"{where.name} has no layer {', '.join(unknown)}; it has {', '.join(encoder.layers)}.")
+    return Student(encoder, tuple(layers), pooling).eval()
+
+
+def check_length(student: Student, key: str, seconds: float, name: str) -> None:
+    """Raise `ConfigError` if an encoder cannot hear so short a waveform."""
+    least = student.encoder.min_samples
+    if not seconds * student.sample_rate >= least:
+        raise ConfigError(f"`{key}` is {seconds:g} s, but {name} needs {least / student.sample_rate:.2f} s at least.")
+
+
+def load_trained(run: Run) -> tuple[Student, int]:
+    """The student that a run made, and its steps. Raises as `build_student`, and `RunError` if it is not finished."""
+    tensors, state = run.latest()
+    if not state["finished"]:
+        raise RunError(f"{run.folder} ended at step {state['step']}. Finish it: offkey train --resume {run.folder}")
+    student = build_student(run.config)
+    prefix = "student."
+    student.load_state_dict({key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)})
+    return student, int(state["step"])
+
+
+def _published(where: EncoderConfig) -> Encoder:
+    return ENCODERS[where.name].from_checkpoint(Path(where.checkpoint))
+
+
+def _from_run(run: Run, name: str) -> Encoder:
+    if run.config.encoder.name != name:
+        raise CheckpointError(f"{run.folder} trained {run.config.encoder.name}, not {name}. Set encoder.name to it.")
+    return load_trained(run)[0].encoder
