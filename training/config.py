@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from training.data.layouts.collection import Collection
+
 
 class ConfigError(Exception):
     """A config names an unknown key or gives a value of the wrong kind."""
@@ -67,7 +69,9 @@ class DataConfig:
     cache: str = "runs/cache"  # decoded clips and teacher embeddings; may be deleted
     permissive: bool = True  # only clips whose weights may be published
     roles: tuple[str, ...] = ("source",)
+    collections: tuple[Collection, ...] = ()  # more clips, beside the manifest
     noise_labels: tuple[str, ...] = ()  # these labels are noise, all others are sources
+    noise_roles: tuple[str, ...] = ()  # clips of these roles are noise, whatever their label
     window_seconds: float = 5.0
 
 
@@ -75,7 +79,8 @@ class DataConfig:
 class MixingConfig:
     """How mixtures are made."""
 
-    snr_db: float = 0.0
+    snr_db: tuple[float, ...] = (0.0,)  # dB, source over noise: one, a list, or the ends of a range
+    draw: Literal["choice", "uniform"] = "choice"  # one of the list, or anything between the two ends
 
 
 @dataclass(frozen=True)
@@ -237,6 +242,9 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         if value not in get_args(kind):
             raise ConfigError(f"{name!r} is one of {', '.join(map(repr, get_args(kind)))}, not {value!r}.")
         return value
+    if get_origin(kind) is tuple and get_args(kind)[0] is not str:
+        parts = value if isinstance(value, list | tuple) else [value]
+        return tuple(_convert(get_args(kind)[0], part, f"{name}[{place}]") for place, part in enumerate(parts))
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
             raise ConfigError(f"{name!r} is a list of strings, not {value!r}.")

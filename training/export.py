@@ -37,8 +37,9 @@ from service.manifest import (
 from training.build import load_trained
 from training.card import attribution_csv, card
 from training.config import Config
-from training.data.catalog import Catalog, Clip
+from training.data.catalog import Clip
 from training.run import Run, git_revision
+from training.sounds import read_catalog
 from training.student import Outputs, Student
 
 ATTRIBUTION_FILE = "ATTRIBUTION.csv"
@@ -76,7 +77,7 @@ def export_run(
     config = run.config
     student, steps = load_trained(run)
     heard = set(run.about["clips"])
-    clips = [clip for clip in Catalog.from_csv(Path(config.data.manifest)).clips if clip.name in heard]
+    clips = [clip for clip in read_catalog(config).clips if clip.name in heard]
     figures = _measurements(measured)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))

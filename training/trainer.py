@@ -60,7 +60,7 @@ class Trainer:
         self.teacher = teacher
         self.processes = processes
         self.objective = Objective(config.objective)
-        self.snr = Snr([config.mixing.snr_db])
+        self.snr = Snr(config.mixing.snr_db, config.mixing.draw)
         self.augment = SpecAugment(config.spec_augment)
         world, parts, batch = processes.shard.world, config.optim.accumulate, config.optim.batch
         if parts < 1 or batch % (world * parts):

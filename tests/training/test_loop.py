@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
+from service.manifest import load_manifest
 from training.build import build_student
 from training.config import Config, ConfigError, OptimConfig
+from training.export import export_run
 from training.loop import train
 from training.run import Run
 from training.trainer import learning_rate_factor
@@ -85,7 +87,7 @@ def test_names_that_are_not_known_are_refused_with_those_that_are(
 
 
 def test_noise_must_be_named(tiny_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> None:
-    with Progress(disable=True) as progress, pytest.raises(ConfigError, match=r"`data\.noise_labels` is empty"):
+    with Progress(disable=True) as progress, pytest.raises(ConfigError, match=r"`data\.noise_roles` are empty"):
         train(tiny_config(data={"noise_labels": []}), "tiny", tmp_path_factory.mktemp("loop"), progress)
 
 
@@ -171,3 +173,29 @@ def test_two_processes_give_the_losses_of_one(
         assert two[loss] == pytest.approx(one[loss], abs=1e-5), loss
     assert two["learning_rate"] == one["learning_rate"]
     assert len(set(one["total"])) == 4
+
+
+def test_clips_of_collections_are_trained_on_and_attributed(
+    tiny_config: Callable[..., Config], clips: Path, tmp_path: Path
+) -> None:
+    for role, number in (("machine", 0), ("noise", 2)):
+        folder = tmp_path / role
+        folder.mkdir()
+        (folder / "clip.wav").write_bytes((clips.parent / f"{number}.wav").read_bytes())
+    shared = {"layout": "folder", "license": "CC0", "permissive": True, "attribution": "made up"}
+    config = tiny_config(
+        data={
+            "manifest": "",
+            "noise_labels": [],
+            "roles": ["machine"],
+            "noise_roles": ["noise"],
+            "collections": [{**shared, "path": str(tmp_path / role), "role": role} for role in ("machine", "noise")],
+        },
+        mixing={"snr_db": [-5, 5], "draw": "uniform"},
+    )
+    with Progress(disable=True) as progress:
+        run = train(config, "tiny", tmp_path / "runs", progress)
+    assert run.about["clips"] == ["machine/clip.wav", "noise/clip.wav"]
+    assert run.config == config
+    bundle = export_run(run, "tiny", "1", tmp_path / "models")
+    assert {source.name for source in load_manifest(bundle).provenance.data} == {"machine", "noise"}
