@@ -43,6 +43,7 @@ from training.student import Outputs, Student
 
 ATTRIBUTION_FILE = "ATTRIBUTION.csv"
 TOLERANCE = 1e-4
+_OUTSIDE = "outside."  # names of outputs while the graph is traced
 _GOLDEN_SECONDS = 2.0
 _BATCHES = (1, 3)
 _AXES = (("batch",), ("batch", "time"), ("batch", "frames"))  # dynamic axes of `Outputs`
@@ -117,7 +118,7 @@ def write_graph(student: nn.Module, path: Path) -> Graph:
             (example,),
             dynamo=True,
             input_names=["waveform"],
-            output_names=list(Outputs._fields),
+            output_names=[_OUTSIDE + name for name in Outputs._fields],
             dynamic_shapes={"waveform": {0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=400)}},
             external_data=False,
             verbose=False,
@@ -129,6 +130,7 @@ def write_graph(student: nn.Module, path: Path) -> Graph:
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info):
         del part.metadata_props[:]
         part.doc_string = ""
+    _name_outputs(model.graph)
     for output, axes in zip(model.graph.output, _AXES, strict=True):
         # The exporter names a dynamic axis by the formula of its length.
         for dim, axis in zip(output.type.tensor_type.shape.dim, axes, strict=False):
@@ -136,6 +138,17 @@ def write_graph(student: nn.Module, path: Path) -> Graph:
     onnx.save(model, str(path))
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return Graph(file_sha256(path), opset)
+
+
+def _name_outputs(graph: onnx.GraphProto) -> None:
+    """Give the outputs their names. The exporter may use one of these inside: a table's look-up is an `embedding`."""
+    names = {name: f"{name}.inside" for name in Outputs._fields}
+    names |= {_OUTSIDE + name: name for name in Outputs._fields}
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
+    for value in (*graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)
 
 
 def check_parity(student: Student, path: Path, config: Config) -> float:
