@@ -46,7 +46,7 @@ ATTRIBUTION_FILE = "ATTRIBUTION.csv"
 TOLERANCE = 1e-4
 _GOLDEN_SECONDS = 2.0
 _BATCHES = (1, 3)
-_PLACEHOLDER = "output."
+_PLACEHOLDER = "output."  # before the names of outputs while the graph is traced
 _AXES = (("batch",), ("batch", "time"), ("batch", "frames"))  # dynamic axes of `Outputs`
 
 

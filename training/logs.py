@@ -48,20 +48,20 @@ def plot_losses(log: Path, picture: Path) -> None:
         rows = list(csv.DictReader(file))
     steps = [int(row["step"]) for row in rows]
     figure = Figure(figsize=(8, 5), layout="constrained")
+    width = max(1, len(rows) // _SMOOTH)
     panels = figure.subplots(len(_COLORS), 1, sharex=True)
     for panel, (name, color) in zip(panels, _COLORS.items(), strict=True):
         values = [float(row[name]) for row in rows]
-        width = max(1, len(values) // _SMOOTH)
         smooth = [
             sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - width) : end])
         ]
-        marker = "." if len(values) == 1 else ""
-        panel.plot(steps, values, color=color, alpha=0.3, linewidth=0.8, marker=marker)
-        panel.plot(steps, smooth, color=color, linewidth=1.6)
+        marker = "o" if len(values) == 1 else ""  # a line needs two points
+        panel.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
+        panel.plot(steps, smooth, color=color, linewidth=1.6, marker=marker)
         panel.set_ylabel(name)
         panel.grid(alpha=0.3)
         panel.set_ylim(bottom=0)
-    panels[0].set_title(f"Losses of {log.parent.name}, and their mean over {max(1, len(rows) // _SMOOTH)} steps")
+    panels[0].set_title(f"Losses of {log.parent.name}" + (f", and their mean over {width} steps" if width > 1 else ""))
     panels[-1].set_xlabel("step")
     temporary = picture.with_suffix(".part")
     figure.savefig(temporary, dpi=120, format="png")

@@ -36,6 +36,9 @@ def test_mistakes_are_one_line_and_exit_1(tmp_path: Path) -> None:
         (["train", str(tmp_path / "absent.toml")], "no config at"),
         (["train", str(tmp_path / "config.toml"), "optim.stepz=1"], "'optim.steps'"),
         (["train", str(tmp_path / "config.toml")], "no checkpoint at"),
+        (["train"], "Name a config"),
+        (["train", "--resume", str(tmp_path)], "no run folder"),
+        (["distill", str(tmp_path / "config.toml")], "Name a teacher"),
         (["export", str(tmp_path), "--name", "x"], "no run folder"),
     ):
         result = runner.invoke(app, words)
@@ -67,6 +70,6 @@ optim.batch = 2
     assert asked == [((Run(run), "tiny", "1", tmp_path / "models"), {"measured": None, "replace": False})]
 
 
-@pytest.mark.parametrize("command", ["train", "export"])
+@pytest.mark.parametrize("command", ["train", "distill", "export"])
 def test_help_says_what_it_does(command: str) -> None:
     assert "run folder" in runner.invoke(app, [command, "--help"]).output
