@@ -1,6 +1,7 @@
 """An interrupted run goes on as if nothing had been, or says why it cannot."""
 
 import csv
+import dataclasses
 import resource
 import shutil
 import signal
@@ -97,6 +98,8 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(whole: Run, config
     run = Run(tmp_path / "copy")
     shutil.copytree(whole.folder, run.folder)
     shutil.rmtree(run.folder / "checkpoints")
+    with pytest.raises(RunError, match=r"`seed` was 0 when .* began and is 1 now"):
+        go_on(run, dataclasses.replace(run.config, seed=1))
     go_on(run)
     assert columns(run) == columns(whole)
 

@@ -49,6 +49,19 @@ def test_the_student_learns_and_the_teacher_does_not(tiny_config: Callable[..., 
     assert not any(each.requires_grad for each in world.ask(3))
 
 
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_config: Callable[..., Config]) -> None:
+    """AdamW hides the scale of a gradient, so losses alone would not tell."""
+    found = []
+    for parts in (1, 4):
+        world = World(tiny_config(optim={"batch": 4, "accumulate": parts, "clip_norm": 1e9}))
+        world.trainer.step(world.batches[0])
+        gradient = next(world.student.encoder.parameters()).grad
+        assert gradient is not None
+        found.append(gradient)
+    whole, parted = found
+    assert (parted - whole).norm() < 1e-4 * whole.norm()
+
+
 @pytest.mark.parametrize("level", ["clip", "frame", "token"])
 def test_a_hit_equals_a_computation_and_costs_none(tiny_config: Callable[..., Config], level: Level) -> None:
     world = World(tiny_config(objective={"level": level}, readout={"layers": ["block_01", "block_03"]}))
