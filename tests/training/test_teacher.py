@@ -25,6 +25,7 @@ class World:
         self.folder = self.sounds.audio.folder.parent
         self.teacher = Teacher(FrozenStudent(self.student, self.level, half=False), self.folder, self.level)
         self.batches = self.sounds.batches(config, Shard())
+        torch.manual_seed(0)  # of the head
         learner = Learner(self.student, len(self.batches.vocabulary), None, config)
         self.trainer = Trainer(config, learner, self.teacher, Processes(Shard(), torch.device("cpu")))
 
@@ -59,7 +60,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_config: Callable[..
         assert gradient is not None
         found.append(gradient)
     whole, parted = found
-    assert (parted - whole).norm() < 1e-4 * whole.norm()
+    assert float((parted - whole).norm() / whole.norm()) < 1e-5
 
 
 @pytest.mark.parametrize("level", ["clip", "frame", "token"])
