@@ -1,6 +1,6 @@
 """A training step beside the networks alone: what do loading, mixing and the optimizer add, what does the cache save?
 
-    python benchmarks/training.py CONFIG [KEY=VALUE ...]
+    python benchmarks/training_step.py CONFIG [KEY=VALUE ...]
 
 For the same batches, in alternating blocks: whole steps with a teacher that hears each window for the first time; the
 same steps again, with the teacher's cache filled; the student's forward and backward and the teacher's forward alone.
@@ -34,7 +34,7 @@ BLOCK = 6  # steps; the first of each block starts the loader and is not counted
 
 
 def main() -> None:
-    """Measure and write results/training.json."""
+    """Measure and write results/training_step.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -66,12 +66,15 @@ def main() -> None:
         "wait_share_of_cached_step": round(medians["wait"] / medians["cached"], 3),
     }
     table = Table("what", "value")
-    for name, value in {**result.pop("milliseconds"), **result}.items():
+    for name, value in result.items():
         table.add_row(name, str(value))
-    result["milliseconds"] = {name: round(1e3 * value, 1) for name, value in medians.items()}
     Console().print(table)
     named = [word for word in given.overrides if word.startswith(("loop.", "optim."))]
-    print(write("training", " ".join(["python benchmarks/training.py", given.config.as_posix(), *named]), result))
+    print(
+        write(
+            "training_step", " ".join(["python benchmarks/training_step.py", given.config.as_posix(), *named]), result
+        )
+    )
 
 
 class Bench:
