@@ -154,7 +154,7 @@ def test_bad_json(api: TestClient, text: str) -> None:
 def test_addresses_that_are_not_there(api: TestClient) -> None:
     assert_problem(api.get("/nothing"), 404, "unknown-route")
     assert_problem(api.get("/machines/a%2Fb"), 404, "unknown-route")
-    assert_problem(api.get("/machines/.."), 404, "unknown-route")
+    assert_problem(api.get("/machines/%2E%2E"), 422, "invalid-machine-id")
     answer = api.patch("/machines/fan-1")
     assert_problem(answer, 405, "method-not-allowed")
     assert set(answer.headers["allow"].split(", ")) <= {"GET", "PUT", "DELETE"}
