@@ -31,15 +31,25 @@ class ClipCounts(_Body):
     target: int
 
 
+class DomainPromise(_Body):
+    """What the decision threshold promises to healthy clips of one domain, like those enrolled."""
+
+    domain: Domain
+    clips: int = Field(description="n, the enrolled clips of the domain")
+    promised_false_alarm_rate: float = Field(
+        description="the requested rate, or 1 / (n + 1) where that is larger; 1, that is nothing, for a single clip"
+    )
+    borrowed_scale: bool = Field(description="too few clips for a deviation of their own: the other domain's is used")
+
+
 class Threshold(_Body):
     """The decision threshold in force, and what it promises."""
 
     decision_threshold: float = Field(description="a clip whose anomaly score is higher is anomalous")
     requested_false_alarm_rate: float
-    promised_false_alarm_rate: float = Field(
-        description="n enrolled clips can promise no less than 1 / (n + 1), for healthy clips like those enrolled"
-    )
-    clips: int = Field(description="n, the enrolled clips behind the threshold")
+    promised_false_alarm_rate: float = Field(description="the largest of the domains': it holds for either")
+    domains: list[DomainPromise] = Field(description="those enrolled; nothing is promised for another")
+    warnings: list[str] = Field(description="what cannot be promised, and what to enroll for it")
 
 
 class Machine(_Body):

@@ -7,7 +7,7 @@ taken over clips that are scored.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -18,6 +18,7 @@ from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 
 # A handful of clips can agree by chance: their deviation is then no measure of what is normal.
+MIN_SCALE_CLIPS = 5
 RELATIVE_SIGMA_FLOOR = 0.05  # of the mean distance
 ABSOLUTE_SIGMA_FLOOR = 1e-4  # cosine distance; identical clips have mean and deviation 0
 
@@ -36,6 +37,13 @@ class Scale:
         sigma = float(np.std(distances, dtype=np.float64))
         return cls(mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, ABSOLUTE_SIGMA_FLOOR))
 
+    def lend(self, own: Self | None) -> Self:
+        """The scale of a domain with few clips: its own mean if it has one, this one's deviation relative to it."""
+        if own is None:
+            return self
+        relative = self.sigma / max(self.mu, self.sigma)  # at most 1, also where identical clips have mean 0
+        return replace(own, sigma=max(relative * own.mu, ABSOLUTE_SIGMA_FLOOR))
+
     def standardize(self, distances: Distances) -> NDArray[np.float64]:
         """(d - mu) / sigma."""
         return (distances.astype(np.float64) - self.mu) / self.sigma
@@ -43,10 +51,18 @@ class Scale:
 
 @dataclass(frozen=True)
 class Detector:
-    """What a bank knows of itself: a scale per enrolled domain, and the self-score of each clip."""
+    """What a bank knows of itself.
+
+    Attributes:
+        scales: per enrolled domain.
+        borrowed: the domains with too few clips for a scale of their own.
+        self_scores: per enrolled domain `(clips,)` leave-one-out scores in order of clip id. That of a domain's
+            only clip compares it with the other domain alone.
+    """
 
     scales: Mapping[Domain, Scale]
-    self_scores: NDArray[np.float64]  # (clips,), in order of clip id
+    borrowed: frozenset[Domain]
+    self_scores: Mapping[Domain, NDArray[np.float64]]
 
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], clips: Mapping[Domain, NDArray[np.int64]]) -> Self:
@@ -60,19 +76,18 @@ class Detector:
             OffkeyError: no domain has two clips, so that nothing is known of how much healthy clips differ.
         """
         own = {domain: nearest_to_others(banks[domain], clips[domain]) for domain in banks}
-        scales = _fit_scales(own)
-        windows: list[NDArray[np.float64]] = []
+        counts = {domain: len(np.unique(clips[domain])) for domain in banks}
+        scales, borrowed = _fit_scales(own, counts)
+        self_scores: dict[Domain, NDArray[np.float64]] = {}
         for domain in banks:
-            candidates = {
-                other: own[domain] if other is domain else nearest_in(banks[domain], banks[other]) for other in banks
-            }
-            windows.append(_combine(scales, candidates))
-        window_clips = np.concatenate([clips[domain] for domain in banks])
-        window_scores = np.concatenate(windows)
-        ids, position = np.unique(window_clips, return_inverse=True)
-        self_scores = np.full(len(ids), -np.inf)
-        np.maximum.at(self_scores, position, window_scores)
-        return cls(scales, self_scores)
+            window_scores = _combine(
+                scales,
+                {other: own[domain] if other is domain else nearest_in(banks[domain], banks[other]) for other in banks},
+            )
+            ids, position = np.unique(clips[domain], return_inverse=True)
+            self_scores[domain] = np.full(len(ids), -np.inf)
+            np.maximum.at(self_scores[domain], position, window_scores)
+        return cls(scales, borrowed, self_scores)
 
     def window_scores(self, nearest: Mapping[Domain, Distances]) -> NDArray[np.float64]:
         """Score windows by their distance `(m,)` to the nearest embedding of each enrolled domain: `(m,)`."""
@@ -84,17 +99,20 @@ def clip_score(window_scores: NDArray[np.float64]) -> float:
     return float(window_scores.max())
 
 
-def _fit_scales(own: Mapping[Domain, Distances]) -> dict[Domain, Scale]:
-    fitted = {d: Scale.fit(distances) for d, distances in own.items() if np.isfinite(distances).all()}
-    if not fitted:
+def _fit_scales(
+    own: Mapping[Domain, Distances], counts: Mapping[Domain, int]
+) -> tuple[dict[Domain, Scale], frozenset[Domain]]:
+    """A scale per domain, and the domains that borrowed theirs."""
+    scales = {domain: Scale.fit(own[domain]) for domain, count in counts.items() if count > 1}
+    if not scales:
         raise OffkeyError(
             ErrorKind.BANK_TOO_SMALL,
             "One enrolled clip per domain says nothing of how much healthy clips differ. "
             "Enroll at least 2 clips of one domain; 20 or more make a useful threshold.",
         )
-    # A domain of one clip has no distances of its own and borrows those of the other.
-    lent = next(iter(fitted.values()))
-    return {domain: fitted.get(domain, lent) for domain in own}
+    lender = max(scales, key=lambda domain: counts[domain])
+    borrowed = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_CLIPS, counts[lender]))
+    return scales | {d: scales[lender].lend(scales.get(d)) for d in borrowed}, borrowed
 
 
 def _combine(scales: Mapping[Domain, Scale], nearest: Mapping[Domain, Distances]) -> NDArray[np.float64]:

@@ -43,8 +43,29 @@ def test_the_decision_is_score_over_threshold(fan_api: TestClient, fan: Fan) -> 
         answer = score(fan_api, fan(40, severity=severity))
         clip = answer["clips"][0]
         assert clip["is_anomalous"] == (clip["anomaly_score"] > answer["threshold"]["decision_threshold"])
-        assert answer["threshold"]["clips"] == 5
         assert answer["threshold"]["promised_false_alarm_rate"] == pytest.approx(1 / 6)
+
+
+def test_the_answer_says_what_is_promised_for_which_domain(fan_api: TestClient, fan: Fan) -> None:
+    alone = score(fan_api, fan(40))["threshold"]
+    assert [(d["domain"], d["clips"], d["borrowed_scale"]) for d in alone["domains"]] == [("source", 5, False)]
+    assert alone["warnings"] == [
+        "5 source clips promise a false-alarm rate of 0.167 there, not the requested 0.05. "
+        "Enroll 14 more of the source domain."
+    ]
+    fan_api.post("/enroll", params={**FAN, "domain": "target"}, content=fan(1, domain="target"))
+    both = score(fan_api, fan(40))["threshold"]
+    source, target = both["domains"]
+    assert source == alone["domains"][0]
+    assert target == {"domain": "target", "clips": 1, "promised_false_alarm_rate": 1.0, "borrowed_scale": True}
+    assert both["promised_false_alarm_rate"] == 1.0
+    assert len(both["warnings"]) == 3
+    assert "1 target clip promises no false-alarm rate there. Enroll 18 more" in both["warnings"][1]
+    assert "the other domain's deviation is used. Enroll 4 more." in both["warnings"][2]
+    fan_api.put("/machines/fan-1", json={"false_alarm_rate": 0.3})
+    files = [("clips", (f"{number}.wav", fan(number, domain="target"))) for number in range(2, 6)]
+    fan_api.post("/enroll", params={**FAN, "domain": "target"}, files=files)
+    assert score(fan_api, fan(40))["threshold"]["warnings"] == []
 
 
 @pytest.mark.parametrize("content_type", ["audio/wav", "application/octet-stream", "application/x-www-form-urlencoded"])

@@ -22,7 +22,7 @@ def unit(rng: np.random.Generator, count: int, dim: int = 8) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def slow_self_scores(banks: dict[Domain, np.ndarray], clips: dict[Domain, np.ndarray]) -> list[float]:
+def slow_self_scores(banks: dict[Domain, np.ndarray], clips: dict[Domain, np.ndarray]) -> dict[Domain, list[float]]:
     """Self-scores one clip and one pair at a time, from the definition."""
 
     def nearest(query: np.ndarray, domain: Domain, without: int | None) -> float:
@@ -38,23 +38,25 @@ def slow_self_scores(banks: dict[Domain, np.ndarray], clips: dict[Domain, np.nda
         own = [nearest(v, domain, c) for v, c in zip(banks[domain], clips[domain], strict=True)]
         mu, sigma = np.mean(own), np.std(own)
         scales[domain] = (mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, ABSOLUTE_SIGMA_FLOOR))
-    scores: dict[int, float] = {}
+    scores: dict[Domain, dict[int, float]] = {domain: {} for domain in banks}
     for domain in banks:
         for vector, clip in zip(banks[domain], clips[domain], strict=True):
             score = min(
                 (nearest(vector, other, clip if other is domain else None) - scales[other][0]) / scales[other][1]
                 for other in banks
             )
-            scores[clip] = max(score, scores.get(clip, -np.inf))
-    return [scores[clip] for clip in sorted(scores)]
+            scores[domain][clip] = max(score, scores[domain].get(clip, -np.inf))
+    return {domain: [scores[domain][clip] for clip in sorted(scores[domain])] for domain in scores}
 
 
 def test_self_scores_equal_the_definition() -> None:
     rng = np.random.default_rng(0)
-    banks = {Domain.SOURCE: unit(rng, 24), Domain.TARGET: unit(rng, 9)}
-    clips = {Domain.SOURCE: np.repeat(np.arange(8), 3), Domain.TARGET: np.repeat(np.arange(8, 11), 3)}
-    found = Detector.fit(banks, clips).self_scores
-    np.testing.assert_allclose(found, slow_self_scores(banks, clips), rtol=1e-4, atol=1e-5)
+    banks = {Domain.SOURCE: unit(rng, 24), Domain.TARGET: unit(rng, 15)}
+    clips = {Domain.SOURCE: np.repeat(np.arange(8), 3), Domain.TARGET: np.repeat(np.arange(8, 13), 3)}
+    found, expected = Detector.fit(banks, clips).self_scores, slow_self_scores(banks, clips)
+    assert found.keys() == expected.keys()
+    for domain in found:
+        np.testing.assert_allclose(found[domain], expected[domain], rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_do_not_change_the_distances(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +80,30 @@ def test_a_domain_of_one_clip_borrows_the_scale_of_the_other() -> None:
     banks = {Domain.SOURCE: unit(rng, 10), Domain.TARGET: unit(rng, 1)}
     detector = Detector.fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
     assert detector.scales[Domain.TARGET] == detector.scales[Domain.SOURCE]
-    assert np.isfinite(detector.self_scores).all()
-    assert len(detector.self_scores) == 11
+    assert detector.borrowed == {Domain.TARGET}
+    assert {domain: len(scores) for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
+    assert all(np.isfinite(scores).all() for scores in detector.self_scores.values())
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "borrowed"),
+    [(10, 5, []), (10, 4, [Domain.TARGET]), (3, 9, [Domain.SOURCE]), (3, 3, []), (3, 2, [Domain.TARGET]), (4, 0, [])],
+)
+def test_a_domain_of_few_clips_borrows_the_deviation_of_the_other(
+    source: int, target: int, borrowed: list[Domain]
+) -> None:
+    rng = np.random.default_rng(6)
+    banks = {Domain.SOURCE: unit(rng, 2 * source), Domain.TARGET: unit(rng, 2 * target)}
+    clips = {domain: np.arange(len(vectors)) // 2 for domain, vectors in banks.items()}  # of two windows each
+    enrolled = [domain for domain in Domain if len(banks[domain])]
+    detector = Detector.fit({d: banks[d] for d in enrolled}, {d: clips[d] for d in enrolled})
+    assert detector.borrowed == set(borrowed)
+    own = {d: Scale.fit(nearest_to_others(banks[d], clips[d])) for d in enrolled}
+    for domain in enrolled:
+        assert detector.scales[domain].mu == own[domain].mu
+        lender = next(d for d in Domain if d is not domain) if domain in borrowed else domain
+        relative = own[lender].sigma / own[lender].mu
+        assert detector.scales[domain].sigma == pytest.approx(relative * own[domain].mu)
 
 
 @pytest.mark.parametrize("domains", [[Domain.SOURCE], [Domain.TARGET], list(Domain)])
@@ -96,7 +120,15 @@ def test_identical_clips_give_finite_scores() -> None:
     vectors = np.repeat(unit(np.random.default_rng(5), 1), 6, axis=0)
     detector = Detector.fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(6)})
     assert detector.scales[Domain.SOURCE].sigma == ABSOLUTE_SIGMA_FLOOR
-    assert np.isfinite(detector.self_scores).all()
+    assert np.isfinite(detector.self_scores[Domain.SOURCE]).all()
+
+
+def test_identical_clips_have_a_deviation_to_lend() -> None:
+    rng = np.random.default_rng(7)
+    banks = {Domain.SOURCE: np.repeat(unit(rng, 1), 6, axis=0), Domain.TARGET: unit(rng, 2)}
+    detector = Detector.fit(banks, {Domain.SOURCE: np.arange(6), Domain.TARGET: np.arange(6, 8)})
+    assert np.isfinite(detector.scales[Domain.TARGET].sigma)
+    assert all(np.isfinite(scores).all() for scores in detector.self_scores.values())
 
 
 def test_sigma_never_falls_below_its_floor() -> None:
@@ -126,7 +158,9 @@ def test_the_order_of_enrollment_does_not_matter(seed: int) -> None:
     order = rng.permutation(12)
     straight = Detector.fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(12)})
     shuffled = Detector.fit({Domain.SOURCE: vectors[order]}, {Domain.SOURCE: order})
-    np.testing.assert_allclose(straight.self_scores, shuffled.self_scores, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        straight.self_scores[Domain.SOURCE], shuffled.self_scores[Domain.SOURCE], rtol=1e-4, atol=1e-4
+    )
 
 
 @given(st.integers(0, 2**32 - 1))
