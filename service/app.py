@@ -32,7 +32,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError, DeviceError: the encoder cannot be used.
-        OSError, sqlalchemy.exc.DatabaseError: the data folder cannot be used.
+        OSError, OffkeyError: the data folder cannot be used.
     """
     context = Context.open(settings)
     workers = Workers(settings.workers, settings.queue_limit)

@@ -37,7 +37,9 @@ PROBLEMS: Mapping[ErrorKind, tuple[int, str]] = {
     ErrorKind.BODY_TOO_LARGE: (413, "The request body is too large"),
     ErrorKind.TOO_MANY_CLIPS: (413, "Too many clips in one request"),
     ErrorKind.OVERLOADED: (503, "The service is at its limit"),
+    ErrorKind.STORE_BUSY: (503, "The store is locked by another program"),
     ErrorKind.STORAGE_FULL: (507, "The disk of the store is full"),
+    ErrorKind.STORE_UNUSABLE: (500, "The store cannot be used"),
     ErrorKind.NOT_READY: (503, "The service is not ready"),
     ErrorKind.INTERNAL: (500, "The service failed"),
 }

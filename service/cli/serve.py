@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
+from service.domain.errors import OffkeyError
 from service.manifest import BundleError
 from service.settings import Device, Settings
 
@@ -54,7 +54,7 @@ def run(settings: Settings) -> int:
     except (BundleError, DeviceError) as error:
         logger.critical("the service cannot start: %s", error)
         return 1
-    except (OSError, SQLAlchemyError) as error:
+    except (OSError, OffkeyError) as error:
         logger.critical("the store in %s cannot be opened: %s", settings.data_dir.resolve(), error)
         return 1
     server = uvicorn.Server(

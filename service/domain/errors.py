@@ -31,7 +31,9 @@ class ErrorKind(StrEnum):
     BODY_TOO_LARGE = "body-too-large"
     TOO_MANY_CLIPS = "too-many-clips"
     OVERLOADED = "overloaded"
+    STORE_BUSY = "store-busy"
     STORAGE_FULL = "storage-full"
+    STORE_UNUSABLE = "store-unusable"
     NOT_READY = "not-ready"
     INTERNAL = "internal"
 

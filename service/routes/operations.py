@@ -1,20 +1,15 @@
 """What operators and their tools ask: probes, limits, metrics."""
 
-import logging
-
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
 from service.audio import FORMATS
-from service.domain.errors import ErrorKind, OffkeyError
 from service.routes.common import ContextOf, WorkersOf, problems
 from service.schemas import Health, Info
 
 router = APIRouter(tags=["operations"])
-logger = logging.getLogger(__name__)
 
 
 @router.get("/", include_in_schema=False)
@@ -32,13 +27,7 @@ async def livez() -> Health:
 @router.get("/readyz", responses=problems(503))
 async def readyz(context: ContextOf, workers: WorkersOf) -> Health:
     """Whether requests can be served: the model is loaded (or nothing answers) and the store can be read."""
-    try:
-        await workers.run(context.store.ping)
-    except SQLAlchemyError as error:
-        logger.exception("the store cannot be read")
-        raise OffkeyError(
-            ErrorKind.NOT_READY, "The store cannot be read; the log says why. Check the data folder."
-        ) from error
+    await workers.run(context.store.ping)
     return Health()
 
 

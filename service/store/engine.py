@@ -5,9 +5,14 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from service.domain.errors import ErrorKind, OffkeyError
+from service.store.failures import explained
 
 logger = logging.getLogger(__name__)
 
@@ -20,13 +25,17 @@ def open_engine(data_dir: Path) -> Engine:
     """Open `data_dir/offkey.sqlite3`, create it if need be, and migrate it to the newest schema.
 
     A commit is on disk when it returns (WAL, synchronous=FULL).
+
+    Raises:
+        OSError: the folder cannot be made.
+        OffkeyError: the database cannot be used, or a newer version of Offkey made it.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     path = data_dir / DATABASE_FILE
-    engine = create_engine(f"sqlite:///{path}")
+    engine = create_engine(URL.create("sqlite", database=str(path)))  # a folder may be called `da?ta`
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
-    with engine.connect().execution_options(write=True) as connection:
+    with explained(), engine.connect().execution_options(write=True) as connection:
         migrate(connection)
         connection.commit()
     logger.info("store %s is open", path)
@@ -34,10 +43,22 @@ def open_engine(data_dir: Path) -> Engine:
 
 
 def migrate(connection: Connection) -> None:
-    """Apply the migrations that the database lacks, inside the connection's transaction."""
+    """Apply the migrations that the database lacks, inside the connection's transaction.
+
+    Raises:
+        OffkeyError: it has a migration that this version does not know.
+    """
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # of an INI file
     config.attributes["connection"] = connection
+    scripts = ScriptDirectory.from_config(config)
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        raise OffkeyError(
+            ErrorKind.STORE_UNUSABLE,
+            f"The store has schema {found}, which a newer version of Offkey made; this one knows up to "
+            f"{scripts.get_current_head()}. Run the newer version, or name another data folder.",
+        )
     command.upgrade(config, "head")
 
 

@@ -1,8 +1,10 @@
 """The only truth: machines, their clips and embeddings, in one database.
 
-Every method is one transaction; a method that changes something has committed when it returns.
+Every method is one transaction; a method that changes something has committed when it returns. Every method
+raises `OffkeyError` where the database is locked, full, read-only, damaged or out of reach.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,14 +13,17 @@ from typing import Any, Self
 
 import numpy as np
 from sqlalchemy import Connection, Engine, RowMapping, Select, delete, func, insert, select, text, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.bank import BankRows
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.store.engine import open_engine
+from service.store.failures import explained
 from service.store.records import ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.schema import clip, embedding, machine
+
+logger = logging.getLogger(__name__)
 
 _DTYPE = np.dtype("<f4")
 
@@ -31,7 +36,7 @@ class Store:
 
     @classmethod
     def open(cls, data_dir: Path) -> Self:
-        """Open the store of a data folder, creating and migrating it as needed."""
+        """Open the store of a data folder, creating and migrating it as needed. Raises as `open_engine` does."""
         return cls(open_engine(data_dir))
 
     def close(self) -> None:
@@ -39,9 +44,15 @@ class Store:
         self._engine.dispose()
 
     def ping(self) -> None:
-        """Read one row. Raises what the database raises if it is not usable."""
-        with self._read() as connection:
-            connection.execute(text("SELECT 1 FROM machine LIMIT 1"))
+        """Read one row. Raises `OffkeyError` (not ready) where that is not possible, for whatever reason."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(text("SELECT 1 FROM machine LIMIT 1"))
+        except SQLAlchemyError as error:
+            logger.exception("the store cannot be read")
+            raise OffkeyError(
+                ErrorKind.NOT_READY, "The store cannot be read; the log says why. Check the data folder."
+            ) from error
 
     # -- machines
 
@@ -179,22 +190,14 @@ class Store:
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
+        with explained(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
-        with self._engine.connect().execution_options(write=True) as connection:
-            try:
-                yield connection
-                connection.commit()
-            except OperationalError as error:
-                if "full" in str(error.orig):
-                    raise OffkeyError(
-                        ErrorKind.STORAGE_FULL,
-                        "The disk of the store is full; nothing was changed. Free space and send it again.",
-                    ) from error
-                raise
+        with explained(), self._engine.connect().execution_options(write=True) as connection:
+            yield connection
+            connection.commit()
 
 
 def _machines() -> Select[Any]:

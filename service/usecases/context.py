@@ -28,7 +28,7 @@ class Context:
 
         Raises:
             BundleError, DeviceError: the encoder cannot be used.
-            OSError, sqlalchemy.exc.DatabaseError: the data folder cannot be used.
+            OSError, OffkeyError: the data folder cannot be used.
         """
         encoder = Encoder(settings.bundle, settings.device)
         store = Store.open(settings.data_dir)

@@ -1,6 +1,8 @@
 """What operators and their tools ask."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,21 @@ def test_readiness_ends_with_the_store_and_liveness_does_not(api: TestClient, se
     assert answer.status_code == 503
     assert answer.json()["type"].endswith("not-ready")
     assert api.get("/livez").status_code == 200
+
+
+def test_a_locked_store_is_answered_503_and_when_to_come_again(
+    api: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.app.state.context.store.close()  # connections opened from here on wait less
+    monkeypatch.setattr("service.store.engine._BUSY_MILLISECONDS", 50)
+    with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = api.put("/machines/fan-1")
+        assert answer.status_code == 503
+        assert answer.json()["type"].endswith("store-busy")
+        assert answer.headers["Retry-After"] == "1"
+        assert api.get("/machines").status_code == 200  # readers need no lock
+    assert api.put("/machines/fan-1").status_code == 201
 
 
 def test_info_tells_every_limit(api: TestClient, settings: Settings) -> None:

@@ -1,8 +1,10 @@
 """The store: durable, transactional, and honest about what changed."""
 
+import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from alembic.migration import MigrationContext
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.store import NewClip, Store
-from service.store.engine import DATABASE_FILE, open_engine
+from service.store.engine import DATABASE_FILE, MIGRATIONS, open_engine
 from service.store.schema import metadata
 
 SPACE = "test-space"
@@ -33,8 +35,11 @@ def new_clip(sha256: str, domain: Domain = Domain.SOURCE, windows: int = 2) -> N
     return NewClip(sha256, f"{sha256}.wav", domain, 10.0 * windows, 16_000, 1, vectors, 10.0 * np.arange(windows))
 
 
-def refused(kind: ErrorKind) -> pytest.RaisesExc[OffkeyError]:
-    return pytest.RaisesExc(OffkeyError, check=lambda error: error.kind is kind)
+@contextmanager
+def refused(kind: ErrorKind) -> Iterator[pytest.ExceptionInfo[OffkeyError]]:
+    with pytest.raises(OffkeyError) as error:
+        yield error
+    assert error.value.kind is kind
 
 
 def test_the_migrations_make_the_schema(tmp_path: Path) -> None:
@@ -173,3 +178,80 @@ def test_a_full_disk_is_its_own_error_and_changes_nothing(store: Store) -> None:
     with refused(ErrorKind.STORAGE_FULL):
         store.add_clips("fan-1", SPACE, [big], max_clips=10)
     assert store.machine("fan-1").clips == 1
+
+
+WRITES_AND_READS: list[Callable[[Store], object]] = [
+    lambda store: store.put_machine("fan-2", description="", false_alarm_rate=None),
+    lambda store: store.machine("fan-1"),
+    lambda store: store.machines(after="", limit=1),
+]
+
+
+@pytest.mark.parametrize("ask", WRITES_AND_READS)
+def test_a_database_that_another_program_locks_is_busy_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Store], object]
+) -> None:
+    monkeypatch.setattr("service.store.engine._BUSY_MILLISECONDS", 50)
+    store = Store.open(tmp_path)
+    store.put_machine("fan-1", description="", false_alarm_rate=None)
+    store.close()
+    other = sqlite3.connect(tmp_path / DATABASE_FILE, isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")  # keeps readers out too
+    other.execute("BEGIN EXCLUSIVE")
+    other.execute("DELETE FROM machine WHERE machine_key < 0")
+    for _ in range(3):  # each time: the connection is given back
+        with refused(ErrorKind.STORE_BUSY) as error:
+            ask(store)
+        assert error.value.values["retry_after"] == 1
+    with refused(ErrorKind.STORE_BUSY):
+        Store.open(tmp_path)
+    other.close()
+    assert ask(store)
+    store.close()
+
+
+def test_a_damaged_database_is_its_own_error(store: Store, tmp_path: Path) -> None:
+    store.close()
+    path = tmp_path / DATABASE_FILE
+    path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 40_000)
+    with refused(ErrorKind.STORE_UNUSABLE) as error:
+        store.machine("fan-1")
+    assert "is damaged" in error.value.detail
+    store.close()
+    path.write_bytes(b"this is no database, though it is long enough to be one" * 100)
+    with refused(ErrorKind.STORE_UNUSABLE) as error:
+        Store.open(tmp_path)
+    assert "no database at all" in error.value.detail
+
+
+def test_a_read_only_database_can_be_read(store: Store) -> None:
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only = ON")  # gives the error of a read-only file, for root too
+    assert store.machine("fan-1").clips == 0
+    with refused(ErrorKind.STORE_UNUSABLE) as error:
+        store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    assert "read-only" in error.value.detail
+
+
+@pytest.mark.parametrize("folder", ["da?ta", "da#ta", "da%ta", "da%20ta", "da ta&mode=memory", "d\u00e4ta"])
+def test_the_store_is_in_the_folder_that_was_named(tmp_path: Path, folder: str) -> None:
+    Store.open(tmp_path / folder).close()
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
+    assert (tmp_path / folder / DATABASE_FILE).is_file()
+
+
+def test_the_migrations_may_lie_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = shutil.copytree(MIGRATIONS, tmp_path / "100%" / "migrations")
+    monkeypatch.setattr("service.store.engine.MIGRATIONS", installed)
+    Store.open(tmp_path / "data").close()
+
+
+def test_a_store_of_a_newer_version_is_refused(store: Store, tmp_path: Path) -> None:
+    store.close()
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    raw.close()
+    with refused(ErrorKind.STORE_UNUSABLE) as error:
+        Store.open(tmp_path)
+    assert "schema 9999" in error.value.detail
+    assert "newer version" in error.value.detail

@@ -1,6 +1,7 @@
 """The `offkey` command and the client, against a service in a process of its own."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from service import __version__
 from service.cli.serve import unknown_settings
 from service.client import Client, ProblemError, UnreachableError
 from service.domain.machine import Domain
+from service.store import Store
+from service.store.engine import DATABASE_FILE
 from service.synthetic import plan_tree, write_tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -128,6 +131,17 @@ def test_a_corrupt_store_is_named(tmp_path: Path) -> None:
     found = offkey("serve", "--port", "0", OFFKEY_DATA_DIR=str(tmp_path))
     assert found.returncode == 1
     assert str(tmp_path) in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_store_of_a_newer_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    raw.close()
+    found = offkey("serve", "--port", "0", OFFKEY_DATA_DIR=str(tmp_path))
+    assert found.returncode == 1
+    assert "newer version of Offkey" in found.stderr
     assert "Traceback" not in found.stderr
 
 
