@@ -1,5 +1,6 @@
 """A typed client of the HTTP API: `Client("http://127.0.0.1:8000").score("fan-1", ["clip.wav"])`."""
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +9,7 @@ from typing import Any, Self, TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from service.domain.machine import Domain
+from service.domain.machine import Domain, check_machine_id
 from service.schemas import (
     Clip,
     ClipList,
@@ -24,6 +25,7 @@ from service.schemas import (
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT = 120.0  # seconds: a request may hold many minutes of audio
+_LONGEST_RETRY_AFTER = 60  # seconds
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -32,7 +34,9 @@ class ProblemError(Exception):
     """The service refused the request; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail)
+        clip = (problem.model_extra or {}).get("clip")
+        prefix = f"{clip}: " if clip is not None and str(clip) not in problem.detail else ""
+        super().__init__(f"{prefix}{problem.detail} (request {problem.request_id})")
         self.problem = problem
 
     @property
@@ -46,11 +50,24 @@ class UnreachableError(Exception):
 
 
 class Client:
-    """Talks to one service. Every method raises `ProblemError` or `UnreachableError` where it fails."""
+    """Talks to one service. Every method raises `ProblemError` or `UnreachableError` where it fails.
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Connects on the first call. `timeout` in seconds."""
+    A machine id that no machine can have is an `OffkeyError` before anything is sent: as a part of a path it could
+    mean something else.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = DEFAULT_TIMEOUT, retries: int = 5) -> None:
+        """Connects on the first call.
+
+        Args:
+            url: of the service.
+            timeout: of one attempt, seconds.
+            retries: how often a request is sent again that is answered 503 and when to come again (`Retry-After`).
+                Each wait is twice as long as the one before. No request of this API does harm when sent twice:
+                a clip is known by its content.
+        """
         self.url = url.rstrip("/")
+        self._retries = retries
         self._http = httpx2.Client(base_url=self.url, timeout=timeout)
 
     def __enter__(self) -> Self:
@@ -86,28 +103,28 @@ class Client:
 
     def machine(self, machine_id: str) -> Machine:
         """One machine."""
-        return self._call(Machine, "GET", f"/machines/{machine_id}")
+        return self._call(Machine, "GET", _path(machine_id))
 
     def put_machine(self, machine_id: str, *, description: str = "", false_alarm_rate: float | None = None) -> Machine:
         """Create a machine or replace its settings."""
         settings = MachineSettings(description=description, false_alarm_rate=false_alarm_rate)
-        return self._call(Machine, "PUT", f"/machines/{machine_id}", json=settings.model_dump())
+        return self._call(Machine, "PUT", _path(machine_id), json=settings.model_dump())
 
     def delete_machine(self, machine_id: str) -> None:
         """Delete a machine and its bank."""
-        self._send("DELETE", f"/machines/{machine_id}")
+        self._send("DELETE", _path(machine_id))
 
     def clips(self, machine_id: str) -> Iterator[Clip]:
         """Every enrolled clip of a machine, by id."""
         after: int | None = 0
         while after is not None:
-            page = self._call(ClipList, "GET", f"/machines/{machine_id}/clips", params={"after": after})
+            page = self._call(ClipList, "GET", f"{_path(machine_id)}/clips", params={"after": after})
             yield from page.clips
             after = page.next_after
 
     def delete_clip(self, machine_id: str, clip_id: int) -> Machine:
         """Take a clip out of a machine's bank."""
-        return self._call(Machine, "DELETE", f"/machines/{machine_id}/clips/{clip_id}")
+        return self._call(Machine, "DELETE", f"{_path(machine_id)}/clips/{clip_id:d}")
 
     def enroll(self, machine_id: str, clips: Sequence[Path | str], *, domain: Domain = Domain.SOURCE) -> Enrollment:
         """Enroll audio files as normal clips, all or none of them."""
@@ -127,13 +144,18 @@ class Client:
             raise UnreachableError(f"{self.url} answers, but not as Offkey does: {error}") from error
 
     def _send(self, method: str, path: str, **request: Any) -> httpx2.Response:
-        try:
-            response = self._http.request(method, path, **request)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise UnreachableError(
-                f"No answer from {self.url} ({error or type(error).__name__}). Is the service up? "
-                "`offkey serve` starts it."
-            ) from error
+        for attempt in range(self._retries + 1):
+            try:
+                response = self._http.request(method, path, **request)
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                raise UnreachableError(
+                    f"No answer from {self.url} ({error or type(error).__name__}). Is the service up? "
+                    "`offkey serve` starts it."
+                ) from error
+            wait = _retry_after(response)
+            if wait is None or attempt == self._retries:
+                break
+            time.sleep(wait * 2**attempt)
         if response.is_success:
             return response
         try:
@@ -143,6 +165,19 @@ class Client:
                 f"{self.url}{path} answered {response.status_code}, but not as Offkey does."
             ) from error
         raise ProblemError(problem)
+
+
+def _path(machine_id: str) -> str:
+    # Quoting would not do: servers undo it before they look for the route.
+    return f"/machines/{check_machine_id(machine_id)}"
+
+
+def _retry_after(response: httpx2.Response) -> int | None:
+    """Seconds that a 503 asks to wait; None if it does not ask, or asks for too many."""
+    seconds = response.headers.get("Retry-After", "")
+    if response.status_code != 503 or not (seconds.isascii() and seconds.isdigit()):
+        return None
+    return int(seconds) if int(seconds) <= _LONGEST_RETRY_AFTER else None
 
 
 def _files(clips: Sequence[Path | str]) -> list[tuple[str, tuple[str, bytes]]]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from service import __version__
 from service.cli import clips, demo, machines, serve, synthesize
 from service.client import ProblemError, UnreachableError
+from service.domain.errors import OffkeyError
 
 app = typer.Typer(
     name="offkey",
@@ -41,6 +42,6 @@ def main() -> None:
     """Run the command. What went wrong is one message on standard error and exit status 1."""
     try:
         app()
-    except (ProblemError, UnreachableError, OSError) as error:
+    except (ProblemError, UnreachableError, OffkeyError, OSError) as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"offkey: {error}", style="red", markup=False)
         sys.exit(1)

@@ -1,7 +1,7 @@
 """`offkey enroll` and `offkey score`."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.common import URL, MachineId, Url, progress
+from service.cli.common import URL, MachineId, Url, plain, progress
 from service.client import Client, ProblemError
 from service.domain.machine import Domain
-from service.schemas import Scores
+from service.schemas import Scores, Threshold
 
 app = typer.Typer()
 
@@ -32,20 +32,22 @@ def enroll(
     """Add normal clips to a machine's memory bank. The machine is created if there is none of that id."""
     paths = audio_files(files)
     added = duplicates = 0
-    with Client(url) as client, progress() as bar:
-        _create_if_absent(client, machine)
-        task = bar.add_task(f"enrolling into {machine}", total=len(paths))
-        for batch in batches(client, paths):
-            answer = client.enroll(machine, batch, domain=domain)
-            new = sum(clip.status == "enrolled" for clip in answer.clips)
-            added += new
-            duplicates += len(batch) - new
-            bar.advance(task, len(batch))
-        found = client.machine(machine)
-    typer.echo(
-        f"{machine}: {added} clips enrolled, {duplicates} were there already; the bank has "
-        f"{found.clips.source} source and {found.clips.target} target clips (generation {found.generation})."
-    )
+    try:
+        with Client(url) as client, progress() as bar:
+            _create_if_absent(client, machine)
+            task = bar.add_task(f"enrolling into {machine}", total=len(paths))
+            for batch in batches(client, paths):
+                answer = client.enroll(machine, batch, domain=domain)
+                new = sum(clip.status == "enrolled" for clip in answer.clips)
+                added += new
+                duplicates += len(batch) - new
+                bar.advance(task, len(batch))
+    finally:  # where a later request fails, the earlier ones are done all the same
+        if added or duplicates:
+            typer.echo(
+                f"{machine}: {added} clips enrolled, {duplicates} were there already; the bank has "
+                f"{answer.bank.source} source and {answer.bank.target} target clips (generation {answer.generation})."
+            )
 
 
 @app.command()
@@ -58,18 +60,19 @@ def score(
     """Score clips. The exit status is 0 whether or not a clip is anomalous."""
     paths = audio_files(files)
     answers: list[Scores] = []
-    with Client(url) as client, progress() as bar:
-        task = bar.add_task(f"scoring for {machine}", total=len(paths))
-        for batch in batches(client, paths):
-            answers.append(client.score(machine, batch))
-            bar.advance(task, len(batch))
-    if as_json:
-        for answer in answers:
-            common = answer.model_dump(mode="json", exclude={"clips"})
-            for clip in answer.clips:
-                typer.echo(json.dumps({**common, **clip.model_dump(mode="json")}))
-    else:
-        Console().print(score_table(answers))
+    try:
+        with Client(url) as client, progress() as bar:
+            task = bar.add_task(f"scoring for {machine}", total=len(paths))
+            for batch in batches(client, paths):
+                answers.append(client.score(machine, batch))
+                bar.advance(task, len(batch))
+    finally:  # where a later request fails, the scores of the earlier ones are shown all the same
+        if as_json:
+            _print_json(answers)
+        elif answers:
+            Console().print(score_table(answers))
+            for line in promise(answers[-1].threshold):
+                typer.echo(line)
 
 
 def audio_files(files: Iterable[Path]) -> list[Path]:
@@ -119,13 +122,30 @@ def score_table(answers: Iterable[Scores]) -> Table:
     for answer in answers:
         for clip in answer.clips:
             table.add_row(
-                clip.name,
-                answer.machine_id,
+                plain(clip.name),
+                plain(answer.machine_id),
                 f"{clip.anomaly_score:.2f}",
                 f"{answer.threshold.decision_threshold:.2f}",
                 "[red]ANOMALOUS[/]" if clip.is_anomalous else "[green]normal[/]",
             )
     return table
+
+
+def promise(threshold: Threshold) -> Iterator[str]:
+    """What a threshold promises for which domain, and what to enroll where that is not what was requested."""
+    rates = ", ".join(
+        f"{own.domain} {f'{own.promised_false_alarm_rate:.1%}' if own.promised_false_alarm_rate < 1.0 else 'unknown'}"
+        for own in threshold.domains
+    )
+    yield f"Promised false-alarm rate: {rates}."
+    yield from threshold.warnings
+
+
+def _print_json(answers: Iterable[Scores]) -> None:
+    for answer in answers:
+        common = answer.model_dump(mode="json", exclude={"clips"})
+        for clip in answer.clips:
+            typer.echo(json.dumps({**common, **clip.model_dump(mode="json")}))
 
 
 def _create_if_absent(client: Client, machine: str) -> None:

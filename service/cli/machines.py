@@ -4,7 +4,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.common import URL, Url
+from service.cli.common import URL, Url, plain
 from service.client import Client
 
 app = typer.Typer()
@@ -20,8 +20,8 @@ def machines(url: Url = URL) -> None:
         for machine in client.machines():
             counts = machine.clips
             table.add_row(
-                machine.machine_id,
-                machine.description,
+                plain(machine.machine_id),
+                plain(machine.description),
                 str(counts.source),
                 str(counts.target),
                 str(machine.generation),

@@ -77,6 +77,48 @@ def test_the_client_does_everything_the_api_does(serve: Callable[..., str], tree
         assert refused.value.problem.status == 404
 
 
+def test_what_was_done_is_shown_before_the_error(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+    url = serve(tmp_path / "data", OFFKEY_MAX_CLIPS_PER_REQUEST="2")
+    clips = sorted((tree / "train").glob("*source*"))
+    bad = tmp_path / "zz[red].wav"
+    bad.write_text("no sound")
+    enrolled = offkey("enroll", *clips[:2], bad, "--machine", "fan-1", "--url", url)
+    assert enrolled.returncode == 1
+    assert "2 clips enrolled, 0 were there already" in enrolled.stdout
+    assert "zz[red].wav" in enrolled.stderr
+    assert "(request " in enrolled.stderr
+    for option in ([], ["--json"]):
+        scored = offkey("score", *clips[:2], bad, "--machine", "fan-1", "--url", url, *option)
+        assert scored.returncode == 1
+        assert all(clip.name in scored.stdout for clip in clips[:2])
+        assert "zz[red].wav" in scored.stderr
+
+
+def test_the_table_says_what_is_promised(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+    url = serve(tmp_path / "data")
+    offkey("enroll", *(tree / "train").glob("*source*"), "--machine", "fan-1", "--url", url)
+    target = sorted((tree / "train").glob("*target*"))
+    offkey("enroll", target[0], "--domain", "target", "--machine", "fan-1", "--url", url)
+    found = offkey("score", target[1], "--machine", "fan-1", "--url", url)
+    assert "Promised false-alarm rate: source 20.0%, target unknown." in found.stdout
+    assert "Enroll 15 more of the source domain." in found.stdout
+
+
+def test_names_from_outside_are_no_markup(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+    url = serve(tmp_path / "data")
+    clips = sorted((tree / "train").glob("*source*"))
+    odd = tmp_path / "br[red]x[bold].wav"
+    odd.write_bytes(clips[0].read_bytes())
+    with Client(url) as client:
+        client.put_machine("fan-1", description="[bold]Hall[/nowhere] \x1b[31m2")
+        client.enroll("fan-1", clips)
+    scored = offkey("score", odd, "--machine", "fan-1", "--url", url)
+    assert scored.returncode == 0, scored.stderr
+    assert odd.name in scored.stdout
+    listed = offkey("machines", "--url", url)
+    assert "[bold]Hall[/nowhere] \N{REPLACEMENT CHARACTER}[31m2" in listed.stdout
+
+
 def test_errors_are_one_message_and_exit_status_1(serve: Callable[..., str], tmp_path: Path) -> None:
     text = tmp_path / "notes.wav"
     text.write_text("no sound")
@@ -88,6 +130,7 @@ def test_errors_are_one_message_and_exit_status_1(serve: Callable[..., str], tmp
         (("enroll", tmp_path / "nowhere", "--machine", "fan-1", "--url", url), "no file or folder"),
         (("enroll", tmp_path / "empty", "--machine", "fan-1", "--url", url), "holds no audio file"),
         (("info", "--url", "http://127.0.0.1:9"), "Is the service up?"),
+        (("enroll", text, "--machine", "no/machine", "--url", url), "no/machine"),
         (("info", "--url", "nonsense"), "Is the service up?"),
     ):
         found = offkey(*arguments)
