@@ -5,6 +5,7 @@ on and swaps the reference, so that readers never see a half-built one.
 """
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -42,11 +43,25 @@ class Neighbor:
     distance: float
 
 
-@dataclass(frozen=True)
 class _DomainBank:
-    index: Index
-    clips: NDArray[np.int64]  # (n,)
-    starts: NDArray[np.float64]  # (n,)
+    """The windows of one domain. Their index is built by the first search: who asks for the threshold needs none."""
+
+    def __init__(
+        self, vectors: Vectors, clips: NDArray[np.int64], starts: NDArray[np.float64], exact_limit: int
+    ) -> None:
+        self.vectors = vectors  # (n, dim)
+        self.clips = clips  # (n,)
+        self.starts = starts  # (n,)
+        self._exact_limit = exact_limit
+        self._index: Index | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def index(self) -> Index:
+        with self._lock:
+            if self._index is None:
+                self._index = build_index(self.vectors, exact_limit=self._exact_limit)
+            return self._index
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class MemoryBank:
 
     @classmethod
     def build(cls, rows: BankRows, *, exact_limit: int) -> Self:
-        """Index and calibrate a machine's rows.
+        """Calibrate a machine's rows.
 
         Raises:
             OffkeyError: there is no row, or too few to know how much healthy clips differ.
@@ -77,10 +92,14 @@ class MemoryBank:
             {d: rows.clips[at] for d, at in members.items()},
         )
         banks = {
-            d: _DomainBank(build_index(rows.vectors[at], exact_limit=exact_limit), rows.clips[at], rows.starts[at])
-            for d, at in members.items()
+            d: _DomainBank(rows.vectors[at], rows.clips[at], rows.starts[at], exact_limit) for d, at in members.items()
         }
         return cls(rows.generation, detector, banks, rows.names)
+
+    @property
+    def values(self) -> int:
+        """Embedding values it holds: windows times dimensions."""
+        return sum(bank.vectors.size for bank in self._domains.values())
 
     def score(self, windows: Vectors, neighbors: int) -> tuple[NDArray[np.float64], list[list[Neighbor]]]:
         """Score the windows of a clip.
@@ -95,7 +114,7 @@ class MemoryBank:
         Raises:
             OffkeyError: more neighbors are asked for than windows are enrolled.
         """
-        enrolled = sum(len(bank.index) for bank in self._domains.values())
+        enrolled = sum(len(bank.vectors) for bank in self._domains.values())
         if neighbors > enrolled:
             raise OffkeyError(
                 ErrorKind.TOO_MANY_NEIGHBORS,
@@ -122,13 +141,15 @@ class MemoryBank:
 
 
 class Banks:
-    """The banks of all machines that were scored, each as new as the store when it was asked for."""
+    """The banks that were asked for last, each as new as the store when it was asked for."""
 
-    def __init__(self, *, exact_limit: int) -> None:
+    def __init__(self, *, exact_limit: int, max_values: int) -> None:
+        """Hold banks of `max_values` embedding values together, or a single one that is larger."""
         self._exact_limit = exact_limit
-        self._banks: dict[int, MemoryBank] = {}
+        self._max_values = max_values
+        self._banks: OrderedDict[int, MemoryBank] = OrderedDict()  # least recently used first
         self._building: dict[int, threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of both
 
     def get(self, machine_key: int, generation: int, load: Callable[[], BankRows]) -> MemoryBank:
         """Return a bank at `generation` or newer.
@@ -138,20 +159,49 @@ class Banks:
             generation: the store's generation of the machine when the request began.
             load: reads the machine's rows from the store; called only if the bank at hand is older.
         """
-        bank = self._banks.get(machine_key)
-        if bank is not None and bank.generation >= generation:
-            return bank
         with self._lock:
+            bank = self._fresh(machine_key, generation)
+            if bank is not None:
+                return bank
             building = self._building.setdefault(machine_key, threading.Lock())
         with building:  # one build per machine; the others wait for it and use what it made
-            bank = self._banks.get(machine_key)
-            if bank is None or bank.generation < generation:
-                bank = MemoryBank.build(load(), exact_limit=self._exact_limit)
-                self._banks[machine_key] = bank
+            with self._lock:
+                bank = self._fresh(machine_key, generation)
+            if bank is None:
+                bank = self._build(machine_key, building, load)
             return bank
 
     def forget(self, machine_key: int) -> None:
-        """Drop the bank of a deleted machine."""
+        """Drop the bank of a deleted machine, also one that is being built."""
         with self._lock:
             self._banks.pop(machine_key, None)
             self._building.pop(machine_key, None)
+
+    def _fresh(self, machine_key: int, generation: int) -> MemoryBank | None:
+        bank = self._banks.get(machine_key)
+        if bank is None or bank.generation < generation:
+            return None
+        self._banks.move_to_end(machine_key)
+        return bank
+
+    def _build(self, machine_key: int, building: threading.Lock, load: Callable[[], BankRows]) -> MemoryBank:
+        built: MemoryBank | None = None
+        try:
+            built = MemoryBank.build(load(), exact_limit=self._exact_limit)
+            return built
+        finally:
+            with self._lock:
+                # Another lock or none: the machine was forgotten meanwhile, and nobody would drop its bank.
+                if self._building.get(machine_key) is building:
+                    if built is None:
+                        del self._building[machine_key]
+                    else:
+                        self._keep(machine_key, built)
+
+    def _keep(self, machine_key: int, bank: MemoryBank) -> None:
+        self._banks[machine_key] = bank
+        self._banks.move_to_end(machine_key)
+        values = sum(kept.values for kept in self._banks.values())
+        while values > self._max_values and len(self._banks) > 1:
+            _, gone = self._banks.popitem(last=False)
+            values -= gone.values

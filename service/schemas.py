@@ -58,7 +58,7 @@ class Machine(_Body):
     machine_id: str
     description: str
     false_alarm_rate: float = Field(description="the requested one, in force")
-    generation: int = Field(description="moves on with every change of the bank")
+    generation: int = Field(description="moves on with every change of the bank, and never back for a machine id")
     clips: ClipCounts
     embedding_space_id: str | None = Field(description="null until a clip is enrolled")
     threshold: Threshold | None = Field(description="null until two clips of one domain are enrolled")

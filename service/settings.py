@@ -52,6 +52,14 @@ class Settings(BaseSettings):
     max_clips_per_request: int = Field(64, ge=1, description="most clips in one multipart request")
     max_clip_seconds: float = Field(600.0, gt=0, description="longest clip, seconds of decoded audio")
     max_clips_per_machine: int = Field(10_000, ge=2, description="most clips enrolled for one machine")
+    max_windows_per_machine: int = Field(
+        50_000, ge=2, description="most windows enrolled for one machine; the time to rebuild its bank grows with them"
+    )
+    max_cached_values: int = Field(
+        2**27,
+        ge=1,
+        description="embedding values in the banks kept in memory, 4 bytes each (8 with HNSW); the least used leave",
+    )
     max_neighbors: int = Field(32, ge=1, description="most neighbors a score may name per window")
     exact_limit: int = Field(10_000, ge=1, description="windows of a domain up to which search is exact; HNSW above")
     shutdown_seconds: int = Field(20, ge=1, description="time that running requests get after SIGTERM")
@@ -64,6 +72,8 @@ class Settings(BaseSettings):
             "max_clips_per_request": self.max_clips_per_request,
             "max_clip_seconds": self.max_clip_seconds,
             "max_clips_per_machine": self.max_clips_per_machine,
+            "max_windows_per_machine": self.max_windows_per_machine,
+            "max_cached_values": self.max_cached_values,
             "max_neighbors": self.max_neighbors,
             "queue_limit": self.queue_limit,
             "workers": self.workers,

@@ -1,6 +1,6 @@
 """The store: the only truth about machines and their banks."""
 
-from service.store.records import ClipRecord, Enrolled, MachineRecord, NewClip
-from service.store.store import Store
+from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
+from service.store.store import BankChangedError, Store
 
-__all__ = ["ClipRecord", "Enrolled", "MachineRecord", "NewClip", "Store"]
+__all__ = ["BankChangedError", "BankLimits", "ClipRecord", "Enrolled", "MachineRecord", "NewClip", "Store"]

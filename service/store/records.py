@@ -60,6 +60,14 @@ class NewClip:
 
 
 @dataclass(frozen=True)
+class BankLimits:
+    """How large a machine's bank may grow."""
+
+    clips: int
+    windows: int
+
+
+@dataclass(frozen=True)
 class Enrolled:
     """What became of a clip: its id, and whether it was there already."""
 

@@ -32,6 +32,15 @@ machine = Table(
     sqlite_autoincrement=True,
 )
 
+# A machine that is made again goes on counting where its forerunner of the same id ended: an answer of the one can
+# then never be taken for an answer of the other.
+retired = Table(
+    "retired",
+    metadata,
+    Column("machine_id", String(64), primary_key=True),
+    Column("generation", Integer, nullable=False),  # the last one
+)
+
 clip = Table(
     "clip",
     metadata,

@@ -5,7 +5,7 @@ raises `OffkeyError` where the database is locked, full, read-only, damaged or o
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +20,16 @@ from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.store.engine import open_engine
 from service.store.failures import explained
-from service.store.records import ClipRecord, Enrolled, MachineRecord, NewClip
-from service.store.schema import clip, embedding, machine
+from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
+from service.store.schema import clip, embedding, machine, retired
 
 logger = logging.getLogger(__name__)
 
 _DTYPE = np.dtype("<f4")
+
+
+class BankChangedError(Exception):
+    """Another request changed what this one relies on; nothing was written."""
 
 
 class Store:
@@ -59,15 +63,26 @@ class Store:
     def put_machine(
         self, machine_id: str, *, description: str, false_alarm_rate: float | None
     ) -> tuple[MachineRecord, bool]:
-        """Create a machine or replace its settings; its bank is untouched. Returns it and whether it is new."""
+        """Create a machine or replace its settings; its bank is untouched. Returns it and whether it is new.
+
+        The generation of one that is created is behind every one that a machine of this id ever had.
+        """
         with self._write() as connection:
             values = {"description": description, "false_alarm_rate": false_alarm_rate}
             changed = connection.execute(
                 update(machine).where(machine.c.machine_id == machine_id).values(**values)
             ).rowcount
             if not changed:
+                last = connection.execute(
+                    select(retired.c.generation).where(retired.c.machine_id == machine_id)
+                ).scalar_one_or_none()
                 connection.execute(
-                    insert(machine).values(machine_id=machine_id, generation=0, created_at=datetime.now(UTC), **values)
+                    insert(machine).values(
+                        machine_id=machine_id,
+                        generation=0 if last is None else last + 1,
+                        created_at=datetime.now(UTC),
+                        **values,
+                    )
                 )
             return _machine(connection, machine_id), not changed
 
@@ -87,9 +102,11 @@ class Store:
     def delete_machine(self, machine_id: str) -> int:
         """Delete a machine with its bank and return its key. Raises `OffkeyError` (unknown machine)."""
         with self._write() as connection:
-            key = _machine(connection, machine_id).machine_key
-            connection.execute(delete(machine).where(machine.c.machine_key == key))
-            return key
+            record = _machine(connection, machine_id)
+            connection.execute(delete(machine).where(machine.c.machine_key == record.machine_key))
+            connection.execute(delete(retired).where(retired.c.machine_id == machine_id))
+            connection.execute(insert(retired).values(machine_id=machine_id, generation=record.generation))
+            return record.machine_key
 
     # -- clips
 
@@ -106,40 +123,56 @@ class Store:
             ).mappings()
             return [_clip_record(row) for row in rows]
 
-    def enrolled(self, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
-        """Return which of these contents are enrolled already, by sha256."""
+    def enrolled(self, machine_id: str, sha256s: Sequence[str]) -> tuple[MachineRecord, dict[str, Enrolled]]:
+        """Return a machine and which of these contents are enrolled, by sha256, both as of one moment.
+
+        Raises:
+            OffkeyError: unknown machine.
+        """
         with self._read() as connection:
-            return _enrolled(connection, machine_key, sha256s)
+            record = _machine(connection, machine_id)
+            return record, _enrolled(connection, record.machine_key, sha256s)
 
     def add_clips(
-        self, machine_id: str, embedding_space_id: str, clips: Sequence[NewClip], *, max_clips: int
+        self,
+        seen: MachineRecord,
+        embedding_space_id: str,
+        clips: Sequence[NewClip],
+        *,
+        known: Mapping[str, Enrolled],
+        limits: BankLimits,
     ) -> tuple[list[Enrolled], MachineRecord]:
         """Enroll clips, all of them or none. Content that is enrolled already is not added again.
 
+        Args:
+            seen: the machine that the request is about.
+            embedding_space_id: what the clips were embedded in.
+            clips: to enroll.
+            known: clips of the same request that `enrolled` found; they must be enrolled still.
+            limits: of the bank.
+
         Raises:
-            OffkeyError: unknown machine; a bank of another embedding space; the same content enrolled under
-                the other domain; more than `max_clips` clips.
+            BankChangedError: a known clip is no longer what it was; ask `enrolled` again.
+            OffkeyError: the machine is gone; a bank of another embedding space; the same content enrolled under
+                the other domain; too many clips or windows.
         """
         with self._write() as connection:
-            record = _machine(connection, machine_id)
+            key = seen.machine_key
+            record = _machine_of_key(connection, seen)
             check_space(record, embedding_space_id)
-            enrolled = [_add_clip(connection, record.machine_key, new) for new in clips]
+            if _enrolled(connection, key, list(known)) != known:
+                raise BankChangedError
+            enrolled = [_add_clip(connection, key, new) for new in clips]
             added = sum(not one.duplicate for one in enrolled)
-            if record.clips + added > max_clips:
-                raise OffkeyError(
-                    ErrorKind.BANK_FULL,
-                    f"Machine {machine_id} has {record.clips} clips and {added} more would pass the limit of "
-                    f"{max_clips}. Delete clips that are no longer typical.",
-                    clips=record.clips,
-                    max_clips_per_machine=max_clips,
-                )
             if added:
                 connection.execute(
                     update(machine)
-                    .where(machine.c.machine_key == record.machine_key)
+                    .where(machine.c.machine_key == key)
                     .values(embedding_space_id=embedding_space_id, generation=machine.c.generation + 1)
                 )
-            return enrolled, _machine(connection, machine_id)
+                record = _machine_of_key(connection, seen)
+                _check_size(connection, record, limits)
+            return enrolled, record
 
     def delete_clip(self, machine_id: str, clip_id: int) -> MachineRecord:
         """Take a clip out of the bank. Raises `OffkeyError` (unknown machine or clip)."""
@@ -225,6 +258,16 @@ def _machine(connection: Connection, machine_id: str) -> MachineRecord:
     return _machine_record(row)
 
 
+def _machine_of_key(connection: Connection, seen: MachineRecord) -> MachineRecord:
+    row = connection.execute(_machines().where(machine.c.machine_key == seen.machine_key)).mappings().one_or_none()
+    if row is None:
+        raise OffkeyError(
+            ErrorKind.UNKNOWN_MACHINE,
+            f"Machine {seen.machine_id} was deleted while its clips were on the way; nothing was enrolled.",
+        )
+    return _machine_record(row)
+
+
 def _machine_record(row: RowMapping) -> MachineRecord:
     return MachineRecord(**{**row, "created_at": row["created_at"].replace(tzinfo=UTC)})
 
@@ -268,6 +311,20 @@ def _enrolled(connection: Connection, machine_key: int, sha256s: Sequence[str]) 
         )
     )
     return {row.sha256: Enrolled(row.clip_id, Domain(row.domain), duplicate=True) for row in rows}
+
+
+def _check_size(connection: Connection, grown: MachineRecord, limits: BankLimits) -> None:
+    windows = connection.execute(
+        select(func.count()).join_from(embedding, clip).where(clip.c.machine_key == grown.machine_key)
+    ).scalar_one()
+    for count, limit, unit in ((grown.clips, limits.clips, "clips"), (windows, limits.windows, "windows")):
+        if count > limit:
+            raise OffkeyError(
+                ErrorKind.BANK_FULL,
+                f"Machine {grown.machine_id} would have {count} {unit}; the limit is {limit}. Nothing was enrolled. "
+                "Delete clips that are no longer typical.",
+                **{unit: count, f"max_{unit}_per_machine": limit},
+            )
 
 
 def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled:

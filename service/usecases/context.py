@@ -8,7 +8,7 @@ from service.bank import Banks, MemoryBank
 from service.encoder import Encoder
 from service.metrics import Metrics
 from service.settings import Settings
-from service.store import MachineRecord, Store
+from service.store import BankLimits, MachineRecord, Store
 from service.store.store import check_space
 
 
@@ -32,7 +32,8 @@ class Context:
         """
         encoder = Encoder(settings.bundle, settings.device)
         store = Store.open(settings.data_dir)
-        return cls(settings, encoder, store, Banks(exact_limit=settings.exact_limit), Metrics())
+        banks = Banks(exact_limit=settings.exact_limit, max_values=settings.max_cached_values)
+        return cls(settings, encoder, store, banks, Metrics())
 
     def close(self) -> None:
         """Close what `open` opened."""
@@ -42,6 +43,11 @@ class Context:
     def audio_limits(self) -> AudioLimits:
         """What a clip may be."""
         return AudioLimits(max_seconds=self.settings.max_clip_seconds)
+
+    @property
+    def bank_limits(self) -> BankLimits:
+        """How large a bank may grow."""
+        return BankLimits(self.settings.max_clips_per_machine, self.settings.max_windows_per_machine)
 
     @property
     def embedding_space_id(self) -> str:

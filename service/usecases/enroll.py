@@ -1,10 +1,11 @@
 """Enroll normal clips into a machine's memory bank."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from service.domain.machine import Domain
 from service.schemas import ClipCounts, EnrolledClip, Enrollment
-from service.store import Enrolled, MachineRecord, NewClip
+from service.store import BankChangedError, Enrolled, MachineRecord, NewClip
 from service.store.store import check_same_domain, check_space
 from service.usecases.clip import Upload, embed_clip
 from service.usecases.context import Context
@@ -17,27 +18,26 @@ def enroll_clips(context: Context, machine_id: str, domain: Domain, uploads: Seq
         OffkeyError: the machine is unknown, its bank is full or of another embedding space, or a clip is
             not usable or is enrolled under the other domain.
     """
-    record = context.store.machine(machine_id)
-    check_space(record, context.embedding_space_id)
-    known = context.store.enrolled(record.machine_key, [upload.sha256 for upload in uploads])
-    results = {
-        upload.sha256: check_same_domain(known[upload.sha256], upload.name, domain)
-        for upload in uploads
-        if upload.sha256 in known
-    }
-    unknown = {upload.sha256: upload for upload in uploads if upload.sha256 not in results}
-    if unknown:
-        new = [_embed(context, upload, domain) for upload in unknown.values()]
-        with context.metrics.stage("store"):
+    sha256s = [upload.sha256 for upload in uploads]
+    embedded: dict[str, NewClip] = {}
+    while True:  # again only if a clip that was found enrolled is deleted by another request at that moment
+        record, known = context.store.enrolled(machine_id, sha256s)
+        check_space(record, context.embedding_space_id)
+        for upload in uploads:
+            if upload.sha256 in known:
+                check_same_domain(known[upload.sha256], upload.name, domain)
+        for upload in uploads:
+            if upload.sha256 not in known and upload.sha256 not in embedded:
+                embedded[upload.sha256] = _embed(context, upload, domain)
+        new = [clip for sha256, clip in embedded.items() if sha256 not in known]
+        if not new:
+            return _answer(record, uploads, known)
+        with context.metrics.stage("store"), suppress(BankChangedError):
             added, record = context.store.add_clips(
-                machine_id,
-                context.embedding_space_id,
-                new,
-                max_clips=context.settings.max_clips_per_machine,
+                record, context.embedding_space_id, new, known=known, limits=context.bank_limits
             )
-        results |= dict(zip(unknown, added, strict=True))
-        context.metrics.enrolled(sum(not one.duplicate for one in added))
-    return _answer(record, uploads, results)
+            context.metrics.enrolled(sum(not one.duplicate for one in added))
+            return _answer(record, uploads, known | {clip.sha256: one for clip, one in zip(new, added, strict=True)})
 
 
 def _embed(context: Context, upload: Upload, domain: Domain) -> NewClip:

@@ -144,6 +144,46 @@ def test_enrolling_again_adds_nothing_and_says_so(fan_api: TestClient, fan: Fan)
     assert fan_api.get("/machines/fan-1").json() == before
 
 
+def test_a_clip_that_is_deleted_meanwhile_is_enrolled_again(
+    fan_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another request deletes a clip just after this one found it enrolled."""
+    store = fan_api.app.state.context.store
+    enrolled, deleted = store.enrolled, []
+
+    def enrolled_then_deleted(machine_id: str, sha256s: list[str]) -> object:
+        found = enrolled(machine_id, sha256s)
+        if not deleted:
+            deleted.append(store.delete_clip("fan-1", next(iter(found[1].values())).clip_id))
+        return found
+
+    monkeypatch.setattr(store, "enrolled", enrolled_then_deleted)
+    files = [("clips", (f"{number}.wav", fan(number))) for number in (3, 9)]
+    answer = fan_api.post("/enroll", params=FAN, files=files).json()
+    assert [clip["status"] for clip in answer["clips"]] == ["enrolled", "enrolled"]
+    listed = {clip["clip_id"] for clip in fan_api.get("/machines/fan-1/clips").json()["clips"]}
+    assert {clip["clip_id"] for clip in answer["clips"]} <= listed
+    assert answer["bank"]["source"] == len(listed) == 6
+
+
+def test_clips_do_not_go_to_a_machine_that_was_made_again_meanwhile(
+    fan_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = fan_api.app.state.context
+    embed = context.encoder.embed
+
+    def embed_while_the_machine_is_made_again(samples: np.ndarray) -> object:
+        fan_api.delete("/machines/fan-1")
+        fan_api.put("/machines/fan-1")
+        return embed(samples)
+
+    monkeypatch.setattr(context.encoder, "embed", embed_while_the_machine_is_made_again)
+    answer = fan_api.post("/enroll", params=FAN, content=fan(9))
+    assert answer.status_code == 404
+    assert "was deleted while" in answer.json()["detail"]
+    assert fan_api.get("/machines/fan-1").json()["clips"] == {"source": 0, "target": 0}
+
+
 def test_the_same_clip_twice_in_one_request_is_enrolled_once(fan_api: TestClient, fan: Fan) -> None:
     files = [("clips", ("a.wav", fan(9))), ("clips", ("b.wav", fan(9)))]
     answer = fan_api.post("/enroll", params=FAN, files=files).json()

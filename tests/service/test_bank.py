@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from service import bank as bank_module
 from service.bank import BankRows, Banks, MemoryBank
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
@@ -22,7 +23,7 @@ def rows(generation: int, clips: int = 6) -> BankRows:
 
 
 def test_a_bank_is_loaded_once_per_generation() -> None:
-    banks, loads = Banks(exact_limit=100), []
+    banks, loads = Banks(exact_limit=100, max_values=10**6), []
 
     for generation in (1, 1, 2, 1, 2):
 
@@ -35,7 +36,7 @@ def test_a_bank_is_loaded_once_per_generation() -> None:
 
 
 def test_many_readers_of_a_stale_bank_build_it_once() -> None:
-    banks, loads = Banks(exact_limit=100), []
+    banks, loads = Banks(exact_limit=100, max_values=10**6), []
     barrier = threading.Barrier(8)
 
     def load() -> BankRows:
@@ -56,7 +57,7 @@ def test_readers_beside_changes_always_see_one_whole_generation() -> None:
     truth = {generation: MemoryBank.build(rows(generation), exact_limit=100) for generation in range(1, 30)}
     query = rows(99).vectors[:1]
     expected = {generation: bank.score(query, 1)[0][0] for generation, bank in truth.items()}
-    banks, newest = Banks(exact_limit=100), [1]
+    banks, newest = Banks(exact_limit=100, max_values=10**6), [1]
 
     def read(_: int) -> bool:
         at_least = newest[0]
@@ -74,14 +75,65 @@ def test_readers_beside_changes_always_see_one_whole_generation() -> None:
 
 
 def test_a_forgotten_machine_is_loaded_anew() -> None:
-    banks = Banks(exact_limit=100)
+    banks = Banks(exact_limit=100, max_values=10**6)
     banks.get(1, 1, lambda: rows(1))
     banks.forget(1)
     assert banks.get(1, 1, lambda: rows(3)).generation == 3
 
 
+def test_a_bank_that_is_forgotten_while_it_is_built_is_not_kept() -> None:
+    banks, loads = Banks(exact_limit=100, max_values=10**6), []
+
+    def load(forget: bool) -> BankRows:
+        loads.append(forget)
+        if forget:
+            banks.forget(1)  # another request deletes the machine
+        return rows(1)
+
+    assert banks.get(1, 1, lambda: load(True)).generation == 1
+    banks.get(1, 1, lambda: load(False))
+    assert loads == [True, False]
+
+
+def test_the_least_recently_used_bank_leaves_first() -> None:
+    banks, loads = Banks(exact_limit=100, max_values=3 * 6 * 8), []  # three banks of six clips and eight values
+
+    def get(machine_key: int) -> None:
+        banks.get(machine_key, 1, lambda: loads.append(machine_key) or rows(1))
+
+    for machine_key in (1, 2, 3, 1, 4):  # 4 takes the place of 2
+        get(machine_key)
+    assert loads == [1, 2, 3, 4]
+    for machine_key in (1, 3, 4, 2):
+        get(machine_key)
+    assert loads == [1, 2, 3, 4, 2]
+    banks.get(5, 1, lambda: rows(1, clips=2 * 6))  # as large as two: 3 and 4 leave, 2 stays
+    for machine_key in (2, 3):
+        get(machine_key)
+    assert loads == [1, 2, 3, 4, 2, 3]
+
+
+def test_a_bank_over_the_limit_is_kept_alone() -> None:
+    banks, loads = Banks(exact_limit=100, max_values=1), []
+    for machine_key in (1, 1, 2, 2, 1):
+        banks.get(machine_key, 1, lambda key=machine_key: loads.append(key) or rows(1))
+    assert loads == [1, 2, 1]
+
+
+def test_the_threshold_needs_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    build = bank_module.build_index
+    monkeypatch.setattr(bank_module, "build_index", lambda *a, **k: built.append(1) or build(*a, **k))
+    bank = MemoryBank.build(rows(1), exact_limit=100)
+    assert len(bank.detector.self_scores[Domain.SOURCE]) == 6
+    assert not built
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: bank.score(rows(2).vectors[:1], 1), range(8)))
+    assert len(built) == 1
+
+
 def test_an_empty_bank_is_refused_and_not_kept() -> None:
-    banks = Banks(exact_limit=100)
+    banks = Banks(exact_limit=100, max_values=10**6)
     with pytest.raises(OffkeyError) as refused:
         banks.get(1, 0, lambda: rows(0, clips=0))
     assert refused.value.kind is ErrorKind.EMPTY_BANK

@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
-from service.store import NewClip, Store
+from service.store import BankChangedError, BankLimits, Enrolled, MachineRecord, NewClip, Store
 from service.store.engine import DATABASE_FILE, MIGRATIONS, open_engine
 from service.store.schema import metadata
 
@@ -33,6 +33,13 @@ def new_clip(sha256: str, domain: Domain = Domain.SOURCE, windows: int = 2) -> N
     rng = np.random.default_rng(int(sha256, 16))
     vectors = rng.standard_normal((windows, 4)).astype(np.float32)
     return NewClip(sha256, f"{sha256}.wav", domain, 10.0 * windows, 16_000, 1, vectors, 10.0 * np.arange(windows))
+
+
+def add(
+    store: Store, new: Sequence[NewClip], *, space: str = SPACE, clips: int = 10, windows: int = 1_000
+) -> tuple[list[Enrolled], MachineRecord]:
+    """Enroll into fan-1, of which nothing is known."""
+    return store.add_clips(store.machine("fan-1"), space, new, known={}, limits=BankLimits(clips, windows))
 
 
 @contextmanager
@@ -56,7 +63,7 @@ def test_a_commit_is_on_disk(tmp_path: Path) -> None:
 
 def test_what_was_added_is_there_after_a_restart(store: Store, tmp_path: Path) -> None:
     clips = [new_clip("a1"), new_clip("b2", Domain.TARGET, windows=1)]
-    store.add_clips("fan-1", SPACE, clips, max_clips=10)
+    add(store, clips)
     store.close()
 
     reopened = Store.open(tmp_path)
@@ -71,8 +78,8 @@ def test_what_was_added_is_there_after_a_restart(store: Store, tmp_path: Path) -
 
 
 def test_the_same_content_is_added_once(store: Store) -> None:
-    first, record = store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
-    again, after = store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    first, record = add(store, [new_clip("a1")])
+    again, after = add(store, [new_clip("a1")])
     assert again[0].duplicate
     assert again[0].clip_id == first[0].clip_id
     assert after.generation == record.generation
@@ -80,30 +87,30 @@ def test_the_same_content_is_added_once(store: Store) -> None:
 
 
 def test_the_same_content_under_the_other_domain_is_a_conflict(store: Store) -> None:
-    store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    add(store, [new_clip("a1")])
     with refused(ErrorKind.DOMAIN_CONFLICT):
-        store.add_clips("fan-1", SPACE, [new_clip("b2"), new_clip("a1", Domain.TARGET)], max_clips=10)
+        add(store, [new_clip("b2"), new_clip("a1", Domain.TARGET)])
     assert store.machine("fan-1").clips == 1  # all or none
 
 
 def test_a_bank_belongs_to_one_embedding_space_until_it_is_empty(store: Store) -> None:
-    enrolled, _ = store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    enrolled, _ = add(store, [new_clip("a1")])
     with refused(ErrorKind.EMBEDDING_SPACE_MISMATCH):
-        store.add_clips("fan-1", "another-space", [new_clip("b2")], max_clips=10)
+        add(store, [new_clip("b2")], space="another-space")
     assert store.delete_clip("fan-1", enrolled[0].clip_id).embedding_space_id is None
-    _, record = store.add_clips("fan-1", "another-space", [new_clip("b2")], max_clips=10)
+    _, record = add(store, [new_clip("b2")], space="another-space")
     assert record.embedding_space_id == "another-space"
 
 
 def test_a_full_bank_takes_nothing_of_the_request(store: Store) -> None:
-    store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=2)
+    add(store, [new_clip("a1")], clips=2)
     with refused(ErrorKind.BANK_FULL):
-        store.add_clips("fan-1", SPACE, [new_clip("b2"), new_clip("c3")], max_clips=2)
+        add(store, [new_clip("b2"), new_clip("c3")], clips=2)
     assert store.machine("fan-1").clips == 1
 
 
 def test_every_change_of_the_bank_moves_the_generation(store: Store) -> None:
-    enrolled, one = store.add_clips("fan-1", SPACE, [new_clip("a1"), new_clip("b2")], max_clips=10)
+    enrolled, one = add(store, [new_clip("a1"), new_clip("b2")])
     two = store.delete_clip("fan-1", enrolled[0].clip_id)
     three, created = store.put_machine("fan-1", description="moved", false_alarm_rate=0.1)
     assert [record.generation for record in (one, two, three)] == [1, 2, 2]  # settings are no bank
@@ -112,17 +119,77 @@ def test_every_change_of_the_bank_moves_the_generation(store: Store) -> None:
 
 
 def test_a_deleted_machine_takes_its_rows_along_and_its_key_is_not_used_again(store: Store, tmp_path: Path) -> None:
-    store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    add(store, [new_clip("a1")])
     key = store.delete_machine("fan-1")
     with refused(ErrorKind.UNKNOWN_MACHINE):
         store.bank_rows(key)
     again, created = store.put_machine("fan-1", description="", false_alarm_rate=None)
     assert created
     assert again.machine_key > key
-    assert again.clips == again.generation == 0
+    assert again.clips == 0
     with sqlite3.connect(tmp_path / DATABASE_FILE) as raw:
         assert raw.execute("SELECT count(*) FROM embedding").fetchone() == (0,)
     raw.close()
+
+
+def test_the_generation_of_a_machine_id_never_goes_back(store: Store) -> None:
+    add(store, [new_clip("a1")])
+    seen = [store.machine("fan-1").generation]
+    for _ in range(3):
+        store.delete_machine("fan-1")
+        seen.append(store.put_machine("fan-1", description="", false_alarm_rate=None)[0].generation)
+        seen.append(add(store, [new_clip("a1")])[1].generation)
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+    assert store.put_machine("fan-2", description="", false_alarm_rate=None)[0].generation == 0
+
+
+def test_clips_for_a_machine_that_was_made_again_meanwhile_are_refused(store: Store) -> None:
+    seen = store.machine("fan-1")
+    store.delete_machine("fan-1")
+    store.put_machine("fan-1", description="", false_alarm_rate=None)
+    with refused(ErrorKind.UNKNOWN_MACHINE):
+        store.add_clips(seen, SPACE, [new_clip("a1")], known={}, limits=BankLimits(10, 10))
+    assert store.machine("fan-1").clips == 0
+
+
+def test_nothing_is_written_if_a_known_clip_has_gone_or_changed(store: Store) -> None:
+    enrolled, _ = add(store, [new_clip("a1")])
+    seen, known = store.enrolled("fan-1", ["a1", "b2"])
+    assert known == {"a1": Enrolled(enrolled[0].clip_id, Domain.SOURCE, duplicate=True)}
+    store.delete_clip("fan-1", enrolled[0].clip_id)
+    with pytest.raises(BankChangedError):
+        store.add_clips(seen, SPACE, [new_clip("b2")], known=known, limits=BankLimits(10, 10))
+    add(store, [new_clip("a1", Domain.TARGET)])
+    with pytest.raises(BankChangedError):
+        store.add_clips(seen, SPACE, [new_clip("b2")], known=known, limits=BankLimits(10, 10))
+    assert store.machine("fan-1").clips == 1
+
+
+def test_windows_are_counted_too(store: Store) -> None:
+    add(store, [new_clip("a1", windows=3)], windows=5)
+    with refused(ErrorKind.BANK_FULL) as error:
+        add(store, [new_clip("b2", windows=3)], windows=5)
+    assert error.value.values == {"windows": 6, "max_windows_per_machine": 5}
+    _, record = add(store, [new_clip("a1", windows=3), new_clip("c3")], windows=5)
+    assert record.clips == 2
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = shutil.copytree(MIGRATIONS, tmp_path / "first")
+    for later in (first / "versions").glob("*.py"):
+        if not later.name.startswith("0001"):
+            later.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("service.store.engine.MIGRATIONS", first)
+        Store.open(tmp_path).close()
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as raw:
+        raw.execute("INSERT INTO machine VALUES (7, 'fan-1', '', NULL, NULL, 4, '2026-01-01 00:00:00.000000')")
+    raw.close()
+    store = Store.open(tmp_path)
+    assert store.machine("fan-1").generation == 4
+    store.delete_machine("fan-1")
+    assert store.put_machine("fan-1", description="", false_alarm_rate=None)[0].generation == 5
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +199,7 @@ def test_a_deleted_machine_takes_its_rows_along_and_its_key_is_not_used_again(st
         lambda store: store.delete_machine("ghost"),
         lambda store: store.clips("ghost", after=0, limit=1),
         lambda store: store.delete_clip("ghost", 1),
-        lambda store: store.add_clips("ghost", SPACE, [new_clip("a1")], max_clips=1),
+        lambda store: store.enrolled("ghost", ["a1"]),
     ],
 )
 def test_an_unknown_machine_is_named(store: Store, ask: object) -> None:
@@ -157,7 +224,7 @@ def test_pages_follow_each_other(store: Store) -> None:
 def test_concurrent_writers_lose_nothing(store: Store) -> None:
     def enroll(worker: int) -> None:
         for number in range(10):
-            store.add_clips("fan-1", SPACE, [new_clip(f"{worker}{number}")], max_clips=1_000)
+            add(store, [new_clip(f"{worker}{number}")], clips=1_000)
 
     threads = [threading.Thread(target=enroll, args=(worker,)) for worker in range(1, 9)]
     for thread in threads:
@@ -170,13 +237,13 @@ def test_concurrent_writers_lose_nothing(store: Store) -> None:
 
 def test_a_full_disk_is_its_own_error_and_changes_nothing(store: Store) -> None:
     """SQLite's own page limit gives the very error of a full disk."""
-    store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+    add(store, [new_clip("a1")])
     with store._engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     big = NewClip("b2", "b2.wav", Domain.SOURCE, 10.0, 16_000, 1, np.ones((500, 512), np.float32), np.zeros(500))
     with refused(ErrorKind.STORAGE_FULL):
-        store.add_clips("fan-1", SPACE, [big], max_clips=10)
+        add(store, [big])
     assert store.machine("fan-1").clips == 1
 
 
@@ -229,7 +296,7 @@ def test_a_read_only_database_can_be_read(store: Store) -> None:
         connection.exec_driver_sql("PRAGMA query_only = ON")  # gives the error of a read-only file, for root too
     assert store.machine("fan-1").clips == 0
     with refused(ErrorKind.STORE_UNUSABLE) as error:
-        store.add_clips("fan-1", SPACE, [new_clip("a1")], max_clips=10)
+        add(store, [new_clip("a1")])
     assert "read-only" in error.value.detail
 
 
