@@ -49,8 +49,8 @@ def _explain(code: int, said: str) -> OffkeyError | None:
         sqlite3.SQLITE_READONLY: "is read-only. Give the service leave to write to its data folder.",
         sqlite3.SQLITE_CORRUPT: "is damaged. Restore the data folder from a copy.",
         sqlite3.SQLITE_NOTADB: "is damaged, or no database at all. Restore the data folder from a copy.",
-        sqlite3.SQLITE_CANTOPEN: "cannot be opened. Check the data folder and who may read and write it.",
-        sqlite3.SQLITE_PERM: "cannot be opened. Check the data folder and who may read and write it.",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened. Check that the data folder can be read and written.",
+        sqlite3.SQLITE_PERM: "cannot be opened. Check that the data folder can be read and written.",
         sqlite3.SQLITE_IOERR: "cannot be read or written. Check the disk.",
     }.get(code)
     if todo is None:

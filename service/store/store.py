@@ -19,7 +19,7 @@ from service.bank import BankRows
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.store.engine import open_engine
-from service.store.failures import explained
+from service.store.failures import RETRY_AFTER_SECONDS, explained
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.schema import clip, embedding, machine, retired
 
@@ -55,7 +55,9 @@ class Store:
         except SQLAlchemyError as error:
             logger.exception("the store cannot be read")
             raise OffkeyError(
-                ErrorKind.NOT_READY, "The store cannot be read; the log says why. Check the data folder."
+                ErrorKind.NOT_READY,
+                "The store cannot be read; the log says why. Check the data folder.",
+                retry_after=RETRY_AFTER_SECONDS,
             ) from error
 
     # -- machines

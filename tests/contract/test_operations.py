@@ -28,6 +28,7 @@ def test_readiness_ends_with_the_store_and_liveness_does_not(api: TestClient, se
     answer = api.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["type"].endswith("not-ready")
+    assert answer.headers["Retry-After"] == "1"
     assert api.get("/livez").status_code == 200
 
 
