@@ -20,6 +20,7 @@ class ErrorKind(StrEnum):
     DOMAIN_CONFLICT = "domain-conflict"
     EMPTY_AUDIO = "empty-audio"
     UNDECODABLE_AUDIO = "undecodable-audio"
+    TRUNCATED_AUDIO = "truncated-audio"
     UNSUPPORTED_SAMPLE_RATE = "unsupported-sample-rate"
     TOO_MANY_CHANNELS = "too-many-channels"
     NON_FINITE_AUDIO = "non-finite-audio"
@@ -28,11 +29,14 @@ class ErrorKind(StrEnum):
     CLIP_TOO_SHORT = "clip-too-short"
     CLIP_TOO_LONG = "clip-too-long"
     SLOW_BODY = "slow-body"
+    TRUNCATED_BODY = "truncated-body"
     BODY_TOO_LARGE = "body-too-large"
     TOO_MANY_CLIPS = "too-many-clips"
+    TOO_MUCH_AUDIO = "too-much-audio"
     OVERLOADED = "overloaded"
     STORAGE_FULL = "storage-full"
     NOT_READY = "not-ready"
+    STOPPING = "stopping"
     INTERNAL = "internal"
 
 
