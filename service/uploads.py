@@ -77,7 +77,7 @@ async def read_clips(request: Request, *, name: str | None, settings: Settings, 
         async with asyncio.timeout(settings.max_body_seconds):
             if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
                 return await _read_form(request, settings.max_clips_per_request, budget)
-            data = await request.body()
+            data = await _read_raw(request)
     except TimeoutError as error:
         raise OffkeyError(
             ErrorKind.SLOW_BODY,
@@ -90,6 +90,14 @@ async def read_clips(request: Request, *, name: str | None, settings: Settings, 
             "The request has no body. Send an audio file: curl --data-binary @clip.wav, or -F clips=@clip.wav.",
         )
     return Posted([Upload(_clean(name) or f"clip-{hashlib.sha256(data).hexdigest()[:12]}", data, budget)], {})
+
+
+async def _read_raw(request: Request) -> bytes:
+    """Read the body into one growing buffer: thousands of pieces, joined at the end, leave as much memory in holes."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+    return bytes(data)
 
 
 class _Parser(MultiPartParser):

@@ -15,6 +15,7 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from threadpoolctl import threadpool_limits
 
 from service.manifest import BundleError
 from service.settings import Device, Settings
@@ -64,6 +65,8 @@ def run(settings: Settings) -> int:
     except (OSError, SQLAlchemyError) as error:
         logger.critical("the store in %s cannot be opened: %s", settings.data_dir.resolve(), error)
         return 1
+    # The workers are the parallelism: a BLAS with threads of its own would have them take cores from each other.
+    threadpool_limits(1, user_api="blas")
     pools = (application.state.workers, application.state.readers)
     server = _Server(
         uvicorn.Config(
