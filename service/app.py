@@ -1,6 +1,5 @@
 """Puts the application together."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,8 +21,9 @@ from service.settings import Settings
 from service.usecases.context import Context
 from service.workers import Workers
 
-logger = logging.getLogger(__name__)
-
+# Probes and lists have threads of their own, so that no load of clips keeps them waiting.
+_READERS = 2
+_CLOSE_SECONDS = 0.5
 _ROUTING_ERRORS = {404: ErrorKind.UNKNOWN_ROUTE, 405: ErrorKind.METHOD_NOT_ALLOWED}
 
 
@@ -36,13 +36,17 @@ def create_app(settings: Settings) -> FastAPI:
     """
     context = Context.open(settings)
     workers = Workers(settings.workers, settings.queue_limit)
+    readers = Workers(_READERS, settings.queue_limit, name="reader")
+    context.metrics.watch(workers=lambda: workers.permits, readers=lambda: readers.permits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            workers.close()
+            for pool in (workers, readers):
+                pool.stop()
+                await pool.close(_CLOSE_SECONDS)
             context.close()
 
     # The pages at /docs and /redoc come from the package, not from a CDN: factories have no internet.
@@ -55,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.state.context = context
     app.state.workers = workers
+    app.state.readers = readers
     for module in (clips, machines, operations):
         app.include_router(module.router)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
@@ -63,7 +68,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_exception_handler(ClientDisconnect, _left)
-    app.add_exception_handler(Exception, _failed)
     return app
 
 
@@ -77,6 +81,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _answer(request: Request, error: OffkeyError, headers: dict[str, str] | None = None) -> Response:
+    request.app.state.context.metrics.refused(error.kind.value)
     return problem_response(
         error.kind,
         error.detail,
@@ -113,12 +118,3 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 async def _left(_: Request, __: Exception) -> Response:
     # Nobody reads this answer; it keeps a client that left in the middle of its body out of the error log.
     return Response(status_code=499)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    # The traceback is logged by the server, under the same request id as the answer names.
-    logger.error("request %s failed: %r", request.state.request_id, error)
-    return _answer(
-        request,
-        OffkeyError(ErrorKind.INTERNAL, "The service failed; the log says why. Report it with the request id."),
-    )

@@ -6,13 +6,15 @@ a header says: frames are read in blocks and counted, and reading stops at the l
 
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from service.budget import UNLIMITED, Budget
+from service.chunks import stated
 from service.domain.errors import ErrorKind, OffkeyError
 
 Samples = NDArray[np.float32]
@@ -34,6 +36,10 @@ class AudioLimits:
     max_peak: float = 100.0  # full scale is 1; 40 dB over it no recorder means what it writes
     silence_dbfs: float = -90.0  # RMS around the mean; below it a microphone is off, not quiet
 
+    def fixed(self) -> dict[str, int | float]:
+        """The limits that no setting changes, as `GET /info` reports them."""
+        return {name: value for name, value in asdict(self).items() if name != "max_seconds"}
+
 
 @dataclass(frozen=True)
 class Waveform:
@@ -50,24 +56,28 @@ class Waveform:
         return len(self.samples) / self.sample_rate
 
 
-def decode(data: bytes, *, sample_rate: int, limits: AudioLimits) -> Waveform:
+def decode(data: bytes, *, sample_rate: int, limits: AudioLimits, budget: Budget = UNLIMITED) -> Waveform:
     """Decode a whole audio file, average its channels and resample it.
 
     Args:
         data: the bytes of a WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF file.
         sample_rate: the rate wanted, Hz.
         limits: what is accepted.
+        budget: what the request that the clip came in may still decode.
 
     Raises:
-        OffkeyError: empty, not audio, a rate, channel count, length or peak outside the limits, NaN or
-            infinite samples, or silence.
+        OffkeyError: empty, not audio, cut off, a rate, channel count, length or peak outside the limits, NaN or
+            infinite samples, or silence; or the budget is spent.
     """
     if not data:
         raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has no bytes. Send an audio file as the body.")
+    _check_stated(data, limits)
     try:
         with _Stream(io.BytesIO(data)) as file:
             _check_header(file, limits)
-            blocks = _mono_blocks(file, limits)
+            # Below the model's rate it is the resampled audio that costs.
+            price = max(file.channels, sample_rate / file.samplerate)
+            blocks = _mono_blocks(file, limits, budget, price)
             samples = _resample(blocks, int(file.samplerate), sample_rate)
             source_rate, channels = int(file.samplerate), int(file.channels)
     except (soundfile.SoundFileError, MemoryError, ValueError, TypeError) as error:
@@ -87,11 +97,12 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _mono_blocks(file: soundfile.SoundFile, limits: AudioLimits) -> Iterator[Samples]:
-    """Read forward in blocks `(frames,)`; check each before it goes on."""
+def _mono_blocks(file: soundfile.SoundFile, limits: AudioLimits, budget: Budget, price: float) -> Iterator[Samples]:
+    """Read forward in blocks `(frames,)`; pay `price` for each frame; check each block before it goes on."""
     frames = 0
     max_frames = int(limits.max_seconds * file.samplerate)
-    while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):  # (frames, channels)
+    while len(block := _read(file, frames)):  # (frames, channels)
+        budget.spend(len(block) * price)
         frames += len(block)
         if frames > max_frames:
             raise OffkeyError(
@@ -116,7 +127,33 @@ def _mono_blocks(file: soundfile.SoundFile, limits: AudioLimits) -> Iterator[Sam
                 max_peak=limits.max_peak,
             )
         yield mono
-    _check_whole(file, frames)
+    if _stated_frames(file) > frames:
+        raise _truncated(file, frames)
+
+
+def _read(file: soundfile.SoundFile, frames: int) -> Samples:
+    """Read the next block `(frames, channels)`; `frames` came before it."""
+    try:
+        block: Samples = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError:
+        # The FLAC decoder has one word for damage and for an early end: here all bytes were read.
+        if _stated_frames(file) > frames and not file.name.read(1):
+            raise _truncated(file, frames) from None
+        raise
+    return block
+
+
+def _stated_frames(file: soundfile.SoundFile) -> int:
+    """Frames that the header promises, or 0. Only FLAC states its length exactly, or not at all."""
+    return file.frames if file.format == "FLAC" and file.frames != _UNSTATED_FRAMES else 0
+
+
+def _truncated(file: soundfile.SoundFile, frames: int) -> OffkeyError:
+    return OffkeyError(
+        ErrorKind.TRUNCATED_AUDIO,
+        f"The clip breaks off: its header states {file.frames} frames. Send the whole file again.",
+        frames=frames,
+    )
 
 
 def _resample(blocks: Iterable[Samples], source_rate: int, sample_rate: int) -> Samples:
@@ -137,13 +174,7 @@ def _check_header(file: soundfile.SoundFile, limits: AudioLimits) -> None:
             f"The clip is in the format {file.format}, which is not accepted. "
             "Send WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF.",
         )
-    if not limits.min_sample_rate <= file.samplerate <= limits.max_sample_rate:
-        raise OffkeyError(
-            ErrorKind.UNSUPPORTED_SAMPLE_RATE,
-            f"The clip's header says {file.samplerate} Hz; accepted are {limits.min_sample_rate} to "
-            f"{limits.max_sample_rate} Hz.",
-            sample_rate=file.samplerate,
-        )
+    _check_rate(file.samplerate, limits)
     if file.channels > limits.max_channels:
         raise OffkeyError(
             ErrorKind.TOO_MANY_CHANNELS,
@@ -152,13 +183,27 @@ def _check_header(file: soundfile.SoundFile, limits: AudioLimits) -> None:
         )
 
 
-def _check_whole(file: soundfile.SoundFile, frames: int) -> None:
-    # Only FLAC states its length exactly, or not at all. WAV headers of streaming recorders state nonsense.
-    if file.format == "FLAC" and frames < file.frames != _UNSTATED_FRAMES:
+def _check_stated(data: bytes, limits: AudioLimits) -> None:
+    # libsndfile takes what there is of a file that breaks off, and has no word for a rate that it cannot hold.
+    header = stated(data)
+    if header.sample_rate is not None:
+        _check_rate(header.sample_rate, limits)
+    if header.missing:
         raise OffkeyError(
-            ErrorKind.UNDECODABLE_AUDIO,
-            f"The clip breaks off after {frames} of {file.frames} frames. Send the whole file again.",
-            frames=frames,
+            ErrorKind.TRUNCATED_AUDIO,
+            f"The clip breaks off: its header states {header.missing} bytes of audio that did not come. Send the "
+            "whole file again.",
+            missing_bytes=header.missing,
+        )
+
+
+def _check_rate(sample_rate: int, limits: AudioLimits) -> None:
+    if not limits.min_sample_rate <= sample_rate <= limits.max_sample_rate:
+        raise OffkeyError(
+            ErrorKind.UNSUPPORTED_SAMPLE_RATE,
+            f"The clip's header says {sample_rate} Hz; accepted are {limits.min_sample_rate} to "
+            f"{limits.max_sample_rate} Hz.",
+            sample_rate=sample_rate,
         )
 
 

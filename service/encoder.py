@@ -10,6 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.audio import Samples, cut
+from service.budget import UNLIMITED, Budget
 from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
 from service.index import check_vectors
@@ -48,17 +49,18 @@ class Encoder:
         """Rate of the waveforms it takes, Hz."""
         return self.manifest.input.sample_rate
 
-    def embed(self, samples: Samples) -> tuple[Vectors, NDArray[np.float64]]:
+    def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> tuple[Vectors, NDArray[np.float64]]:
         """Embed a clip.
 
         Args:
             samples: `(samples,)` mono at `sample_rate`.
+            budget: of the request, which is asked before each window whether to go on.
 
         Returns:
             Unit embeddings `(windows, dim)` and the start of each window in seconds, `(windows,)`.
 
         Raises:
-            OffkeyError: the clip is shorter than the model's minimum.
+            OffkeyError: the clip is shorter than the model's minimum, or the service is stopping.
         """
         spec, rate = self.manifest.window, self.sample_rate
         if len(samples) < round(spec.min_seconds * rate):
@@ -70,9 +72,11 @@ class Encoder:
             )
         windows = cut(samples, window=round(spec.seconds * rate), hop=round(spec.hop_seconds * rate))
         # One window at a time: on a CPU a batch is no faster, and memory stays that of one window.
-        vectors = np.concatenate(
-            [self._session.run(["embedding"], {"waveform": window[None, :]})[0] for _, window in windows]
-        )
+        found = []
+        for _, window in windows:
+            budget.check()
+            found.append(self._session.run(["embedding"], {"waveform": window[None, :]})[0])  # (1, dim)
+        vectors = np.concatenate(found)
         starts = np.array([start / rate for start, _ in windows])
         return check_vectors(vectors, dim=self.manifest.dim), starts
 

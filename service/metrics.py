@@ -1,10 +1,10 @@
 """What `GET /metrics` tells Prometheus. Labels are bounded: routes by template, never machine ids."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})  # a client can send any word as a method
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -26,6 +26,18 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._refused = Counter(
+            "offkey_requests_refused",
+            "Requests answered with a problem, by its type.",
+            ["type"],
+            registry=self._registry,
+        )
+        self._permits = Gauge(
+            "offkey_permits",
+            "Requests that are running or waiting for a thread.",
+            ["pool"],
+            registry=self._registry,
+        )
         self._stage_seconds = Histogram(
             "offkey_stage_seconds",
             "Time of one stage of a request, for one clip.",
@@ -42,6 +54,15 @@ class Metrics:
         """Count an answered request. `route` is a template such as `/machines/{machine_id}`."""
         self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
+
+    def refused(self, kind: str) -> None:
+        """Count a request that was answered with a problem. `kind` is the last part of the problem's type."""
+        self._refused.labels(kind).inc()
+
+    def watch(self, **pools: Callable[[], int]) -> None:
+        """Report how many permits each pool has given, asked for at every scrape."""
+        for pool, permits in pools.items():
+            self._permits.labels(pool).set_function(permits)
 
     @contextmanager
     def stage(self, stage: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Around every request: an id, a measurement, a log line, and a bound on its body."""
+"""Around every request: an id, a measurement, a log line, an answer when all else fails, and a bound on its body."""
 
 import asyncio
 import logging
@@ -7,10 +7,12 @@ from contextlib import suppress
 from time import perf_counter
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.domain.errors import ErrorKind, OffkeyError
 from service.metrics import Metrics
+from service.problems import problem_response
 
 logger = logging.getLogger("offkey.request")
 
@@ -19,7 +21,11 @@ _QUIET_ROUTES = {"/livez", "/readyz", "/metrics"}  # asked every few seconds by 
 
 
 class Observe:
-    """Gives each request an id (`X-Request-ID`), counts it, times it, and logs it when it is answered."""
+    """Gives each request an id (`X-Request-ID`), counts it, times it, and logs it when it is answered.
+
+    What nothing below handles is answered here as an internal problem, and its traceback is logged with the
+    id: Starlette's own place for that is outside of every middleware, where neither the id nor the header is.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -32,17 +38,22 @@ class Observe:
         request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         start = perf_counter()
-        status = 500  # unless an answer says otherwise
+        status, answered = 500, False  # unless an answer says otherwise
 
         async def send_observed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
         try:
             await self._app(scope, receive, send_observed)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if answered:  # in part; only closing the connection tells the client
+                raise
+            await _internal(scope["path"], request_id)(scope, receive, send_observed)
         finally:
             seconds = perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
@@ -57,6 +68,11 @@ class Observe:
                 seconds * 1e3,
                 request_id,
             )
+
+
+def _internal(path: str, request_id: str) -> Response:
+    detail = "The service failed; the log says why. Report it with the request id."
+    return problem_response(ErrorKind.INTERNAL, detail, instance=path, request_id=request_id)
 
 
 class BodyLimit:

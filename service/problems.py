@@ -13,7 +13,7 @@ TYPE_PREFIX = "urn:offkey:problem:"
 
 PROBLEMS: Mapping[ErrorKind, tuple[int, str]] = {
     ErrorKind.MALFORMED_REQUEST: (422, "The request is not what this route takes"),
-    ErrorKind.TOO_MANY_NEIGHBORS: (422, "More neighbors asked for than windows enrolled"),
+    ErrorKind.TOO_MANY_NEIGHBORS: (422, "More neighbors asked for than can be named"),
     ErrorKind.INVALID_MACHINE_ID: (422, "The machine id is not usable"),
     ErrorKind.UNKNOWN_ROUTE: (404, "There is nothing at this address"),
     ErrorKind.METHOD_NOT_ALLOWED: (405, "This address does not take this method"),
@@ -26,6 +26,7 @@ PROBLEMS: Mapping[ErrorKind, tuple[int, str]] = {
     ErrorKind.DOMAIN_CONFLICT: (409, "The clip is enrolled under the other domain"),
     ErrorKind.EMPTY_AUDIO: (422, "The clip is empty"),
     ErrorKind.UNDECODABLE_AUDIO: (422, "The clip is not audio that can be decoded"),
+    ErrorKind.TRUNCATED_AUDIO: (422, "The clip breaks off"),
     ErrorKind.UNSUPPORTED_SAMPLE_RATE: (422, "The sample rate is not accepted"),
     ErrorKind.TOO_MANY_CHANNELS: (422, "The clip has too many channels"),
     ErrorKind.NON_FINITE_AUDIO: (422, "The clip holds NaN or infinite samples"),
@@ -34,13 +35,16 @@ PROBLEMS: Mapping[ErrorKind, tuple[int, str]] = {
     ErrorKind.CLIP_TOO_SHORT: (422, "The clip is too short"),
     ErrorKind.CLIP_TOO_LONG: (422, "The clip is too long"),
     ErrorKind.SLOW_BODY: (408, "The request body came too slowly"),
+    ErrorKind.TRUNCATED_BODY: (400, "The request body breaks off"),
     ErrorKind.BODY_TOO_LARGE: (413, "The request body is too large"),
     ErrorKind.TOO_MANY_CLIPS: (413, "Too many clips in one request"),
+    ErrorKind.TOO_MUCH_AUDIO: (413, "The request holds too much audio"),
     ErrorKind.OVERLOADED: (503, "The service is at its limit"),
     ErrorKind.STORE_BUSY: (503, "The store is locked by another program"),
     ErrorKind.STORAGE_FULL: (507, "The disk of the store is full"),
     ErrorKind.STORE_UNUSABLE: (500, "The store cannot be used"),
     ErrorKind.NOT_READY: (503, "The service is not ready"),
+    ErrorKind.STOPPING: (503, "The service is shutting down"),
     ErrorKind.INTERNAL: (500, "The service failed"),
 }
 

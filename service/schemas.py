@@ -7,15 +7,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.domain.machine import Domain
 
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, from_attributes=True)
+MAX_DESCRIPTION_CHARACTERS = 500
 
 
-class MachineSettings(_Body):
+class _Answer(BaseModel):
+    # Clients made from the OpenAPI document must live with fields that a later version adds.
+    model_config = ConfigDict(allow_inf_nan=False, from_attributes=True)
+
+
+class MachineSettings(BaseModel):
     """What `PUT /machines/{machine_id}` sets. A field left out goes back to its default."""
 
-    description: str = Field("", max_length=500, examples=["Exhaust fan, hall 2"])
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    description: str = Field("", max_length=MAX_DESCRIPTION_CHARACTERS, examples=["Exhaust fan, hall 2"])
     false_alarm_rate: float | None = Field(
         None,
         gt=0,
@@ -24,14 +29,14 @@ class MachineSettings(_Body):
     )
 
 
-class ClipCounts(_Body):
+class ClipCounts(_Answer):
     """Enrolled clips by domain."""
 
     source: int
     target: int
 
 
-class DomainPromise(_Body):
+class DomainPromise(_Answer):
     """What the decision threshold promises to healthy clips of one domain, like those enrolled."""
 
     domain: Domain
@@ -42,7 +47,7 @@ class DomainPromise(_Body):
     borrowed_scale: bool = Field(description="too few clips for a deviation of their own: the other domain's is used")
 
 
-class Threshold(_Body):
+class Threshold(_Answer):
     """The decision threshold in force, and what it promises."""
 
     decision_threshold: float = Field(description="a clip whose anomaly score is higher is anomalous")
@@ -52,7 +57,7 @@ class Threshold(_Body):
     warnings: list[str] = Field(description="what cannot be promised, and what to enroll for it")
 
 
-class Machine(_Body):
+class Machine(_Answer):
     """A machine and its memory bank."""
 
     machine_id: str
@@ -65,7 +70,7 @@ class Machine(_Body):
     created_at: datetime
 
 
-class MachineSummary(_Body):
+class MachineSummary(_Answer):
     """A machine in a list."""
 
     machine_id: str
@@ -75,14 +80,14 @@ class MachineSummary(_Body):
     created_at: datetime
 
 
-class MachineList(_Body):
+class MachineList(_Answer):
     """Machines, by id. `next_after` is the `after` of the next page, null on the last."""
 
     machines: list[MachineSummary]
     next_after: str | None
 
 
-class Clip(_Body):
+class Clip(_Answer):
     """An enrolled clip."""
 
     clip_id: int
@@ -96,14 +101,14 @@ class Clip(_Body):
     enrolled_at: datetime
 
 
-class ClipList(_Body):
+class ClipList(_Answer):
     """Clips of a machine, by id. `next_after` is the `after` of the next page, null on the last."""
 
     clips: list[Clip]
     next_after: int | None
 
 
-class EnrolledClip(_Body):
+class EnrolledClip(_Answer):
     """What became of one clip."""
 
     name: str
@@ -114,7 +119,7 @@ class EnrolledClip(_Body):
     domain: Domain
 
 
-class Enrollment(_Body):
+class Enrollment(_Answer):
     """The answer of `POST /enroll`. All clips of a request are enrolled, or none."""
 
     machine_id: str
@@ -123,7 +128,7 @@ class Enrollment(_Body):
     bank: ClipCounts
 
 
-class Neighbor(_Body):
+class Neighbor(_Answer):
     """An enrolled window that sounds like the scored one."""
 
     clip_id: int
@@ -133,7 +138,7 @@ class Neighbor(_Body):
     distance: float = Field(description="cosine distance of the embeddings, 0 to 2")
 
 
-class WindowScore(_Body):
+class WindowScore(_Answer):
     """The score of one window of a clip."""
 
     start_s: float
@@ -142,7 +147,7 @@ class WindowScore(_Body):
     neighbors: list[Neighbor]
 
 
-class ClipScore(_Body):
+class ClipScore(_Answer):
     """The score of one clip: that of its most anomalous window."""
 
     name: str
@@ -152,7 +157,7 @@ class ClipScore(_Body):
     windows: list[WindowScore]
 
 
-class Scores(_Body):
+class Scores(_Answer):
     """The answer of `POST /score`."""
 
     machine_id: str
@@ -162,7 +167,7 @@ class Scores(_Body):
     clips: list[ClipScore]
 
 
-class Info(_Body):
+class Info(_Answer):
     """What runs here, and every limit."""
 
     version: str
@@ -176,10 +181,10 @@ class Info(_Body):
     provider: str = Field(description="the ONNX Runtime provider in use")
     false_alarm_rate: float = Field(description="requested for machines that set none")
     formats: list[str]
-    limits: dict[str, int | float] = Field(description="by setting; docs/settings.md has the units")
+    limits: dict[str, int | float] = Field(description="docs/settings.md has the units")
 
 
-class Health(_Body):
+class Health(_Answer):
     """Answer of the probes."""
 
     status: Literal["ok"] = "ok"

@@ -28,7 +28,7 @@ def shipped_bundle() -> Path:
 
 
 class Settings(BaseSettings):
-    """Settings of one service process. Unknown names are refused, so that a typo is not a silent default."""
+    """Settings of one service process. `offkey serve` warns of variables OFFKEY_* that are none of them."""
 
     model_config = SettingsConfigDict(env_prefix="OFFKEY_", extra="forbid", frozen=True)
 
@@ -47,10 +47,18 @@ class Settings(BaseSettings):
     false_alarm_rate: float = Field(
         0.05, gt=0, lt=1, description="requested rate of a machine that sets none of its own"
     )
+    max_header_bytes: int = Field(
+        32_768, ge=4_096, description="largest head of a request, its first line and headers together, bytes"
+    )
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="largest request body, bytes")
     max_body_seconds: float = Field(60.0, gt=0, description="time for a request body to arrive, seconds")
     max_clips_per_request: int = Field(64, ge=1, description="most clips in one multipart request")
     max_clip_seconds: float = Field(600.0, gt=0, description="longest clip, seconds of decoded audio")
+    max_decoded_samples: int = Field(
+        150_000_000,
+        ge=1,
+        description="most audio in one request, samples: frames x channels, at the model's rate where that is more",
+    )
     max_clips_per_machine: int = Field(10_000, ge=2, description="most clips enrolled for one machine")
     max_windows_per_machine: int = Field(
         50_000, ge=2, description="most windows enrolled for one machine; the time to rebuild its bank grows with them"
@@ -62,15 +70,19 @@ class Settings(BaseSettings):
     )
     max_neighbors: int = Field(32, ge=1, description="most neighbors a score may name per window")
     exact_limit: int = Field(10_000, ge=1, description="windows of a domain up to which search is exact; HNSW above")
-    shutdown_seconds: int = Field(20, ge=1, description="time that running requests get after SIGTERM")
+    shutdown_seconds: int = Field(
+        20, ge=3, description="time from SIGTERM to the end, seconds; running requests get all but the last 2"
+    )
 
     def limits(self) -> dict[str, int | float]:
         """The limits that `GET /info` reports, by setting name."""
         return {
+            "max_header_bytes": self.max_header_bytes,
             "max_body_bytes": self.max_body_bytes,
             "max_body_seconds": self.max_body_seconds,
             "max_clips_per_request": self.max_clips_per_request,
             "max_clip_seconds": self.max_clip_seconds,
+            "max_decoded_samples": self.max_decoded_samples,
             "max_clips_per_machine": self.max_clips_per_machine,
             "max_windows_per_machine": self.max_windows_per_machine,
             "max_cached_values": self.max_cached_values,
@@ -78,4 +90,5 @@ class Settings(BaseSettings):
             "queue_limit": self.queue_limit,
             "workers": self.workers,
             "exact_limit": self.exact_limit,
+            "shutdown_seconds": self.shutdown_seconds,
         }

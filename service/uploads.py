@@ -2,22 +2,33 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from python_multipart.multipart import DEFAULT_MAX_HEADER_COUNT, DEFAULT_MAX_HEADER_SIZE
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
 from service.settings import Settings
 from service.usecases.clip import Upload
 
-_MAX_NAME = 255
+_MAX_NAME = 255  # characters
 _MAX_FIELDS = 8
 _MAX_FIELD_BYTES = 1_024
 _FIELDS = ("machine_id", "domain")
+
+# What a multipart body may be beside its clips, as `GET /info` reports it. The last two are python-multipart's.
+FORM_LIMITS: Mapping[str, int] = {
+    "max_clip_name_characters": _MAX_NAME,
+    "max_form_fields": _MAX_FIELDS,
+    "max_form_field_bytes": _MAX_FIELD_BYTES,
+    "max_part_headers": DEFAULT_MAX_HEADER_COUNT,
+    "max_part_header_bytes": DEFAULT_MAX_HEADER_SIZE,
+}
 
 REQUEST_BODY = {
     "requestBody": {
@@ -49,22 +60,24 @@ class Posted:
     fields: dict[str, str]
 
 
-async def read_clips(request: Request, *, name: str | None, settings: Settings) -> Posted:
+async def read_clips(request: Request, *, name: str | None, settings: Settings, budget: Budget) -> Posted:
     """Read the body.
 
     Args:
         request: the request; its body has not been read.
         name: what to call a clip that comes as the raw body.
         settings: how many clips may come, and within which time.
+        budget: what the clips of the request may cost together.
 
     Raises:
-        OffkeyError: the body is empty, not what its type says, holds too many clips, or comes too slowly.
+        OffkeyError: the body is empty, not what its type says, cut off, holds too many clips, or comes too
+            slowly.
     """
     try:
         async with asyncio.timeout(settings.max_body_seconds):
             if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-                return await _read_form(request, settings.max_clips_per_request)
-            data = await request.body()
+                return await _read_form(request, settings.max_clips_per_request, budget)
+            data = await _read_raw(request)
     except TimeoutError as error:
         raise OffkeyError(
             ErrorKind.SLOW_BODY,
@@ -76,34 +89,84 @@ async def read_clips(request: Request, *, name: str | None, settings: Settings) 
             ErrorKind.EMPTY_AUDIO,
             "The request has no body. Send an audio file: curl --data-binary @clip.wav, or -F clips=@clip.wav.",
         )
-    return Posted([Upload(_clean(name) or f"clip-{hashlib.sha256(data).hexdigest()[:12]}", data)], {})
+    return Posted([Upload(_clean(name) or f"clip-{hashlib.sha256(data).hexdigest()[:12]}", data, budget)], {})
 
 
-async def _read_form(request: Request, max_clips: int) -> Posted:
+async def _read_raw(request: Request) -> bytes:
+    """Read the body into one growing buffer: thousands of pieces, joined at the end, leave as much memory in holes."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+    return bytes(data)
+
+
+class _Parser(MultiPartParser):
+    """Starlette's parser, except that it keeps files in memory and refuses a body without its closing boundary.
+
+    The raw body is held in memory as well, under the same limit; a temporary folder would be one more thing
+    that can be full.
+    """
+
+    spool_max_size = 0  # never to disk
+    closed = False
+
+    def on_end(self) -> None:
+        """The closing boundary was read."""
+        self.closed = True
+
+    async def parse(self) -> FormData:
+        """Parse the body."""
+        self.stream = self._whole(self.stream)
+        return await super().parse()
+
+    async def _whole(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not self.closed:
+            raise OffkeyError(
+                ErrorKind.TRUNCATED_BODY,
+                "The multipart body ends before its closing boundary, so something is missing. Send it again.",
+            )
+
+
+async def _read_form(request: Request, max_clips: int, budget: Budget) -> Posted:
+    parser = _Parser(
+        request.headers,
+        request.stream(),
+        max_files=max_clips,
+        max_fields=_MAX_FIELDS,
+        max_part_size=_MAX_FIELD_BYTES,
+    )
     try:
-        form = await request.form(max_files=max_clips, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
-    except HTTPException as error:
-        if str(error.detail).startswith("Too many files"):
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
             raise OffkeyError(
                 ErrorKind.TOO_MANY_CLIPS,
                 f"More than {max_clips} clips came in one request. Send them in several.",
                 max_clips_per_request=max_clips,
             ) from error
-        raise OffkeyError(ErrorKind.MALFORMED_REQUEST, f"The multipart body cannot be read: {error.detail}") from error
+        raise OffkeyError(ErrorKind.MALFORMED_REQUEST, f"The multipart body cannot be read: {error.message}") from error
+    except UnicodeError as error:
+        raise OffkeyError(
+            ErrorKind.MALFORMED_REQUEST,
+            "The multipart body cannot be read in the charset that its Content-Type names. Leave the charset out.",
+        ) from error
     try:
-        return await _posted(form)
+        return await _posted(form, budget)
     finally:
         await form.close()
 
 
-async def _posted(form: FormData) -> Posted:
+async def _posted(form: FormData, budget: Budget) -> Posted:
     uploads: list[Upload] = []
     fields: dict[str, str] = {}
     for key, value in form.multi_items():
         if isinstance(value, UploadFile):
-            uploads.append(Upload(_clean(value.filename) or f"clip-{len(uploads)}", await value.read()))
+            uploads.append(Upload(_clean(value.filename) or f"clip-{len(uploads)}", await value.read(), budget))
         elif key in _FIELDS:
-            fields[key] = value
+            if fields.setdefault(key, value) != value:
+                raise OffkeyError(ErrorKind.MALFORMED_REQUEST, f"The form says {key} twice, and not the same.")
         else:
             raise OffkeyError(
                 ErrorKind.MALFORMED_REQUEST,

@@ -1,11 +1,13 @@
-"""A bounded pool of threads that do the work of requests, one CPU thread each."""
+"""Bounded pools of threads that do the work of requests."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+from service.budget import stopping_error
 from service.domain.errors import ErrorKind, OffkeyError
 
 P = ParamSpec("P")
@@ -17,48 +19,87 @@ RETRY_AFTER_SECONDS = 1
 class Permit:
     """Leave to run one job after another. Given by `Workers.permit`."""
 
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
-        self._executor = executor
+    def __init__(self, workers: "Workers") -> None:
+        self._workers = workers
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set when the service is about to end. A long job looks at it and gives up."""
+        return self._workers.stopping
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking job on a worker thread; waits for one to be free."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: job(*args, **kwargs))
+        return await asyncio.wrap_future(self._workers.submit(lambda: job(*args, **kwargs)))
 
 
 class Workers:
     """Runs `workers` jobs at once and lets `queue_limit` more wait; refuses the rest at once."""
 
-    def __init__(self, workers: int, queue_limit: int) -> None:
+    def __init__(self, workers: int, queue_limit: int, *, name: str = "worker") -> None:
+        self.stopping = threading.Event()
         self._capacity = workers + queue_limit
-        self._permits = 0  # changed on the event loop alone
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="offkey-worker")
+        self._held: set[asyncio.Timeout] = set()  # one for each permit; changed on the event loop alone
+        self._jobs: set[Future[Any]] = set()
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix=f"offkey-{name}")
+
+    @property
+    def permits(self) -> int:
+        """Requests that are running or waiting."""
+        return len(self._held)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is at work."""
+        return bool(self._jobs)
 
     @asynccontextmanager
     async def permit(self) -> AsyncIterator[Permit]:
         """Hold a place for a request from before its body is read, which bounds the memory that bodies take.
 
         Raises:
-            OffkeyError: as many requests are running and waiting as are allowed.
+            OffkeyError: as many requests are running and waiting as are allowed, or the service is stopping.
         """
-        if self._permits >= self._capacity:
+        if self.stopping.is_set():
+            raise stopping_error()
+        if self.permits >= self._capacity:
             raise OffkeyError(
                 ErrorKind.OVERLOADED,
-                f"{self._permits} requests are running or waiting, which is the limit. "
+                f"{self.permits} requests are running or waiting, which is the limit. "
                 f"Send it again in {RETRY_AFTER_SECONDS} s.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
-        self._permits += 1
         try:
-            yield Permit(self._executor)
-        finally:
-            self._permits -= 1
+            async with asyncio.timeout(None) as held:  # expires when `stop` says so
+                self._held.add(held)
+                try:
+                    yield Permit(self)
+                finally:
+                    self._held.discard(held)
+        except TimeoutError:
+            if held.expired():
+                raise stopping_error() from None
+            raise
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a job that needs no body. Raises as `permit` does."""
         async with self.permit() as permit:
             return await permit.run(job, *args, **kwargs)
 
-    def close(self) -> None:
-        """Let running jobs end, drop those that wait."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    def submit(self, job: Callable[[], T]) -> Future[T]:
+        """Hand a job to the threads."""
+        future = self._executor.submit(job)
+        self._jobs.add(future)
+        future.add_done_callback(self._jobs.discard)
+        return future
+
+    def stop(self) -> None:
+        """Answer every request that holds a permit with 503, and tell the jobs that run to give up."""
+        self.stopping.set()
+        now = asyncio.get_running_loop().time()
+        for held in self._held:
+            held.reschedule(now)
+
+    async def close(self, seconds: float) -> None:
+        """Drop what waits, and wait up to `seconds` for what runs. A job in one long call may outlast that."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(wait, set(self._jobs), seconds)

@@ -1,24 +1,32 @@
 """`offkey serve`."""
 
+import asyncio
 import logging
 import os
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from socket import socket
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import uvicorn
 from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
 
 from service.domain.errors import OffkeyError
 from service.manifest import BundleError
 from service.settings import Device, Settings
 
+if TYPE_CHECKING:
+    from service.workers import Workers
+
 app = typer.Typer()
 logger = logging.getLogger("offkey")
 
+_ANSWER_SECONDS = 2  # of the time for shutting down, kept for answering what was not finished
 _NO_SETTINGS = {"OFFKEY_URL", "OFFKEY_SHARED"}  # read by the client commands and by the tests
 
 
@@ -57,22 +65,52 @@ def run(settings: Settings) -> int:
     except (OSError, OffkeyError) as error:
         logger.critical("the store in %s cannot be opened: %s", settings.data_dir.resolve(), error)
         return 1
-    server = uvicorn.Server(
+    # The workers are the parallelism: a BLAS with threads of its own would have them take cores from each other.
+    threadpool_limits(1, user_api="blas")
+    pools = (application.state.workers, application.state.readers)
+    server = _Server(
         uvicorn.Config(
             application,
             host=settings.host,
             port=settings.port,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=settings.shutdown_seconds,
+            # httptools, uvicorn's other parser, reads headers without end (decision 0008).
+            http="h11",
+            h11_max_incomplete_event_size=settings.max_header_bytes,
+            timeout_graceful_shutdown=settings.shutdown_seconds - 1,
             server_header=False,
-        )
+        ),
+        pools,
+        settings.shutdown_seconds - _ANSWER_SECONDS,
     )
     # Uvicorn raises the signal again once it has drained; an orderly end is not a death by signal.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with suppress(KeyboardInterrupt):
         server.run()
+    if any(pool.busy for pool in pools):
+        # A thread inside one long call (a search index being built) cannot be stopped, and Python would wait for
+        # it. The store loses nothing: what was acknowledged is committed, what was not has been answered 503.
+        logger.warning("a job did not end in time and is given up")
+        logging.shutdown()
+        os._exit(0 if server.started else 1)
     return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that has requests answered by the application before it would cancel them."""
+
+    def __init__(self, config: uvicorn.Config, pools: "Iterable[Workers]", grace_seconds: float) -> None:
+        super().__init__(config)
+        self._pools = pools
+        self._grace_seconds = grace_seconds
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Let requests run for the grace period, then have them answered 503."""
+        loop = asyncio.get_running_loop()
+        for pool in self._pools:
+            loop.call_later(self._grace_seconds, pool.stop)
+        await super().shutdown(sockets)
 
 
 def unknown_settings(environ: dict[str, str]) -> list[str]:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
 
+from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain, check_machine_id
 from service.routes.common import ContextOf, MachineIdQuery, WorkersOf, problems
@@ -23,7 +24,7 @@ ClipName = Annotated[str | None, Query(max_length=255, description="name of a cl
     openapi_extra=REQUEST_BODY,
     responses={
         200: {"model": Enrollment, "description": "Every clip was enrolled before"},
-        **problems(404, 408, 409, 413, 422, 503, 507),
+        **problems(400, 404, 408, 409, 413, 422, 503, 507),
     },
 )
 async def enroll(
@@ -37,7 +38,8 @@ async def enroll(
 ) -> Enrollment:
     """Add normal clips to a machine's memory bank. All clips of a request are enrolled, or none."""
     async with workers.permit() as permit:
-        posted = await read_clips(request, name=name, settings=context.settings)
+        budget = Budget(context.settings.max_decoded_samples, permit.stopping)
+        posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
         answer = await permit.run(
             enroll_clips, context, _machine_id(machine_id, posted), _domain(domain, posted), posted.uploads
         )
@@ -46,7 +48,7 @@ async def enroll(
     return answer
 
 
-@router.post("/score", openapi_extra=REQUEST_BODY, responses=problems(404, 408, 409, 413, 422, 503))
+@router.post("/score", openapi_extra=REQUEST_BODY, responses=problems(400, 404, 408, 409, 413, 422, 503))
 async def score(
     request: Request,
     context: ContextOf,
@@ -63,12 +65,24 @@ async def score(
             max_neighbors=context.settings.max_neighbors,
         )
     async with workers.permit() as permit:
-        posted = await read_clips(request, name=name, settings=context.settings)
+        budget = Budget(context.settings.max_decoded_samples, permit.stopping)
+        posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
         return await permit.run(score_clips, context, _machine_id(machine_id, posted), posted.uploads, neighbors)
 
 
+def _given(name: str, query: str | None, posted: Posted) -> str | None:
+    """A value that may come in the query or in the form."""
+    form = posted.fields.get(name)
+    if query is not None and form is not None and query != form:
+        raise OffkeyError(
+            ErrorKind.MALFORMED_REQUEST,
+            f"The query says {name}={query[:80]!r} and the form says {form[:80]!r}. Say it once.",
+        )
+    return form if query is None else query
+
+
 def _machine_id(query: str | None, posted: Posted) -> str:
-    machine_id = query if query is not None else posted.fields.get("machine_id")
+    machine_id = _given("machine_id", query, posted)
     if machine_id is None:
         raise OffkeyError(
             ErrorKind.MALFORMED_REQUEST,
@@ -78,9 +92,9 @@ def _machine_id(query: str | None, posted: Posted) -> str:
 
 
 def _domain(query: Domain | None, posted: Posted) -> Domain:
-    if query is not None:
-        return query
-    given = posted.fields.get("domain", Domain.SOURCE.value)
+    given = _given("domain", query, posted)
+    if given is None:
+        return Domain.SOURCE
     try:
         return Domain(given)
     except ValueError as error:

@@ -11,6 +11,7 @@ from service.problems import PROBLEM_JSON
 from service.usecases.context import Context
 from service.workers import Workers
 
+MAX_PAGE_ENTRIES = 1_000
 PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
 
 _MachineId = Annotated[
@@ -22,7 +23,7 @@ MachineIdPath = Annotated[_MachineId, Path(description="one physical unit", exam
 MachineIdQuery = Annotated[
     _MachineId | None, Query(description="one physical unit; may be a form field instead", examples=["fan-1"])
 ]
-PageSize = Annotated[int, Query(ge=1, le=1_000, description="entries in a page")]
+PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_ENTRIES, description="entries in a page")]
 
 
 def _context(request: Request) -> Context:
@@ -35,8 +36,15 @@ def _workers(request: Request) -> Workers:
     return workers
 
 
+def _readers(request: Request) -> Workers:
+    readers: Workers = request.app.state.readers
+    return readers
+
+
 ContextOf = Annotated[Context, Depends(_context)]
 WorkersOf = Annotated[Workers, Depends(_workers)]
+# For what reads a page of the store and no more: never what decodes, writes or builds a bank.
+ReadersOf = Annotated[Workers, Depends(_readers)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

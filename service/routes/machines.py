@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response, status
 
-from service.routes.common import ContextOf, MachineIdPath, PageSize, WorkersOf, problems
+from service.routes.common import ContextOf, MachineIdPath, PageSize, ReadersOf, WorkersOf, problems
 from service.schemas import ClipList, Machine, MachineList, MachineSettings
 from service.usecases import machines as usecase
 
@@ -16,12 +16,12 @@ _MAX_KEY = 2**63 - 1  # of the database
 @router.get("", responses=problems(422, 503))
 async def list_machines(
     context: ContextOf,
-    workers: WorkersOf,
+    readers: ReadersOf,
     after: Annotated[str, Query(max_length=64, description="machine id behind which the page begins")] = "",
     limit: PageSize = 100,
 ) -> MachineList:
     """List machines by id."""
-    return await workers.run(usecase.list_machines, context, after, limit)
+    return await readers.run(usecase.list_machines, context, after, limit)
 
 
 @router.put(
@@ -57,13 +57,13 @@ async def delete_machine(context: ContextOf, workers: WorkersOf, machine_id: Mac
 @router.get("/{machine_id}/clips", responses=problems(404, 422, 503))
 async def list_clips(
     context: ContextOf,
-    workers: WorkersOf,
+    readers: ReadersOf,
     machine_id: MachineIdPath,
     after: Annotated[int, Query(ge=0, le=_MAX_KEY, description="clip id behind which the page begins")] = 0,
     limit: PageSize = 100,
 ) -> ClipList:
     """List the enrolled clips of a machine by id."""
-    return await workers.run(usecase.list_clips, context, machine_id, after, limit)
+    return await readers.run(usecase.list_clips, context, machine_id, after, limit)
 
 
 @router.delete("/{machine_id}/clips/{clip_id}", responses=problems(404, 422, 503, 507))

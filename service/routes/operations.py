@@ -6,10 +6,16 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import __version__
 from service.audio import FORMATS
-from service.routes.common import ContextOf, WorkersOf, problems
-from service.schemas import Health, Info
+from service.routes.common import MAX_PAGE_ENTRIES, ContextOf, ReadersOf, problems
+from service.schemas import MAX_DESCRIPTION_CHARACTERS, Health, Info
+from service.uploads import FORM_LIMITS
 
 router = APIRouter(tags=["operations"])
+
+_FIXED_LIMITS = {
+    "max_page_entries": MAX_PAGE_ENTRIES,
+    "max_description_characters": MAX_DESCRIPTION_CHARACTERS,
+}
 
 
 @router.get("/", include_in_schema=False)
@@ -18,16 +24,18 @@ async def index() -> RedirectResponse:
     return RedirectResponse("/docs")
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> Health:
     """Whether the process answers. If not, restart it."""
     return Health()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=problems(503))
-async def readyz(context: ContextOf, workers: WorkersOf) -> Health:
+async def readyz(context: ContextOf, readers: ReadersOf) -> Health:
     """Whether requests can be served: the model is loaded (or nothing answers) and the store can be read."""
-    await workers.run(context.store.ping)
+    await readers.run(context.store.ping)
     return Health()
 
 
@@ -47,7 +55,7 @@ async def info(context: ContextOf) -> Info:
         provider=context.encoder.provider,
         false_alarm_rate=context.settings.false_alarm_rate,
         formats=sorted(FORMATS),
-        limits=context.settings.limits(),
+        limits={**context.settings.limits(), **context.audio_limits.fixed(), **FORM_LIMITS, **_FIXED_LIMITS},
     )
 
 

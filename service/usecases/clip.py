@@ -1,13 +1,14 @@
 """A posted clip and its embedding: the part that scoring and enrollment share."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.audio import Waveform, decode
+from service.budget import UNLIMITED, Budget
 from service.domain.distance import Vectors
 from service.domain.errors import OffkeyError
 from service.usecases.context import Context
@@ -15,10 +16,11 @@ from service.usecases.context import Context
 
 @dataclass(frozen=True)
 class Upload:
-    """A clip as it was posted."""
+    """A clip as it was posted, and the budget of its request, which all its clips share."""
 
     name: str
-    data: bytes
+    data: bytes = field(repr=False)
+    budget: Budget = UNLIMITED
 
     @cached_property
     def sha256(self) -> str:
@@ -39,9 +41,14 @@ def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
     """Decode and embed. Raises `OffkeyError` that names the clip if it cannot be."""
     try:
         with context.metrics.stage("decode"):
-            waveform = decode(upload.data, sample_rate=context.encoder.sample_rate, limits=context.audio_limits)
+            waveform = decode(
+                upload.data,
+                sample_rate=context.encoder.sample_rate,
+                limits=context.audio_limits,
+                budget=upload.budget,
+            )
         with context.metrics.stage("embed"):
-            vectors, starts = context.encoder.embed(waveform.samples)
+            vectors, starts = context.encoder.embed(waveform.samples, upload.budget)
     except OffkeyError as error:
         raise OffkeyError(error.kind, error.detail, **{"clip": upload.name, **error.values}) from error
     return EmbeddedClip(waveform, vectors, starts)

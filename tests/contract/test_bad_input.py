@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from service.app import create_app
 from service.problems import PROBLEM_JSON, PROBLEMS, TYPE_PREFIX
+from service.settings import Settings
 
 RATE = 16_000
 
@@ -43,13 +45,14 @@ def bad_clips(encode: Callable[..., bytes]) -> dict[str, tuple[bytes, str]]:
     return {
         "empty body": (b"", "empty-audio"),
         "text named wav": (b"this is no sound\n" * 50, "undecodable-audio"),
-        "truncated flac": (flac[: len(flac) // 2], "undecodable-audio"),
+        "truncated flac": (flac[: len(flac) // 2], "truncated-audio"),
+        "truncated wav": (wav[: len(wav) // 2], "truncated-audio"),
         "zero length": (encode(noise(0)), "empty-audio"),
         "silence": (encode(np.zeros(2 * RATE)), "silent-audio"),
         "NaN samples": (encode(nan, subtype="FLOAT"), "non-finite-audio"),
         "integers as floats": (encode(30_000 * noise(2.0), subtype="FLOAT"), "out-of-range-audio"),
         "1 Hz header": (with_rate(wav, 1), "unsupported-sample-rate"),
-        "4 GHz header": (with_rate(wav, 4_000_000_000), "undecodable-audio"),
+        "4 GHz header": (with_rate(wav, 4_000_000_000), "unsupported-sample-rate"),
         "17 channels": (encode(np.repeat(noise(1.0)[:, None], 17, axis=1)), "too-many-channels"),
         "too short": (encode(noise(0.05)), "clip-too-short"),
         "one sample": (encode(noise(1 / RATE) + 0.1), "silent-audio"),
@@ -123,9 +126,8 @@ def test_bad_forms(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
     header = {"Content-Type": "multipart/form-data; boundary=xyz"}
     broken = [
         ({"Content-Type": "multipart/form-data"}, b"--xyz\r\n\r\n"),
-        (header, b""),
         (header, b"--xyz--\r\n"),
-        (header, b"no boundary here"),
+        (header, b"no boundary here\r\n--xyz--"),
         (header, b'--xyz\r\nContent-Disposition: form-data; name="clips"\r\n\r\n' + b"x" * 5_000 + b"\r\n--xyz--\r\n"),
         (header, b'--xyz\r\nContent-Disposition: form-data; name="colour"\r\n\r\nred\r\n--xyz--\r\n'),
     ]
@@ -134,6 +136,88 @@ def test_bad_forms(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
         assert_problem(answer, 422, "malformed-request")
     many = [("clips", (f"{number}.wav", b"x")) for number in range(65)]
     assert_problem(fan_api.post("/score", params=fan_1, files=many), 413, "too-many-clips")
+
+
+def multipart(*parts: tuple[str, bytes]) -> bytes:
+    """A form with the boundary xyz; a clip is named by its file."""
+    shown = [
+        (b'name="clips"; filename="%s"' if name.endswith(".wav") else b'name="%s"') % name.encode() for name, _ in parts
+    ]
+    return b"".join(
+        b"--xyz\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (name, data)
+        for name, (_, data) in zip(shown, parts, strict=True)
+    )
+
+
+XYZ = {"Content-Type": "multipart/form-data; boundary=xyz"}
+
+
+@pytest.mark.parametrize("missing", [b"--xyz--", b"-", b"audio"])
+def test_a_form_that_is_cut_off_is_refused_whole(
+    fan_api: TestClient, fan: Callable[..., bytes], missing: bytes
+) -> None:
+    """With a Content-Length that fits, only the closing boundary tells that something is missing."""
+    whole = multipart(("one.wav", fan(7)), ("two.wav", fan(8))) + b"--xyz--"
+    cut = whole[:-30_000] if missing == b"audio" else whole.removesuffix(missing)
+    before = fan_api.get("/machines/fan-1").json()
+    answer = fan_api.post("/enroll", params={"machine_id": "fan-1"}, content=cut, headers=XYZ)
+    assert_problem(answer, 400, "truncated-body")
+    assert_problem(fan_api.post("/enroll", params={"machine_id": "fan-1"}, headers=XYZ), 400, "truncated-body")
+    assert fan_api.get("/machines/fan-1").json() == before
+    answer = fan_api.post("/enroll", params={"machine_id": "fan-1"}, content=whole, headers=XYZ)
+    assert (answer.status_code, len(answer.json()["clips"])) == (201, 2)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16", "hex", "no-such"])
+def test_a_charset_that_cannot_decode_is_no_failure(
+    fan_api: TestClient, fan: Callable[..., bytes], charset: str
+) -> None:
+    headers = {"Content-Type": f"multipart/form-data; boundary=xyz; charset={charset}"}
+    body = multipart(("one.wav", fan(7)), ("machine_id", b"fan-1")) + b"--xyz--"
+    answer = fan_api.post("/score", content=body, headers=headers)
+    if answer.status_code != 200:
+        assert_problem(answer, 422, "malformed-request")
+
+
+@pytest.mark.parametrize(("field", "query", "form"), [
+    ("machine_id", "fan-1", ["other"]), ("domain", "source", ["target"]), ("domain", None, ["source", "target"]),
+])  # fmt: skip
+def test_query_and_form_must_agree(
+    fan_api: TestClient, fan: Callable[..., bytes], field: str, query: str | None, form: list[str]
+) -> None:
+    params = {"machine_id": "fan-1", **({} if query is None else {field: query})}
+    files = [("clips", ("one.wav", fan(7)))]
+    answer = fan_api.post("/enroll", params=params, data={field: form}, files=files)
+    problem = assert_problem(answer, 422, "malformed-request")
+    assert field in problem["detail"]
+    if query is not None:
+        assert fan_api.post("/enroll", params=params, data={field: query}, files=files).status_code == 201
+
+
+def test_large_forms_need_no_disk(
+    fan_api: TestClient, encode: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")  # as good as full
+    files = [("clips", ("long.wav", encode(noise(60.0), subtype="FLOAT")))]
+    assert len(files[0][1][1]) > 3 * 2**20
+    answer = fan_api.post("/score", params={"machine_id": "fan-1"}, files=files)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_request_may_decode_so_much_and_no_more(
+    settings: Settings, fan: Callable[..., bytes], encode: Callable[..., bytes]
+) -> None:
+    dense = [np.repeat(noise(4.0, seed).round(2)[:, None], 8, axis=1) for seed in range(3)]
+    files = [("clips", (f"{seed}.flac", encode(dense[seed], 64_000, container="FLAC"))) for seed in range(3)]
+    budget = dense[0].size + dense[1].size
+    limited = settings.model_copy(update={"max_decoded_samples": budget})
+    with TestClient(create_app(limited), raise_server_exceptions=False) as api:
+        assert api.get("/info").json()["limits"]["max_decoded_samples"] == budget
+        api.put("/machines/fan-1")
+        answer = api.post("/enroll", params={"machine_id": "fan-1"}, files=files)
+        problem = assert_problem(answer, 413, "too-much-audio")
+        assert (problem["clip"], problem["max_decoded_samples"]) == ("2.flac", budget)
+        assert api.get("/machines/fan-1").json()["clips"] == {"source": 0, "target": 0}
 
 
 @pytest.mark.parametrize("body", [

@@ -1,8 +1,11 @@
 """What operators and their tools ask."""
 
+import asyncio
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,8 @@ def test_probes(api: TestClient) -> None:
     for probe in ("/livez", "/readyz"):
         answer = api.get(probe)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        answer = api.head(probe)  # as load balancers ask
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_readiness_ends_with_the_store_and_liveness_does_not(api: TestClient, settings: Settings) -> None:
@@ -51,7 +56,8 @@ def test_info_tells_every_limit(api: TestClient, settings: Settings) -> None:
     info = api.get("/info").json()
     assert info["version"] == __version__
     assert info["provider"] == "CPUExecutionProvider"
-    assert info["limits"] == settings.limits()
+    assert settings.limits().items() <= info["limits"].items()
+    assert len(info["limits"]) > len(settings.limits()) + 10  # and those that no setting changes
     limits = {name for name in Settings.model_fields if name.startswith("max_") or name.endswith("_limit")}
     assert limits <= set(info["limits"])  # a new limit cannot be forgotten
 
@@ -93,7 +99,9 @@ def test_requests_have_an_id(api: TestClient) -> None:
     assert len(ids) == 3
 
 
-def test_a_failure_of_the_service_is_a_problem_too(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_service_is_a_problem_too(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(machine_id: str) -> None:
         raise RuntimeError("the secret inside")
 
@@ -102,6 +110,39 @@ def test_a_failure_of_the_service_is_a_problem_too(api: TestClient, monkeypatch:
     assert answer.status_code == 500
     assert answer.json()["type"].endswith("internal")
     assert "secret" not in answer.text
+    request_id = answer.headers["x-request-id"]
+    assert answer.json()["request_id"] == request_id
+    logged = next(record for record in caplog.records if record.exc_info)
+    assert request_id in logged.getMessage()
+    assert "the secret inside" in caplog.text
+    count = 'offkey_requests_total{method="GET",route="/machines/{machine_id}",status="500"} 1.0'
+    assert count in api.get("/metrics").text
+
+
+def test_probes_and_lists_do_not_wait_for_the_workers(api: TestClient) -> None:
+    """As many requests as are allowed hold their places, and every worker is at work."""
+    workers, go = api.app.state.workers, threading.Event()
+
+    async def occupy() -> None:
+        async with AsyncExitStack() as held:
+            permits = [await held.enter_async_context(workers.permit()) for _ in range(66)]
+            await asyncio.gather(*(permit.run(go.wait, 20) for permit in permits[:3]))
+
+    busy = api.portal.start_task_soon(occupy)
+    while workers.permits < 66:
+        time.sleep(0.01)
+    start = time.monotonic()
+    try:
+        assert [api.get(path).status_code for path in ("/livez", "/readyz", "/machines", "/info")] == [200] * 4
+        assert api.get("/machines/none").status_code == 503
+        text = api.get("/metrics").text
+    finally:
+        go.set()
+        busy.result()
+    assert time.monotonic() - start < 5
+    assert 'offkey_permits{pool="workers"} 66.0' in text
+    assert 'offkey_permits{pool="readers"} 0.0' in text
+    assert 'offkey_requests_refused_total{type="overloaded"} 1.0' in text
 
 
 @pytest.mark.parametrize("page", ["/", "/docs", "/redoc"])

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from fastapi.testclient import TestClient
+
 from service.problems import PROBLEMS
 from service.settings import Settings
 
@@ -17,13 +19,21 @@ def rows(page: str) -> list[list[str]]:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    shown = {name: (default, text) for name, default, text in rows("settings.md")}
+    shown = {name: (default, text) for name, default, text in rows("settings.md") if name.startswith("OFFKEY_")}
     assert set(shown) == {f"OFFKEY_{name}".upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         default, text = shown[f"OFFKEY_{name}".upper()]
         assert text == field.description
         if field.default_factory is None:
             assert default == str(field.default)
+
+
+def test_info_and_the_documentation_tell_the_same_limits(api: TestClient, settings: Settings) -> None:
+    reported = api.get("/info").json()["limits"]
+    shown = {name: value for name, value, _ in rows("settings.md")}
+    fixed = {name: value for name, value in shown.items() if not name.startswith("OFFKEY_")}
+    assert {name: str(value) for name, value in reported.items() if name not in settings.limits()} == fixed
+    assert {f"OFFKEY_{name}".upper() for name in settings.limits()} <= set(shown)
 
 
 def test_every_problem_is_documented() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_jobs_beyond_the_limit_are_refused_at_once_and_the_rest_are_done() -> No
         go.set()
         assert await asyncio.gather(*jobs) == [True] * 5
         assert await workers.run(lambda: "room again") == "room again"
-        workers.close()
+        await workers.close(1)
 
     asyncio.run(scenario())
 
@@ -37,7 +38,7 @@ def test_a_permit_is_a_place_even_before_the_job_runs() -> None:
             assert refused.value.kind is ErrorKind.OVERLOADED
             assert await permit.run(lambda: 2) == 2
         assert await workers.run(lambda: 3) == 3
-        workers.close()
+        await workers.close(1)
 
     asyncio.run(scenario())
 
@@ -52,6 +53,49 @@ def test_a_job_that_fails_gives_its_place_back() -> None:
             with pytest.raises(ValueError, match="no"):
                 await workers.run(fail)
         assert await workers.run(lambda: 1) == 1
-        workers.close()
+        await workers.close(1)
+
+    asyncio.run(scenario())
+
+
+def test_stopping_answers_all_and_does_not_wait_for_a_job_that_goes_on() -> None:
+    go = threading.Event()
+
+    async def scenario() -> None:
+        workers = Workers(workers=1, queue_limit=5)
+        running, waiting = (asyncio.create_task(workers.run(go.wait, 10)) for _ in range(2))
+        reading = asyncio.create_task(read(workers))
+        await asyncio.sleep(0.05)
+        assert workers.permits == 3
+        workers.stop()
+        for task in (running, waiting, reading):
+            with pytest.raises(OffkeyError) as refused:
+                await asyncio.wait_for(task, timeout=0.5)
+            assert refused.value.kind is ErrorKind.STOPPING
+            assert refused.value.values["retry_after"] > 0
+        with pytest.raises(OffkeyError):
+            await workers.run(lambda: 1)
+        start = time.monotonic()
+        await workers.close(0.2)
+        assert time.monotonic() - start < 1
+        assert workers.busy
+        go.set()
+        await workers.close(10)
+        assert not workers.busy
+
+    async def read(workers: Workers) -> None:
+        async with workers.permit():
+            await asyncio.sleep(10)  # a body that trickles in
+
+    asyncio.run(scenario())
+
+
+def test_a_timeout_of_the_request_itself_stays_one() -> None:
+    async def scenario() -> None:
+        workers = Workers(workers=1, queue_limit=0)
+        with pytest.raises(TimeoutError):
+            async with workers.permit():
+                raise TimeoutError
+        await workers.close(1)
 
     asyncio.run(scenario())

@@ -1,0 +1,63 @@
+"""The head of a request is bounded: a client cannot fill the memory with headers, or with what else has no length."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+LINE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"POST /score?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+MEBIBYTE = 2**20
+
+
+@pytest.fixture
+def url(serve: Callable[..., str], tmp_path: Path) -> str:
+    return serve(tmp_path)
+
+
+def send(url: str, start: bytes, endless: bytes) -> tuple[bytes, int]:
+    """Send `endless` again and again until the server has had enough; return its answer and the bytes sent."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    sent, answer = 0, b""
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        connection.sendall(start)
+        try:
+            while endless and sent < 20 * MEBIBYTE:
+                connection.sendall(endless)
+                sent += len(endless)
+            answer = connection.recv(65_536)
+        except OSError:  # it closed while we were sending
+            pass
+    return answer, sent
+
+
+@pytest.mark.parametrize(
+    ("start", "endless"),
+    [
+        (b"", b"GET /" + b"x" * MEBIBYTE),
+        (LINE, b"X-A: " + b"b" * MEBIBYTE + b"\r\n"),
+        (LINE, b"X-A: b\r\n" * 10_000),
+        (LINE + b"X-A: ", b"b" * MEBIBYTE),
+        (CHUNKED + b"0\r\n", b"X-Trailer: b\r\n" * 10_000),
+        (CHUNKED, b"5;" + b"x" * MEBIBYTE),
+    ],
+    ids=["request line", "long headers", "many headers", "one header", "trailers", "chunk extensions"],
+)
+def test_what_never_ends_is_cut_off(url: str, start: bytes, endless: bytes) -> None:
+    answer, sent = send(url, start, endless)
+    assert b" 200 " not in answer
+    assert sent < 8 * MEBIBYTE  # what the sockets' buffers take
+
+
+def test_a_head_within_the_limit_is_read(url: str) -> None:
+    answer, _ = send(url, LINE + b"X-A: " + b"b" * 30_000 + b"\r\nConnection: close\r\n\r\n", b"")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_head_over_the_limit_is_answered_400(url: str) -> None:
+    answer, _ = send(url, LINE + b"X-A: " + b"b" * 40_000, b"")
+    assert answer.startswith(b"HTTP/1.1 400 ")

@@ -1,0 +1,22 @@
+"""The memory that docker-compose.yml gives is what docs/deploy.md adds up to."""
+
+import re
+from pathlib import Path
+
+from service.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+MEBIBYTE = 2**20
+
+
+def test_the_compose_file_gives_what_its_requests_can_take(settings: Settings) -> None:
+    compose = (ROOT / "docker-compose.yml").read_text()
+    given = dict(re.findall(r"\$\{(OFFKEY_\w+):-(\w+)\}", compose))
+    workers, places = int(given["OFFKEY_WORKERS"]), int(given["OFFKEY_QUEUE_LIMIT"])
+    bodies = (workers + places + 1) * settings.max_body_bytes / MEBIBYTE
+    clips = workers * 2 * 4 * settings.max_clip_seconds * 16_000 / MEBIBYTE
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    assert f"({workers} + {places} + 1) x {settings.max_body_bytes // MEBIBYTE} MiB = {bodies:.0f} MiB" in page
+    assert f"{workers} x {clips / workers:.0f} MiB = {clips:.0f} MiB" in page
+    assert given["OFFKEY_MEMORY"] == "2g"
+    assert 300 + bodies + clips < 2 * 1024 * 3 / 4  # a quarter is for memory banks
