@@ -47,7 +47,7 @@ def experiment(
             config, asked = None, [str(config), *asked]
         settings = load_experiment(config, asked, _table(given))
         with progress_bars() as progress:
-            result = run(settings, config.parent if config else Path(), progress)
+            result = run(settings, progress)
         write(result, json, _command(config, asked, given, json))
         draw(result, json)
     typer.echo(markdown(result))

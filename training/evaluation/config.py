@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class MethodConfig:
 
     name: str = ""
     bundle: str = ""  # folder of a bundle
-    config: str = ""  # TOML file of a training run, relative to the experiment's file
+    config: str = ""  # TOML file of a training run
     set: tuple[str, ...] = ()  # key=value on top of it
 
 
@@ -55,19 +55,31 @@ def load_experiment(
 ) -> ExperimentConfig:
     """Read an experiment from a TOML file, `key=value` overrides and options, each laid over the one before.
 
-    Methods among the options come behind those of the file.
+    Methods among the options come behind those of the file. Paths of a method in the file are relative to the file, all
+    other paths to the working folder.
 
     Raises:
         ConfigError: no such file, an unknown key, a wrong kind of value, or values that make no experiment.
     """
     table = read_toml(path) if path else {}
     lay_over(table, overrides)
-    asked = dict(options or {})
-    added = [*table.get("methods", ()), *asked.pop("methods", ())]
-    table |= asked | ({"methods": added} if added else {})
     config = build(ExperimentConfig, table)
+    if path:
+        config = replace(config, methods=tuple(_placed(method, path.parent) for method in config.methods))
+    if options:
+        asked = build(ExperimentConfig, options)
+        given = {name: getattr(asked, name) for name in options}
+        config = replace(config, **given | {"methods": (*config.methods, *asked.methods)})
     _check(config)
     return config
+
+
+def _placed(method: MethodConfig, folder: Path) -> MethodConfig:
+    return replace(
+        method,
+        bundle=method.bundle and str(folder / method.bundle),
+        config=method.config and str(folder / method.config),
+    )
 
 
 def _check(config: ExperimentConfig) -> None:

@@ -59,12 +59,11 @@ class _Method:
         return oracle(listener.embedded(self.view, machine, clean), noise)
 
 
-def run(config: ExperimentConfig, folder: Path, progress: Progress) -> Result:
+def run(config: ExperimentConfig, progress: Progress) -> Result:
     """Train what is to be trained, hear, score, compare. What was done before is not done again.
 
     Args:
         config: of the experiment.
-        folder: what the configs of trained methods are relative to.
         progress: where to draw it.
 
     Raises:
@@ -74,7 +73,7 @@ def run(config: ExperimentConfig, folder: Path, progress: Progress) -> Result:
     work = Path(config.work)
     machines = read_tree(Path(config.machines))
     _check_noise(Path(config.noise))
-    bundles = {name: BundleView(path) for name, path in methods.bundles(config, folder, progress).items()}
+    bundles = {name: BundleView(path) for name, path in methods.bundles(config, progress).items()}
     rate = _one_rate(bundles)
     noise = Noise.read(Path(config.noise), rate)
     reference = bundles[config.reference]

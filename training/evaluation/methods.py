@@ -16,12 +16,11 @@ from training.evaluation.config import ExperimentConfig, MethodConfig
 _RUNS, _BUNDLES = "runs", "bundles"
 
 
-def bundles(config: ExperimentConfig, folder: Path, progress: Progress) -> dict[str, Path]:
+def bundles(config: ExperimentConfig, progress: Progress) -> dict[str, Path]:
     """The bundle of each method, trained and exported first where the work folder does not have it.
 
     Args:
         config: of the experiment.
-        folder: what the methods' configs are relative to.
         progress: where to draw training.
 
     Raises:
@@ -32,15 +31,15 @@ def bundles(config: ExperimentConfig, folder: Path, progress: Progress) -> dict[
         if method.bundle:
             found[method.name] = Path(method.bundle)
         else:
-            found[method.name] = _trained(method, training_config(config, method, folder), Path(config.work), progress)
+            found[method.name] = _trained(method, training_config(config, method), Path(config.work), progress)
     return found
 
 
-def training_config(config: ExperimentConfig, method: MethodConfig, folder: Path) -> Config:
+def training_config(config: ExperimentConfig, method: MethodConfig) -> Config:
     """The settings of a method's training run. Raises `ConfigError`."""
     shared = [f"encoder.checkpoint={json.dumps(config.checkpoint)}"] if config.checkpoint else []
     shared += [f"data.manifest={json.dumps(config.manifest)}"] if config.manifest else []
-    return load_config(folder / method.config, [*shared, *method.set])
+    return load_config(Path(method.config), [*shared, *method.set])
 
 
 def training_key(config: Config) -> str:
