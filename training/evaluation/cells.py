@@ -3,11 +3,13 @@
 import hashlib
 import os
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from training.data.catalog import DataError
 from training.evaluation.views import Embedded
 
 
@@ -42,6 +44,10 @@ class Cells:
             raise
 
     def load(self, view: str, sound: str) -> Embedded:
-        """Read a cell that is there."""
-        with np.load(self.path(view, sound), allow_pickle=False) as found:
-            return Embedded(found["vectors"], found["clips"])
+        """Read a cell that is there. Raises `DataError` if it is damaged."""
+        path = self.path(view, sound)
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                return Embedded(found["vectors"], found["clips"])
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is damaged ({error}). Remove it and run again.") from error

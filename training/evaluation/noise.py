@@ -60,31 +60,29 @@ class Noise:
             recordings[kind, "bank"], recordings[kind, "test"] = tuple(read[::2]), tuple(read[1::2])
         return cls(recordings)
 
-    def draw(self, kind: Kind, role: Role, lengths: Sequence[int], rng: np.random.Generator) -> list[Samples]:
-        """A stretch of noise for each clip.
-
-        Recordings are drawn without replacement until all were heard, then all over again; where a stretch begins
-        is uniform.
-
-        Args:
-            kind: of the noise.
-            role: whose recordings.
-            lengths: of the clips, samples.
-            rng: decides, and nothing else does.
-        """
-        choices = self.recordings[kind, role]
-        drawn: list[Samples] = []
-        left: list[int] = []
-        for length in lengths:
-            left = left or rng.permutation(len(choices)).tolist()
-            recording = choices[left.pop()]
-            start = int(rng.integers(max(len(recording.samples) - length, 0) + 1))
-            drawn.append(recording.cut(start, length))
-        return drawn
+    def draws(self, kind: Kind, role: Role, rng: np.random.Generator) -> "Draws":
+        """Stretches of noise of one kind and role, decided by `rng` alone."""
+        return Draws(self.recordings[kind, role], rng)
 
     def sha256(self, kind: Kind, role: Role) -> list[str]:
         """Hashes of the recordings."""
         return [recording.sha256 for recording in self.recordings[kind, role]]
+
+
+class Draws:
+    """Stretches for clip after clip: recordings are drawn without replacement until all were heard, then all again."""
+
+    def __init__(self, recordings: Sequence[Recording], rng: np.random.Generator) -> None:
+        self._recordings = recordings
+        self._rng = rng
+        self._left: list[int] = []
+
+    def take(self, length: int) -> Samples:
+        """The next stretch, `(length,)`; where it begins is uniform over the recording."""
+        self._left = self._left or self._rng.permutation(len(self._recordings)).tolist()
+        recording = self._recordings[self._left.pop()]
+        start = int(self._rng.integers(max(len(recording.samples) - length, 0) + 1))
+        return recording.cut(start, length)
 
 
 def _read(path: Path, sample_rate: int, seen: dict[str, Path]) -> Recording:

@@ -74,14 +74,14 @@ class Sound:
         Raises:
             DataError: a clip or a stretch of noise is not usable.
         """
-        clips = [_read(clip, sample_rate) for clip in clips_of(machine, self.role)]
+        clips = (_read(clip, sample_rate) for clip in clips_of(machine, self.role))
         if self.kind is None:
             yield from (at_level(unit_power(clip)) for clip in clips)
             return
         assert self.seed is not None
-        rng = generator(self.seed, machine.name, self.kind, self.role)
-        drawn = noise.draw(self.kind, self.role, [len(clip) for clip in clips], rng)
-        for clip, stretch in zip(clips, drawn, strict=True):
+        draws = noise.draws(self.kind, self.role, generator(self.seed, machine.name, self.kind, self.role))
+        for clip in clips:
+            stretch = draws.take(len(clip))
             if self.snr_db is None:
                 yield at_level(unit_power(stretch))
             else:

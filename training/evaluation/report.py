@@ -72,13 +72,14 @@ def figures(result: Result, command: str) -> list[dict[str, str | float]]:
     """What goes on a bundle's card: name, value and command, as `offkey export --measured` reads them."""
     rows: list[tuple[str, float]] = []
     for method in result.methods:
+        named = f"oracle of {result.config.reference}" if method == ORACLE else method
         for reading, metric, title in _SHOWN:
             read = "" if reading == "nearest" else " as served"
             cells = summaries(result.config.snr_db) if reading == "nearest" else summaries(())
             for cell in cells:
                 found = result.comparison.interval(Key(method, reading, ALL, cell, metric))
                 if found is not None:
-                    rows.append((f"{method}: {title}{read}, {cell}", found.value))
+                    rows.append((f"{named}: {title}{read}, {cell}", found.value))
     rows += [(f"{name}: ms per 10 s clip, one CPU thread", value) for name, value in result.milliseconds.items()]
     return [{"name": name, "value": round(value, _DIGITS), "command": command} for name, value in rows]
 

@@ -80,6 +80,14 @@ def test_everything_is_written_and_a_second_run_hears_nothing(
         monkeypatch.setattr(view, "embed", lambda *_: pytest.fail("a clip was heard again"))
     run(words)
     assert (out / "found.json").read_text() == text
+    cell = max((tmp_path / "work" / "cells").rglob("*.npz"))
+    whole = cell.read_bytes()
+    for damaged in (whole[:100], b"", whole.replace(b"vectors", b"victors")):
+        cell.write_bytes(damaged)
+        result = runner.invoke(app, words)
+        assert result.exit_code == 1
+        assert "is damaged" in result.output
+    cell.write_bytes(whole)
     # Fewer methods or ratios leave what was heard before where it is.
     fewer = [word for place, word in enumerate(words) if "shipped" not in "".join(words[place : place + 2])]
     run([*(word.replace("-5,10", "10") for word in fewer), "timing_rounds=0"])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.catalog import DataError
-from training.evaluation.noise import KINDS, ROLES, Noise, generator, unit_power
+from training.evaluation.noise import KINDS, ROLES, Kind, Noise, Role, generator, unit_power
 from training.evaluation.protocol import CLEAN, LEVEL, NOISY, Sound, mix, sounds
 from training.evaluation.tree import JudgedMachine, read_tree
 from training.evaluation.views import Embedded, oracle
@@ -60,6 +60,11 @@ def tones(folder: Path, count: int) -> Path:
     return folder
 
 
+def drawn(noise: Noise, kind: Kind, role: Role, lengths: list[int], seed: int) -> list[np.ndarray]:
+    draws = noise.draws(kind, role, generator(seed))
+    return [draws.take(length) for length in lengths]
+
+
 def frequency(samples: np.ndarray) -> int:
     return int(np.abs(np.fft.rfft(samples)).argmax() * RATE / len(samples))
 
@@ -67,10 +72,7 @@ def frequency(samples: np.ndarray) -> int:
 def test_bank_and_test_noise_come_from_disjoint_recordings(tmp_path: Path) -> None:
     noise = Noise.read(tones(tmp_path, 5), RATE)
     for kind, extra in (("stationary", 0), ("nonstationary", 100)):
-        heard = {
-            role: {frequency(part) for part in noise.draw(kind, role, [8_000] * 20, generator(0, role))}
-            for role in ROLES
-        }
+        heard = {role: {frequency(part) for part in drawn(noise, kind, role, [8_000] * 20, 0)} for role in ROLES}
         assert heard == {"bank": {500 + extra, 1_000 + extra, 1_500 + extra}, "test": {750 + extra, 1_250 + extra}}
     hashes = [set(noise.sha256(kind, role)) for kind in KINDS for role in ROLES]
     assert not any(one & other for one, other in itertools.combinations(hashes, 2))
@@ -79,12 +81,12 @@ def test_bank_and_test_noise_come_from_disjoint_recordings(tmp_path: Path) -> No
 def test_recordings_are_drawn_without_replacement_until_exhausted(tmp_path: Path) -> None:
     noise = Noise.read(tones(tmp_path, 6), RATE)
     for seed in range(10):
-        heard = [frequency(part) for part in noise.draw("stationary", "bank", [4_000] * 9, generator(seed))]
+        heard = [frequency(part) for part in drawn(noise, "stationary", "bank", [4_000] * 9, seed)]
         assert all(sorted(heard[start : start + 3]) == [500, 1_000, 1_500] for start in (0, 3, 6))
 
 
 def test_where_a_stretch_begins_is_random_and_a_short_recording_begins_again(recordings: Noise) -> None:
-    found = recordings.draw("stationary", "test", [2 * RATE] * 12, generator(1))
+    found = drawn(recordings, "stationary", "test", [2 * RATE] * 12, 1)
     assert all(len(part) == 2 * RATE for part in found)
     assert len({part.tobytes() for part in found}) >= 6  # the long one of the two is cut at different places
     short = recordings.recordings["stationary", "test"][1].samples
