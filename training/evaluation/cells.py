@@ -47,7 +47,8 @@ class Cells:
         """Read a cell that is there. Raises `DataError` if it is damaged."""
         path = self.path(view, sound)
         try:
-            with np.load(path, allow_pickle=False) as found:
+            # Of a damaged file numpy would leave its own handle open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
                 return Embedded(found["vectors"], found["clips"])
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is damaged ({error}). Remove it and run again.") from error
