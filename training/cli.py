@@ -1,17 +1,15 @@
-"""`offkey train`, `distill` and `export`. Torch is imported when a command runs, so that `offkey --help` is quick."""
+"""The training commands. Torch is imported when one of them runs, so that `offkey --help` is quick."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-app = typer.Typer(no_args_is_help=True, help="Train a student and export it as a model bundle.")
-_console = Console(stderr=True)
+from training.evaluation.command import experiment
+from training.terminal import for_people, is_first, progress_bars
+
+app = typer.Typer(no_args_is_help=True, help="Train a student, export it as a model bundle, and measure it.")
+app.command()(experiment)
 
 
 _Config = Annotated[Path | None, typer.Argument(help="TOML file: what differs from the defaults")]
@@ -29,7 +27,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a student to retain mixtures; prints the run folder. Several processes: `torchrun -m training train`."""
-    with _for_people():
+    with for_people():
         if resume is None:
             _train(config, overrides, runs, distill=False)
             return
@@ -41,7 +39,7 @@ def train(
         if config is not None and "=" in str(config):  # there is no config, only KEY=VALUE
             config, asked = None, [str(config), *asked]
         settings = load_config(config, asked) if config else override(run.config, asked)
-        with _progress() as progress:
+        with progress_bars() as progress:
             go_on(run, settings, progress)
     _print(run.folder)
 
@@ -49,7 +47,7 @@ def train(
 @app.command()
 def distill(config: _Config = None, overrides: _Overrides = None, runs: _Runs = Path("runs")) -> None:
     """Train a student on the embeddings of another encoder, named by `teacher` in the config; prints the run folder."""
-    with _for_people():
+    with for_people():
         _train(config, overrides, runs, distill=True)
 
 
@@ -62,13 +60,13 @@ def _train(config: Path | None, overrides: list[str] | None, runs: Path, *, dist
     settings = load_config(config, overrides or ())
     if distill and settings.teacher.is_copy:
         raise ConfigError("Name a teacher: `teacher.bundle`, or `teacher.name` with its checkpoint and layers.")
-    with _progress() as progress:
+    with progress_bars() as progress:
         run = run_training(settings, config.stem, runs, progress)
     _print(run.folder)
 
 
 def _print(folder: Path) -> None:
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         typer.echo(folder)
 
 
@@ -78,36 +76,13 @@ def export(
     name: Annotated[str, typer.Option(help="of the bundle")],
     version: Annotated[str, typer.Option(help="of the bundle")] = "1",
     models: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models"),
-    measured: Annotated[Path | None, typer.Option(help="figures for the card, by benchmarks/student.py")] = None,
+    measured: Annotated[Path | None, typer.Option(help="figures for the card, by offkey experiment")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="put it in place of a bundle of that version")] = False,
 ) -> None:
     """Write a run's student as a model bundle; prints its folder."""
-    with _for_people():
+    with for_people():
         from training.export import export_run
         from training.run import Run
 
         folder = export_run(Run(run), name, version, models, measured=measured, replace=replace)
     typer.echo(folder)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=_console, disable=os.environ.get("RANK", "0") != "0")
-
-
-@contextmanager
-def _for_people() -> Iterator[None]:
-    """Say in one line what a person can mend; let everything else through."""
-    try:
-        from training.errors import EXPECTED
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith(("training", "service")):
-            raise
-        needs = f"offkey: training needs {error.name}, which is not installed: pip install 'offkey[train]'"
-        _console.print(needs, style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    try:
-        yield
-    except EXPECTED as error:
-        _console.print(f"offkey: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None

@@ -1,5 +1,6 @@
 """The errors that a person can mend, in one place for the command line."""
 
+from service.domain.errors import OffkeyError
 from service.manifest import BundleError
 from training.config import ConfigError
 from training.data.catalog import DataError
@@ -7,4 +8,4 @@ from training.encoders.base import CheckpointError
 from training.export import ExportError
 from training.run import RunError
 
-EXPECTED = (BundleError, CheckpointError, ConfigError, DataError, ExportError, RunError)
+EXPECTED = (BundleError, CheckpointError, ConfigError, DataError, ExportError, OffkeyError, RunError)

@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = {"README.md": None, "docs/scoring.md": "README.md"}  # page -> page whose examples come first
+PAGES = {
+    "README.md": None,
+    "docs/scoring.md": "README.md",
+    "docs/experiments/README.md": None,
+}  # page -> page whose examples come first
 
 
 def examples(page: str) -> list[tuple[str, str]]:
@@ -28,13 +32,14 @@ def examples(page: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_console_examples(page: str, serve: Callable[..., str], tmp_path: Path) -> None:
+def test_console_examples(page: str, serve: Callable[..., str], bundle: Path, tmp_path: Path) -> None:
     before = PAGES[page]
     commands = [*(examples(before) if before else []), *examples(page)]
     assert commands
     address = serve(tmp_path / "data").removeprefix("http://")
     folder = tmp_path
-    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {**os.environ, "PATH": path, "OFFKEY_BUNDLE": str(bundle)}
     checker = doctest.OutputChecker()
     for command, expected in commands:
         if command.startswith("cd "):
@@ -50,7 +55,7 @@ def test_console_examples(page: str, serve: Callable[..., str], tmp_path: Path) 
             check=False,
         )
         assert found.returncode == 0, (command, found.stderr)
-        printed = found.stdout if found.stdout.endswith("\n") else found.stdout + "\n"
+        printed = found.stdout + "\n" * (found.stdout[-1:] not in ("", "\n"))
         assert checker.check_output(expected, printed, doctest.ELLIPSIS), f"{command}\nprinted {printed}"
 
 

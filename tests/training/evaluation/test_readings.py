@@ -1,0 +1,107 @@
+"""What is measured is what is served, and no score hangs on another test clip."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.domain.machine import Domain
+from service.settings import Settings
+from training.data.catalog import DataError
+from training.evaluation.noise import Noise
+from training.evaluation.protocol import Sound
+from training.evaluation.readings import READINGS, nearest, served
+from training.evaluation.tree import read_tree
+from training.evaluation.views import BundleView, Embedded, LogmelView
+
+RATE = 16_000
+
+
+def wav(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def test_served_scores_are_those_of_a_real_service(tree: Path, noise: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    recordings, view = Noise.read(noise, RATE), BundleView(tiny_bundle)
+    with TestClient(create_app(Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1))) as api:
+        for machine in read_tree(tree):
+            heard = {
+                role: list(Sound("mixture", role, kind, 0.0, 1).heard(machine, recordings, RATE))  # type: ignore[arg-type]
+                for role, kind in (("bank", "stationary"), ("test", "nonstationary"))
+            }
+            assert api.put(f"/machines/{machine.name}").status_code == 201
+            for clip, samples in zip(machine.train, heard["bank"], strict=True):
+                asked = {"machine_id": machine.name, "domain": str(clip.domain)}
+                files = [("clips", (clip.path.name, wav(samples)))]
+                assert api.post("/enroll", params=asked, files=files).status_code == 201
+            files = [("clips", (clip.path.name, wav(s))) for clip, s in zip(machine.test, heard["test"], strict=True)]
+            answer = api.post("/score", params={"machine_id": machine.name}, files=files)
+            assert answer.status_code == 200, answer.text
+            embedded = {
+                role: Embedded.join([view.embed(samples) for samples in clips]) for role, clips in heard.items()
+            }
+            assert len(embedded["test"].vectors) > 2 * len(machine.test)  # several windows to a clip
+            found = served(embedded["bank"], [clip.domain for clip in machine.train], embedded["test"])
+            assert found == pytest.approx([clip["anomaly_score"] for clip in answer.json()["clips"]], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def fan(tree: Path, noise: Path, tiny_bundle: Path) -> tuple[Embedded, list[Domain], Embedded]:
+    machine, view, recordings = read_tree(tree)[0], BundleView(tiny_bundle), Noise.read(noise, RATE)
+    bank, test = (
+        Embedded.join(
+            [view.embed(s) for s in Sound("mixture", role, "stationary", 0.0, 0).heard(machine, recordings, RATE)]
+        )  # type: ignore[arg-type]
+        for role in ("bank", "test")
+    )
+    return bank, [clip.domain for clip in machine.train], test
+
+
+@pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS)
+def test_a_score_does_not_hang_on_other_test_clips(fan: tuple[Embedded, list[Domain], Embedded], reading) -> None:  # type: ignore[no-untyped-def]
+    bank, domains, test = fan
+    together = reading(bank, domains, test)
+    clips = test.windows()
+    assert len(together) == len(clips) == 16
+    alone = np.concatenate([reading(bank, domains, Embedded.join([windows])) for windows in clips])
+    assert np.array_equal(alone, together)
+    order = np.random.default_rng(0).permutation(len(clips))
+    assert np.array_equal(reading(bank, domains, Embedded.join([clips[n] for n in order])), together[order])
+    # Nor on what they sound like: with the other clips replaced by one of the bank, a score stays.
+    mixed = reading(bank, domains, Embedded.join([clips[3], *[bank.windows()[0]] * 5]))
+    assert mixed[0] == together[3]
+
+
+def test_nearest_is_the_distance_to_the_whole_bank() -> None:
+    bank = Embedded(np.array([[1, 0], [0, 1]], np.float32), np.array([0, 1]))
+    test = Embedded(np.array([[1, 0], [0.6, 0.8], [-1, 0]], np.float32), np.array([0, 1, 1]))
+    found = nearest(bank, [Domain.SOURCE, Domain.TARGET], test)
+    assert found == pytest.approx([0.0, 1.0])  # of the second clip's windows the farther one
+
+
+def test_a_bank_that_cannot_score_is_refused() -> None:
+    one = Embedded(np.array([[1, 0]], np.float32), np.array([0]))
+    with pytest.raises(DataError, match="at least 2 clips"):
+        served(one, [Domain.SOURCE], one)
+
+
+def test_the_log_mel_view_is_the_graphs_own_and_knows_no_level(tiny_bundle: Path) -> None:
+    bundle = BundleView(tiny_bundle)
+    view = LogmelView(bundle)
+    clip = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
+    whole = bundle.encoder._session.run(["logmel"], {"waveform": clip[None]})[0][0].mean(axis=0)
+    whole -= whole.mean()
+    assert view.embed(clip)[0] == pytest.approx(whole / np.linalg.norm(whole), abs=1e-6)
+    assert view.embed(4 * clip)[0] == pytest.approx(view.embed(clip)[0], abs=1e-3)
+    assert len(view.embed(np.tile(clip, 2))) == len(bundle.embed(np.tile(clip, 2))) == 3
+
+
+def test_cells_of_different_bundles_are_told_apart(tiny_bundle: Path, bundle: Path) -> None:
+    one, other = BundleView(tiny_bundle), BundleView(bundle)
+    assert len({one.key, other.key, LogmelView(one).key, LogmelView(other).key}) == 4

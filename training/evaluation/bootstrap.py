@@ -1,0 +1,83 @@
+"""Intervals: what a figure might have been with other recordings and other draws of the noise.
+
+Clips of one recording are not independent, so recordings are drawn, with all their clips, apart for each domain and
+condition; and seeds are drawn. Of n there are n - 1 drawn, with replacement: drawing n would understate the variance
+by the factor (n - 1) / n, which matters where there are two recordings (McCarthy and Snowden, 1985). What there is one
+of cannot be drawn from, and stands as it is. Machines, banks and recordings of noise are those of the experiment: the
+intervals say nothing about others.
+
+Replicate 0 is always the data as they are, so that a figure and its interval are made by the same code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation.noise import generator
+from training.evaluation.tree import JudgedMachine
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with the ends of its 95 % percentile interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, replicates: NDArray[np.float64]) -> "Interval":
+        """Of `(replicates,)`, the figure itself first."""
+        low, high = np.quantile(replicates[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return cls(float(replicates[0]), float(low), float(high))
+
+
+def clip_weights(machine: JudgedMachine, replicates: int) -> NDArray[np.float64]:
+    """How often each test clip counts, `(1 + replicates, test clips)`."""
+    strata: dict[tuple[bool, str], dict[str, list[int]]] = {}
+    for place, clip in enumerate(machine.test):
+        recordings = strata.setdefault((clip.anomalous, clip.domain), {})
+        recordings.setdefault(clip.recording, []).append(place)
+    weights = np.ones((1 + replicates, len(machine.test)))
+    for (anomalous, domain), recordings in sorted(strata.items()):
+        rng = generator(0, "bootstrap", machine.name, domain, str(anomalous))
+        counts = _multiplicities(len(recordings), replicates, rng)  # (replicates, recordings)
+        for column, places in enumerate(recordings.values()):
+            weights[1:, places] = counts[:, [column]]
+    return weights
+
+
+def seed_weights(seeds: int, replicates: int) -> NDArray[np.float64]:
+    """The weight of each seed in a mean over seeds, `(1 + replicates, seeds)`; rows sum to 1."""
+    counts = _multiplicities(seeds, replicates, generator(0, "bootstrap", "seeds"))
+    whole = np.concatenate([np.ones((1, seeds)), counts])
+    weights: NDArray[np.float64] = whole / whole.sum(axis=1, keepdims=True)
+    return weights
+
+
+def recordings_of(machine: JudgedMachine) -> dict[str, int]:
+    """Number of test recordings by condition and domain, which bounds what the intervals can know."""
+    found: dict[str, set[str]] = {}
+    for clip in machine.test:
+        name = f"{'anomaly' if clip.anomalous else 'normal'} {clip.domain}"
+        found.setdefault(name, set()).add(clip.recording)
+    return {name: len(recordings) for name, recordings in sorted(found.items())}
+
+
+def _multiplicities(count: int, replicates: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    if count == 1:
+        return np.ones((replicates, 1))
+    return rng.multinomial(count - 1, np.full(count, 1 / count), size=replicates).astype(np.float64)
+
+
+def mean_over(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean `(replicates,)` of several figures; those that are not defined are left out."""
+    known = [part for part in parts if not np.isnan(part).all()]
+    if not known:
+        return np.full_like(parts[0], np.nan)
+    mean: NDArray[np.float64] = np.mean(known, axis=0)
+    return mean

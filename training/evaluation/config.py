@@ -1,0 +1,114 @@
+"""What an experiment compares, and on what."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from training.config import ConfigError
+from training.tables import build, lay_over, read_toml
+
+LOWEST_SNR, HIGHEST_SNR = -10.0, 30.0  # dB
+LOGMEL = "log-mel"  # the baseline that is always there
+ORACLE = "oracle"
+_RESERVED = (LOGMEL, ORACLE)
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """One encoder: a bundle, or a training run that makes it."""
+
+    name: str = ""
+    bundle: str = ""  # folder of a bundle
+    config: str = ""  # TOML file of a training run
+    set: tuple[str, ...] = ()  # key=value on top of it
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that decides an experiment."""
+
+    machines: str = ""  # folder of machines in the DCASE layout
+    noise: str = ""  # folder with stationary/ and nonstationary/ below it
+    snr_db: tuple[float, ...] = (0.0, -5.0)
+    seeds: int = 5  # draws of the noise
+    methods: tuple[MethodConfig, ...] = ()
+    oracle: str = ""  # the method that gives the oracle and that others are held against; empty: `frozen`, or the first
+    bootstrap: int = 1000  # replicates behind an interval
+    timing_rounds: int = 40  # timed clips per bundle
+    checkpoint: str = ""  # encoder.checkpoint of the training runs
+    manifest: str = ""  # data.manifest of the training runs
+    work: str = "runs/experiment"  # embeddings and trained methods; may be deleted
+    workers: int = 0  # threads; 0: one per core
+
+    @property
+    def reference(self) -> str:
+        """The method that the others are held against."""
+        names = [method.name for method in self.methods]
+        return self.oracle or ("frozen" if "frozen" in names else names[0])
+
+
+def load_experiment(
+    path: Path | None, overrides: Sequence[str] = (), options: dict[str, Any] | None = None
+) -> ExperimentConfig:
+    """Read an experiment from a TOML file, `key=value` overrides and options, each laid over the one before.
+
+    Methods among the options come behind those of the file. Paths of a method in the file are relative to the file, all
+    other paths to the working folder.
+
+    Raises:
+        ConfigError: no such file, an unknown key, a wrong kind of value, or values that make no experiment.
+    """
+    table = read_toml(path) if path else {}
+    lay_over(table, overrides)
+    config = build(ExperimentConfig, table)
+    if path:
+        config = replace(config, methods=tuple(_placed(method, path.parent) for method in config.methods))
+    if options:
+        asked = build(ExperimentConfig, options)
+        given = {name: getattr(asked, name) for name in options}
+        config = replace(config, **given | {"methods": (*config.methods, *asked.methods)})
+    _check(config)
+    return config
+
+
+def _placed(method: MethodConfig, folder: Path) -> MethodConfig:
+    return replace(
+        method,
+        bundle=method.bundle and str(folder / method.bundle),
+        config=method.config and str(folder / method.config),
+    )
+
+
+def _check(config: ExperimentConfig) -> None:
+    for key in ("machines", "noise"):
+        if not getattr(config, key):
+            raise ConfigError(f"Name the folder of {key} (`{key}`).")
+    wrong = [snr for snr in config.snr_db if not LOWEST_SNR <= snr <= HIGHEST_SNR or math.isnan(snr)]
+    if wrong or not config.snr_db:
+        what = f"{wrong[0]:g}" if wrong else "nothing"
+        raise ConfigError(f"`snr_db` is a list of {LOWEST_SNR:g} to {HIGHEST_SNR:g} dB, not {what}.")
+    if len(set(config.snr_db)) < len(config.snr_db):
+        raise ConfigError(f"`snr_db` names a ratio twice: {', '.join(f'{snr:g}' for snr in config.snr_db)}.")
+    for key, least in (("seeds", 1), ("bootstrap", 100), ("timing_rounds", 0), ("workers", 0)):
+        if getattr(config, key) < least:
+            raise ConfigError(f"`{key}` is {least} at least, not {getattr(config, key)}.")
+    _check_methods(config)
+
+
+def _check_methods(config: ExperimentConfig) -> None:
+    if not config.methods:
+        raise ConfigError("Name a bundle at least: --bundle NAME=DIR, or [[methods]] in the config.")
+    names = [method.name for method in config.methods]
+    for method in config.methods:
+        if not method.name or method.name in _RESERVED:
+            raise ConfigError(f"A method needs a name that is not {' or '.join(_RESERVED)}; got {method.name!r}.")
+        if bool(method.bundle) == bool(method.config):
+            raise ConfigError(f"The method {method.name!r} needs either a `bundle` or a `config` of a training run.")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigError(f"Two methods are called {twice[0]!r}.")
+    if config.reference not in names:
+        raise ConfigError(f"`oracle` is {config.oracle!r}, but the methods are {', '.join(names)}.")

@@ -1,0 +1,161 @@
+"""The controlled experiment: methods side by side on machines in noise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from service.domain.machine import Domain
+from service.manifest import Manifest
+from training.config import ConfigError
+from training.data.catalog import DataError
+from training.evaluation import methods
+from training.evaluation.cells import Cells
+from training.evaluation.comparison import Cell, Comparison, cells
+from training.evaluation.config import LOGMEL, ORACLE, ExperimentConfig
+from training.evaluation.listening import Listener
+from training.evaluation.noise import KINDS, Kind, Noise, Role
+from training.evaluation.protocol import Sound, sounds
+from training.evaluation.readings import READINGS, Reading
+from training.evaluation.timing import milliseconds
+from training.evaluation.tree import JudgedMachine, read_tree
+from training.evaluation.views import BundleView, Embedded, LogmelView, View, oracle
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found, and of what."""
+
+    config: ExperimentConfig
+    machines: tuple[JudgedMachine, ...]
+    noise: Noise
+    manifests: Mapping[str, Manifest]  # by method, of those that are bundles
+    milliseconds: Mapping[str, float]  # per clip of 10 s, by method
+    comparison: Comparison
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names, the baseline first and the oracle last."""
+        return (LOGMEL, *self.manifests, ORACLE)
+
+
+@dataclass(frozen=True)
+class _Method:
+    view: View
+    oracle: bool = False
+
+    def embedded(
+        self, listener: Listener, machine: JudgedMachine, role: Role, kind: Kind | None, snr: float | None, seed: int
+    ) -> Embedded:
+        clean = Sound("clean", role)
+        if kind is None:
+            return listener.embedded(self.view, machine, clean)
+        if not self.oracle:
+            return listener.embedded(self.view, machine, Sound("mixture", role, kind, snr, seed))
+        noise = listener.embedded(self.view, machine, Sound("noise", role, kind, None, seed))
+        return oracle(listener.embedded(self.view, machine, clean), noise)
+
+
+def run(config: ExperimentConfig, progress: Progress) -> Result:
+    """Train what is to be trained, hear, score, compare. What was done before is not done again.
+
+    Args:
+        config: of the experiment.
+        progress: where to draw it.
+
+    Raises:
+        ConfigError, DataError: before anything is trained or heard, if the folders or bundles are not usable.
+        BundleError, CheckpointError, RunError, ExportError: a bundle is damaged, or a method cannot be trained.
+    """
+    work = Path(config.work)
+    machines = read_tree(Path(config.machines))
+    _check_noise(Path(config.noise))
+    bundles = {name: BundleView(path) for name, path in methods.bundles(config, progress).items()}
+    rate = _one_rate(bundles)
+    noise = Noise.read(Path(config.noise), rate)
+    reference = bundles[config.reference]
+    views: dict[str, View] = {LOGMEL: LogmelView(reference), **bundles}
+    listener = Listener(noise, rate, Cells(work / "cells"))
+    heard: list[tuple[list[View], bool]] = [(list(views.values()), False), ([reference], True)]
+    wanted = [
+        (machine, sound, own)
+        for machine in machines
+        for own, alone in heard
+        for sound in sounds(config.snr_db, config.seeds, oracle=alone)
+    ]
+    listener.hear(wanted, config.workers, progress)
+    times = milliseconds(bundles, config.timing_rounds, work / "timings") if config.timing_rounds else {}
+    compared = {name: _Method(view) for name, view in views.items()} | {ORACLE: _Method(reference, oracle=True)}
+    comparison = _compare(config, machines, compared, listener, progress)
+    manifests = {name: view.encoder.manifest for name, view in bundles.items()}
+    return Result(config, tuple(machines), noise, manifests, times, comparison)
+
+
+def _check_noise(folder: Path) -> None:
+    absent = [kind for kind in KINDS if not (folder / kind).is_dir()]
+    if absent:
+        raise DataError(f"The folder of noise {folder} has no {absent[0]}/ below it; it needs {' and '.join(KINDS)}.")
+
+
+def _one_rate(bundles: Mapping[str, BundleView]) -> int:
+    rates = {name: view.encoder.sample_rate for name, view in bundles.items()}
+    if len(set(rates.values())) > 1:
+        listed = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
+        raise ConfigError(f"The bundles take different sample rates ({listed}); compare those of one rate.")
+    return next(iter(rates.values()))
+
+
+def _compare(
+    config: ExperimentConfig,
+    machines: Sequence[JudgedMachine],
+    compared: Mapping[str, _Method],
+    listener: Listener,
+    progress: Progress,
+) -> Comparison:
+    comparison = Comparison(machines, config.snr_db, config.seeds, config.bootstrap)
+    task = progress.add_task("scoring", total=len(compared) * (len(machines) + len(READINGS)))
+    for name, method in compared.items():
+        scores: dict[str, dict[tuple[str, Cell], list[NDArray[np.float64]]]] = {reading: {} for reading in READINGS}
+        for machine in machines:
+            for reading, found in _score(config, machine, method, listener).items():
+                scores[reading] |= {(machine.name, cell): rows for cell, rows in found.items()}
+            progress.advance(task)
+        for reading, of_machines in scores.items():
+            comparison.add(name, reading, of_machines)
+            progress.advance(task)
+    return comparison
+
+
+def _score(
+    config: ExperimentConfig, machine: JudgedMachine, method: _Method, listener: Listener
+) -> dict[str, dict[Cell, list[NDArray[np.float64]]]]:
+    """Scores of a machine's test clips, by reading and cell, for each seed."""
+    domains = [clip.domain for clip in machine.train]
+    scores: dict[str, dict[Cell, list[NDArray[np.float64]]]] = {reading: {} for reading in READINGS}
+    for snr in (None, *config.snr_db):
+        wanted = [(cell, condition) for cell, condition in cells(config.snr_db) if cell.snr_db == snr]
+        for seed in range(config.seeds if snr is not None else 1):
+            heard: dict[tuple[Role, Kind | None], Embedded] = {}
+            for cell, condition in wanted:
+                pair: tuple[tuple[Role, Kind | None], ...] = (("bank", condition.bank), ("test", condition.test))
+                for role, kind in pair:
+                    if (role, kind) not in heard:
+                        heard[role, kind] = method.embedded(listener, machine, role, kind, snr, seed)
+                for name, reading in READINGS.items():
+                    found = _read(
+                        reading, heard["bank", condition.bank], domains, heard["test", condition.test], machine
+                    )
+                    scores[name].setdefault(cell, []).append(found)
+    return scores
+
+
+def _read(
+    reading: Reading, bank: Embedded, domains: Sequence[Domain], test: Embedded, machine: JudgedMachine
+) -> NDArray[np.float64]:
+    try:
+        return reading(bank, domains, test)
+    except DataError as error:
+        raise DataError(f"The machine {machine.name}: {error}") from error

@@ -1,0 +1,80 @@
+"""Hearing everything that an experiment needs: mixtures made once, embedded by every method, kept as cells."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from rich.progress import Progress
+
+from service.domain.distance import Vectors
+from service.domain.errors import OffkeyError
+from training.data.catalog import DataError
+from training.evaluation.cells import Cells
+from training.evaluation.noise import Noise
+from training.evaluation.protocol import Sound, clips_of
+from training.evaluation.tree import JudgedMachine
+from training.evaluation.views import Embedded, View
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Embeds sounds of machines, and has them at hand afterwards."""
+
+    noise: Noise
+    sample_rate: int
+    cells: Cells
+
+    def hear(
+        self, wanted: Sequence[tuple[JudgedMachine, Sound, Sequence[View]]], workers: int, progress: Progress
+    ) -> None:
+        """Make the cells that are not there yet, one sound of one machine at a time on each thread.
+
+        Whoever ends the process loses the cells that are being made, one per thread, and no other.
+
+        Args:
+            wanted: sounds, and the views that are to hear them.
+            workers: threads, each with one CPU thread of the model runtime; 0 is one per core.
+            progress: where to draw it.
+
+        Raises:
+            DataError: a clip is not usable.
+        """
+        jobs = []
+        for machine, sound, views in wanted:
+            key = sound.key(machine, self.noise)
+            missing = {view.key: view for view in views if not self.cells.has(view.key, key)}
+            if missing:
+                jobs.append((machine, sound, key, tuple(missing.values())))
+        total = sum(len(clips_of(machine, sound.role)) for machine, sound, *_ in jobs)
+        task = progress.add_task("hearing clips", total=total)
+        with ThreadPoolExecutor(workers or _cores(), thread_name_prefix="offkey-hear") as pool:
+            running = {pool.submit(self._hear, *job): job for job in jobs}
+            try:
+                for done in as_completed(running):
+                    done.result()
+                    machine, sound, *_ = running[done]
+                    progress.advance(task, len(clips_of(machine, sound.role)))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def embedded(self, view: View, machine: JudgedMachine, sound: Sound) -> Embedded:
+        """A cell that `hear` has made."""
+        return self.cells.load(view.key, sound.key(machine, self.noise))
+
+    def _hear(self, machine: JudgedMachine, sound: Sound, key: str, views: Sequence[View]) -> None:
+        rows: dict[str, list[Vectors]] = {view.key: [] for view in views}
+        heard = sound.heard(machine, self.noise, self.sample_rate)
+        for clip, samples in zip(clips_of(machine, sound.role), heard, strict=True):
+            for view in views:
+                try:
+                    rows[view.key].append(view.embed(samples))
+                except OffkeyError as error:
+                    raise DataError(f"{clip.path}: {error.detail}") from error
+        for view in views:
+            self.cells.save(view.key, key, Embedded.join(rows[view.key]))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
