@@ -14,6 +14,7 @@ MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "CARD.md"
+WEIGHTS_FILE = "encoder.safetensors"
 
 
 class BundleError(Exception):
@@ -93,9 +94,9 @@ class Measurement(_Part):
 
 
 class Golden(_Part):
-    """Vectors made by the PyTorch module that was exported; see `GOLDEN_FILE`.
+    """Vectors made by the PyTorch module that was exported, or by the graph itself where it is int8; see `GOLDEN_FILE`.
 
-    The file holds `waveform` and, for each output, the array that PyTorch gave for it.
+    The file holds `waveform` and, for each output, the array that belongs to it.
     """
 
     sha256: str
@@ -109,7 +110,15 @@ class Manifest(_Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     version: str = Field(pattern=r"^[0-9]+$")
     model_sha256: str
+    weights_sha256: str | None = Field(
+        None, description="of encoder.safetensors, from which training can start; the service does not read it"
+    )
     opset: int
+    precision: Literal["float32", "int8"] = Field(
+        "float32",
+        description="int8: the encoder's linear layers. Activations are quantized by the range of the whole batch, so "
+        "an embedding hangs a little on its batch mates: run windows one at a time",
+    )
     input: InputSpec
     window: WindowSpec
     outputs: tuple[OutputSpec, ...]

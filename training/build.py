@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from service.manifest import MANIFEST_FILE
 from training.config import Config, ConfigError, EncoderConfig
 from training.encoders import ENCODERS, CheckpointError, Encoder
 from training.readout import POOLINGS
 from training.run import RUN_FILE, Run, RunError
 from training.student import Student
+from training.weights import read_weights
 
 
 def build_student(config: Config) -> Student:
@@ -16,6 +18,7 @@ def build_student(config: Config) -> Student:
     Raises:
         ConfigError: an encoder, layer or pooling of that name is not known, or a window is too short for it.
         CheckpointError: the checkpoint does not fit the encoder.
+        BundleError: the checkpoint is a bundle that is damaged.
     """
     student = read_with(config.encoder, "encoder", config.readout.layers, config.readout.pooling)
     for key, seconds in (("window.min_seconds", config.window.min_seconds), ("window.seconds", config.window.seconds)):
@@ -29,8 +32,7 @@ def read_with(where: EncoderConfig, key: str, layers: Sequence[str], pooling: st
         raise ConfigError(f"No encoder is called {where.name!r} (`{key}.name`). There are: {', '.join(ENCODERS)}.")
     if pooling not in POOLINGS:
         raise ConfigError(f"No pooling is called {pooling!r}. There are: {', '.join(POOLINGS)}.")
-    path = Path(where.checkpoint)
-    encoder = _from_run(Run(path), where.name) if (path / RUN_FILE).is_file() else _published(where)
+    encoder = _encoder(where)
     unknown = [layer for layer in layers if layer not in encoder.layers]
     if unknown or not layers:
         raise ConfigError(f"{where.name} has no layer {', '.join(unknown)}; it has {', '.join(encoder.layers)}.")
@@ -55,8 +57,13 @@ def load_trained(run: Run) -> tuple[Student, int]:
     return student, int(state["step"])
 
 
-def _published(where: EncoderConfig) -> Encoder:
-    return ENCODERS[where.name].from_checkpoint(Path(where.checkpoint))
+def _encoder(where: EncoderConfig) -> Encoder:
+    path = Path(where.checkpoint)
+    if (path / MANIFEST_FILE).is_file():
+        return read_weights(path, where.name)
+    if (path / RUN_FILE).is_file():
+        return _from_run(Run(path), where.name)
+    return ENCODERS[where.name].from_checkpoint(path)
 
 
 def _from_run(run: Run, name: str) -> Encoder:

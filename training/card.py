@@ -1,11 +1,8 @@
 """What a bundle says of itself to people."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from service.manifest import Manifest, Measurement
-from training.data.catalog import Clip
+from service.manifest import WEIGHTS_FILE, Manifest, Measurement
 
 _LIMITS = """\
 - Each window is brought to the same level before it is heard: a fault that changes nothing but the loudness is
@@ -17,8 +14,15 @@ _LIMITS = """\
 """
 
 
-def card(manifest: Manifest) -> str:
-    """The text of `CARD.md`."""
+_PRECISION = {
+    "float32": "float32",
+    "int8": "int8 in the encoder's linear layers, by ONNX Runtime's dynamic quantization; spectrum, attention and "
+    "projection in float32. Its golden vectors are its own. Run one window at a time: a batch is quantized as a whole",
+}
+
+
+def card(manifest: Manifest, *, licensed: bool) -> str:
+    """The text of `CARD.md`; `licensed` where the text of the encoder's license lies beside it."""
     made, readout = manifest.provenance, manifest.readout
     trained = (
         f"by {made.steps} steps of the objective `{made.objective}` (arXiv 2510.25182)"
@@ -26,6 +30,7 @@ def card(manifest: Manifest) -> str:
         else "without any training step: this is the frozen encoder, a baseline"
     )
     data = "\n".join(f"| {part.name} | {part.clips} | {part.license} | {part.attribution} |" for part in made.data)
+    text = " (its text is in this folder)" if licensed else ""
     rate = manifest.input.sample_rate
     limits = _LIMITS.format(nyquist=rate / 2, shortest=manifest.window.min_seconds)
     return f"""\
@@ -42,10 +47,12 @@ It was made from {made.encoder} {trained}.
 | window, hop | {manifest.window.seconds:g} s, {manifest.window.hop_seconds:g} s |
 | embedding space | `{manifest.embedding_space_id}` |
 | ONNX opset | {manifest.opset} |
+| precision | {_PRECISION[manifest.precision]} |
+| a student can start here | {_start(manifest)} |
 
 ## Where it comes from
 
-Encoder: {made.encoder_attribution}, {made.encoder_license} license (its text is in this folder).
+Encoder: {made.encoder_attribution}, {made.encoder_license} license{text}.
 
 Clips it heard, in training and for the projection's mean and covariance:
 
@@ -62,6 +69,10 @@ Clips it heard, in training and for the projection's mean and covariance:
 {limits}"""
 
 
+def _start(manifest: Manifest) -> str:
+    return f"yes, from `{WEIGHTS_FILE}`" if manifest.weights_sha256 else "no, it carries no weights but the graph's"
+
+
 def _figures(measured: Sequence[Measurement]) -> str:
     """A table for each command, in the order in which the commands first come."""
     tables = []
@@ -69,18 +80,3 @@ def _figures(measured: Sequence[Measurement]) -> str:
         rows = [f"| {figure.name} | {figure.value:.4g} |" for figure in measured if figure.command == command]
         tables.append("\n".join(["```sh", command, "```", "", "| what | value |", "|---|---:|", *rows]))
     return "\n\n".join(tables) or "Nothing yet."
-
-
-def attribution_csv(clips: Iterable[Clip]) -> str:
-    """One line per clip: what it is called in its set, its license, where it is from, its page if it has one."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["clip", "license", "source", "page"])
-    for clip in sorted(clips, key=lambda clip: clip.name):
-        writer.writerow([clip.path.stem, clip.license, clip.source, _page(clip)])
-    return text.getvalue()
-
-
-def _page(clip: Clip) -> str:
-    """Where the recording was published: ESC-50 names clips `<fold>-<freesound number>-<take>-<class>`."""
-    return f"https://freesound.org/s/{clip.path.stem.split('-')[1]}/" if clip.set == "esc50" else ""

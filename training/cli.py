@@ -77,12 +77,37 @@ def export(
     version: Annotated[str, typer.Option(help="of the bundle")] = "1",
     models: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models"),
     measured: Annotated[Path | None, typer.Option(help="figures for the card, by offkey experiment")] = None,
+    int8: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TREE",
+            help="linear layers in 8-bit integers, and what that costs in AUC on these machines in DCASE layout",
+        ),
+    ] = None,
+    int8_cost: Annotated[float, typer.Option(help="largest fall of mean AUC or pAUC by int8 that is accepted")] = 0.01,
+    weights: Annotated[
+        bool, typer.Option("--weights/--no-weights", help="beside the graph, so that another student can start from it")
+    ] = True,
     replace: Annotated[bool, typer.Option("--replace", help="put it in place of a bundle of that version")] = False,
 ) -> None:
     """Write a run's student as a model bundle; prints its folder."""
     with for_people():
         from training.export import export_run
+        from training.int8 import Int8
         from training.run import Run
 
-        folder = export_run(Run(run), name, version, models, measured=measured, replace=replace)
+        asked = None if int8 is None else Int8(int8, int8_cost)
+        with progress_bars() as progress:
+            task = progress.add_task("int8 and float32", total=None, visible=asked is not None)
+            folder = export_run(
+                Run(run),
+                name,
+                version,
+                models,
+                measured=measured,
+                int8=asked,
+                weights=weights,
+                replace=replace,
+                heard=lambda done, total: progress.update(task, completed=done, total=total),
+            )
     typer.echo(folder)

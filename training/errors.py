@@ -5,7 +5,7 @@ from service.manifest import BundleError
 from training.config import ConfigError
 from training.data.catalog import DataError
 from training.encoders.base import CheckpointError
-from training.export import ExportError
+from training.graph import ExportError
 from training.run import RunError
 
 EXPECTED = (BundleError, CheckpointError, ConfigError, DataError, ExportError, OffkeyError, RunError)

@@ -92,12 +92,15 @@ class Bundle:
             str(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"]
         )
         self.dim = manifest.dim
+        self._one_by_one = manifest.precision == "int8"
         self.fingerprint = hashlib.sha256(manifest.model_sha256.encode()).hexdigest()
 
     def vectors(self, waveform: Tensor) -> Vectors:
         """As `Network.vectors`."""
-        found = self._session.run(["embedding"], {"waveform": waveform.cpu().numpy()})[0]
-        return (torch.from_numpy(found).to(waveform.device),)
+        samples = waveform.cpu().numpy()
+        parts = np.split(samples, len(samples)) if self._one_by_one else [samples]
+        found = [self._session.run(["embedding"], {"waveform": part})[0] for part in parts]
+        return (torch.from_numpy(np.concatenate(found)).to(waveform.device),)
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing: the graph holds all."""

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from training.cli import app
 from training.config import Config
+from training.int8 import Int8
 from training.run import Run
 
 runner = CliRunner()
@@ -65,9 +66,14 @@ optim.batch = 2
     assert len((run / "log.csv").read_text().splitlines()) == 1 + 2
     asked = []
     monkeypatch.setattr("training.export.export_run", lambda *words, **named: asked.append((words, named)) or "done")
-    exported = runner.invoke(app, ["export", str(run), "--name", "tiny", "--models", str(tmp_path / "models")])
-    assert exported.exit_code == 0, exported.output
-    assert asked == [((Run(run), "tiny", "1", tmp_path / "models"), {"measured": None, "replace": False})]
+    words = ["export", str(run), "--name", "tiny", "--models", str(tmp_path / "models")]
+    for more in ([], ["--int8", str(tmp_path), "--int8-cost", "0.02", "--no-weights"]):
+        exported = runner.invoke(app, words + more)
+        assert exported.exit_code == 0, exported.output
+    assert [place for place, _ in asked] == [(Run(run), "tiny", "1", tmp_path / "models")] * 2
+    plain, small = ({**named, "heard": None} for _, named in asked)
+    assert plain == {"measured": None, "int8": None, "weights": True, "replace": False, "heard": None}
+    assert small == {**plain, "int8": Int8(tmp_path, 0.02), "weights": False}
 
 
 @pytest.mark.parametrize("command", ["train", "distill", "export"])

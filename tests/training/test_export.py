@@ -17,7 +17,8 @@ from service.manifest import BundleError, file_sha256, load_manifest
 from training import export as export_module
 from training.build import build_student
 from training.config import Config
-from training.export import ExportError, Graph, check_parity, export_run, synthetic_waveforms, write_graph
+from training.export import export_run
+from training.graph import ExportError, Graph, check_parity, synthetic_waveforms, write_graph
 from training.loop import train
 from training.run import Run
 
@@ -57,7 +58,8 @@ def test_a_run_becomes_a_bundle_that_says_what_pytorch_says(bundle: Path) -> Non
     assert manifest.provenance.objective == "retain"
     assert manifest.embedding_space_id == f"tiny/3-{manifest.model_sha256[:12]}"
     assert manifest.measured[0].command == "toss a coin"
-    files = {"model.onnx", "manifest.json", "golden.npz", "CARD.md", "ATTRIBUTION.csv", "LICENSE.tiny"}
+    files = {"model.onnx", "manifest.json", "golden.npz", "encoder.safetensors"}
+    files |= {"CARD.md", "ATTRIBUTION.csv", "LICENSE.tiny"}
     assert {path.name for path in bundle.iterdir()} == files
 
     golden = np.load(bundle / "golden.npz")
@@ -85,7 +87,7 @@ def test_blocks_behind_the_read_out_are_not_in_the_graph(bundle: Path) -> None:
 def test_only_permissive_clips_are_heard_and_each_is_attributed(bundle: Path) -> None:
     with (bundle / "ATTRIBUTION.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["clip"] for row in rows} == {str(number) for number in range(10)}
+    assert {row["clip"] for row in rows} == {f"{number}.wav" for number in range(10)}
     assert sum(part.clips for part in load_manifest(bundle).provenance.data) == 10
     card = (bundle / "CARD.md").read_text()
     for part in ("EfficientAT", "CC0", "toss a coin", "3 steps of the objective `retain`"):
@@ -115,7 +117,7 @@ def test_an_embedding_that_hangs_on_its_batch_mates_is_refused(
     }
     write_graph(student, tmp_path / "model.onnx")
     with pytest.raises(ExportError, match="changes with the clips beside it"):
-        check_parity(student, tmp_path / "model.onnx", config)
+        check_parity(student, tmp_path / "model.onnx", config.window)
 
 
 @pytest.mark.usefixtures("traced")

@@ -3,10 +3,10 @@
 A distilled DeiT over overlapping spectrogram patches. Parameters are named as in the published `.pth` files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +152,14 @@ class AST(Encoder):
         used = {name: value for name, value in state.items() if not name.startswith(_UNUSED)}
         published.load_finite(encoder, used, path)
         return encoder.eval()
+
+    @property
+    def sizes(self) -> dict[str, float | None]:
+        return vars(self.config)
+
+    @classmethod
+    def of_sizes(cls, sizes: Mapping[str, Any]) -> Self:
+        return cls(ASTConfig(**sizes)).eval()
 
     @classmethod
     def tiny(cls, seed: int) -> Self:

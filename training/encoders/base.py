@@ -1,9 +1,9 @@
 """What every encoder is: a front end, then layers that each give a token grid."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -68,6 +68,20 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             CheckpointError: the file is no such checkpoint; missing and unexpected keys are named.
+        """
+
+    @property
+    @abstractmethod
+    def sizes(self) -> dict[str, float | None]:
+        """What `of_sizes` makes the same architecture from, with other weights."""
+
+    @classmethod
+    @abstractmethod
+    def of_sizes(cls, sizes: Mapping[str, Any]) -> Self:
+        """An encoder with weights that are still to be loaded.
+
+        Raises:
+            TypeError, ValueError: these are no sizes of this architecture.
         """
 
     @classmethod

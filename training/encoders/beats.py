@@ -6,7 +6,7 @@ named as in the published checkpoints.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -253,6 +253,14 @@ class BEATs(Encoder):
         encoder = cls(config)
         published.load_finite(encoder, _without_copies(state, config.depth, path), path)
         return encoder.eval()
+
+    @property
+    def sizes(self) -> dict[str, float | None]:
+        return vars(self.config)
+
+    @classmethod
+    def of_sizes(cls, sizes: Mapping[str, Any]) -> Self:
+        return cls(BEATsConfig(**sizes)).eval()
 
     @classmethod
     def tiny(cls, seed: int) -> Self:

@@ -181,6 +181,14 @@ class EAT(Encoder):
         published.load_finite(encoder, used, path)
         return encoder.eval()
 
+    @property
+    def sizes(self) -> dict[str, float | None]:
+        return vars(self.config)
+
+    @classmethod
+    def of_sizes(cls, sizes: Mapping[str, Any]) -> Self:
+        return cls(EATConfig(**sizes)).eval()
+
     @classmethod
     def tiny(cls, seed: int) -> Self:
         config = EATConfig(dim=32, hidden=64, heads=2, depth=3, positions=FREQ * 96, classes=5)

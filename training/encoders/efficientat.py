@@ -5,10 +5,10 @@ over channels; training: Schmid et al., "Efficient Large-Scale Audio Tagging" (a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -236,6 +236,7 @@ class EfficientAT(Encoder):
 
     def __init__(self, width: float, classes: int = 527) -> None:
         super().__init__()
+        self._sizes: dict[str, float | None] = {"width": width, "classes": classes}
         self.front_end = MelFrontEnd(self.sample_rate)
         channels = [scaled(_STEM, width)]
         blocks: list[nn.Module] = [_conv(1, channels[0], 3, 2, act=nn.Hardswish())]
@@ -311,6 +312,14 @@ class EfficientAT(Encoder):
         encoder = cls(width, classes=state[head].shape[0])
         load_strict(encoder, state, path)
         return encoder
+
+    @property
+    def sizes(self) -> dict[str, float | None]:
+        return self._sizes
+
+    @classmethod
+    def of_sizes(cls, sizes: Mapping[str, Any]) -> Self:
+        return cls(**sizes)
 
     @classmethod
     def tiny(cls, seed: int) -> Self:

@@ -1,9 +1,14 @@
 """What every registered encoder promises, whatever its architecture."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from training.config import WindowConfig
 from training.encoders import ENCODERS, Encoder
+from training.graph import check_parity, write_graph
+from training.student import Student
 
 each_encoder = pytest.mark.parametrize("name", ENCODERS)
 
@@ -64,3 +69,12 @@ def test_a_gradient_reaches_no_layer_behind_the_one_that_is_read(name: str) -> N
     encoder(sound(encoder, 1), [layer])[layer].square().sum().backward()
     reached = sum(parameter.grad is not None for parameter in encoder.parameters())
     assert 0 < reached < len(list(encoder.parameters()))
+
+
+@each_encoder
+def test_a_student_of_it_is_exported(name: str, tmp_path: Path) -> None:
+    encoder = ENCODERS[name].tiny(seed=0)
+    student = Student(encoder, encoder.layers[:2], "mean").eval()
+    write_graph(student, tmp_path / "model.onnx")
+    window = WindowConfig(seconds=2.0, min_seconds=0.2)
+    assert check_parity(student, tmp_path / "model.onnx", window) < 1e-4

@@ -1,0 +1,109 @@
+"""How well embeddings part a machine's healthy clips from its faulty ones: the plainest score, nothing fitted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.audio import AudioLimits, Samples, cut, decode
+from service.domain.errors import OffkeyError
+from service.manifest import WindowSpec
+from training.data.catalog import Clip, DataError
+from training.data.layouts import read_collections
+from training.data.layouts.collection import Collection
+
+MAX_FALSE_POSITIVES = 0.1  # of pAUC, as DCASE Task 2 has it
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The clips of one machine in a DCASE tree."""
+
+    name: str
+    bank: tuple[Clip, ...]
+    normal: tuple[Clip, ...]
+    anomalous: tuple[Clip, ...]
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """All of them."""
+        return (*self.bank, *self.normal, *self.anomalous)
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Areas under the ROC curve; 0.5 is chance, 1 is perfect."""
+
+    auc: float
+    pauc: float
+
+
+def read_machines(tree: Path) -> tuple[Machine, ...]:
+    """The machines of a tree in DCASE Task 2 layout, by name.
+
+    Raises:
+        DataError: no such tree, or a machine without clips to enroll, healthy ones or faulty ones to test.
+    """
+    found: dict[str, dict[str, list[Clip]]] = {}
+    for clip in read_collections([Collection(layout="dcase", path=str(tree), splits=("train", "test"))]).clips:
+        kind = "train" if clip.split == "train" else clip.condition
+        found.setdefault(clip.label, {}).setdefault(kind, []).append(clip)
+    for name, clips in found.items():
+        for kind, what in (("train", "in `train`"), ("normal", "normal in `test`"), ("anomaly", "anomalous in `test`")):
+            if kind not in clips:
+                raise DataError(f"The machine {name} in {tree} has no clip that is {what}, so nothing can be compared.")
+    return tuple(
+        Machine(name, tuple(clips["train"]), tuple(clips["normal"]), tuple(clips["anomaly"]))
+        for name, clips in sorted(found.items())
+    )
+
+
+def read_windows(clip: Clip, window: WindowSpec, sample_rate: int) -> list[Samples]:
+    """A clip cut as the service cuts it, each `(samples,)`. Raises `DataError`, naming the clip."""
+    try:
+        samples = decode(clip.path.read_bytes(), sample_rate=sample_rate, limits=AudioLimits()).samples
+    except (OffkeyError, OSError) as error:
+        raise DataError(f"{clip.path} cannot be scored: {error}") from error
+    if len(samples) < round(window.min_seconds * sample_rate):
+        raise DataError(f"{clip.path} is shorter than {window.min_seconds:g} s, the least that this bundle takes.")
+    size, hop = (round(seconds * sample_rate) for seconds in (window.seconds, window.hop_seconds))
+    return [part for _, part in cut(samples, window=size, hop=hop)]
+
+
+def separation(bank: Sequence[Vectors], normal: Sequence[Vectors], anomalous: Sequence[Vectors]) -> Separation:
+    """AUC and pAUC of the cosine distance to the nearest enrolled window.
+
+    Args:
+        bank: of each enrolled clip its windows' unit embeddings, `(windows, dim)`.
+        normal: of each healthy test clip.
+        anomalous: of each faulty one. A clip scores as its most anomalous window.
+    """
+    enrolled = np.concatenate(bank)
+    scores = [
+        np.array([float((1 - windows @ enrolled.T).min(axis=1).max()) for windows in clips])
+        for clips in (normal, anomalous)
+    ]
+    return Separation(auc(*scores), partial_auc(*scores))
+
+
+def auc(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> float:
+    """Share of pairs of a normal and an anomalous score that are in the right order; ties count half."""
+    low, high = normal[:, None], anomalous[None]
+    return float(((high > low) + 0.5 * (high == low)).mean())
+
+
+def partial_auc(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> float:
+    """Area up to a false-positive rate of 0.1, standardized so that 0.5 is chance and 1 perfect (McClish, 1989)."""
+    thresholds = np.unique(np.concatenate([normal, anomalous]))[::-1]
+    false, true = (
+        np.concatenate([[0.0], (scores[None] >= thresholds[:, None]).mean(axis=1)]) for scores in (normal, anomalous)
+    )
+    stop = int(np.searchsorted(false, MAX_FALSE_POSITIVES, side="right"))  # the curve crosses the bound before it
+    end = np.interp(MAX_FALSE_POSITIVES, false[stop - 1 : stop + 1], true[stop - 1 : stop + 1])
+    area = np.trapezoid([*true[:stop], end], [*false[:stop], MAX_FALSE_POSITIVES])
+    least, most = 0.5 * MAX_FALSE_POSITIVES**2, MAX_FALSE_POSITIVES
+    return float(0.5 * (1 + (area - least) / (most - least)))

@@ -1,0 +1,55 @@
+"""An encoder's weights beside the graph of a bundle, so that another student can start where this one ended."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from service.manifest import WEIGHTS_FILE, file_sha256, load_manifest
+from training.encoders import ENCODERS, CheckpointError, Encoder
+from training.encoders.published import load_finite
+
+_ENCODER, _SIZES = "encoder", "sizes"  # keys of the file's metadata
+
+
+def write_weights(encoder: Encoder, path: Path) -> str:
+    """Write all of an encoder's weights, those behind the layers that are read included. Returns the file's SHA-256."""
+    tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+    save_file(tensors, path, {_ENCODER: encoder.name, _SIZES: json.dumps(encoder.sizes)})
+    return file_sha256(path)
+
+
+def read_weights(bundle: Path, name: str) -> Encoder:
+    """The encoder of a bundle, to be trained on.
+
+    Args:
+        bundle: folder with a manifest.
+        name: of the encoder that is expected.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        CheckpointError: it carries no weights, those of another encoder, or they do not fit it.
+    """
+    manifest, path = load_manifest(bundle), bundle / WEIGHTS_FILE
+    if manifest.weights_sha256 is None or not path.is_file():
+        raise CheckpointError(
+            f"No student can start from {bundle}: its graph has no gradients, and it has no {WEIGHTS_FILE} beside it. "
+            "Start from the run that it was exported from, or from a bundle exported without --no-weights and --int8."
+        )
+    if file_sha256(path) != manifest.weights_sha256:
+        raise CheckpointError(f"{path} is damaged or was replaced: its sha256 is not the one in the manifest.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}.") from error
+    if about.get(_ENCODER) != name:
+        raise CheckpointError(f"{bundle} holds {about.get(_ENCODER)}, not {name}. Set encoder.name to it.")
+    try:
+        encoder = ENCODERS[name].of_sizes(json.loads(about[_SIZES]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has no sizes that make an encoder {name}: {error}.") from error
+    load_finite(encoder, state, path)
+    return encoder
