@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.budget import Budget
 from service.settings import Settings
 from service.synthetic import MACHINES
 
@@ -172,10 +173,10 @@ def test_clips_do_not_go_to_a_machine_that_was_made_again_meanwhile(
     context = fan_api.app.state.context
     embed = context.encoder.embed
 
-    def embed_while_the_machine_is_made_again(samples: np.ndarray) -> object:
+    def embed_while_the_machine_is_made_again(samples: np.ndarray, budget: Budget) -> object:
         fan_api.delete("/machines/fan-1")
         fan_api.put("/machines/fan-1")
-        return embed(samples)
+        return embed(samples, budget)
 
     monkeypatch.setattr(context.encoder, "embed", embed_while_the_machine_is_made_again)
     answer = fan_api.post("/enroll", params=FAN, content=fan(9))
