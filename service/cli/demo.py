@@ -1,6 +1,7 @@
 """`offkey demo`: the main job, end to end, on synthetic machines."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def demo(
     above all healthy ones. Subtle faults (30 %) are scored and shown, but not counted: some are hard to hear.
     """
     console = Console()
+    _end_on_signals()
     try:
         with tempfile.TemporaryDirectory(prefix="offkey-demo-") as folder:
             root = Path(folder)
@@ -78,6 +80,8 @@ def demo(
                     _wait_for_interrupt()
     except DemoError as error:
         raise SystemExit(f"offkey: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     raise SystemExit(0 if all(verdict.separated for verdict in verdicts) else 1)
 
 
@@ -185,6 +189,15 @@ def _usable_port(port: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise DemoError(f"neither port {port} nor any other can be bound on 127.0.0.1.")
+
+
+def _end_on_signals() -> None:
+    """Let SIGINT and SIGTERM both end the demo in order, so that no service and no folder stays behind.
+
+    SIGINT is set too: a shell that starts a command in the background has it ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def _wait_for_interrupt() -> None:

@@ -32,7 +32,8 @@ def test_the_demo_separates_every_machine_and_ends_by_itself(tmp_path: Path) -> 
 
 
 @pytest.mark.timeout(300)
-def test_the_demo_leaves_the_service_up_until_it_is_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_demo_leaves_the_service_up_until_it_is_told_to_end(tmp_path: Path, ending: signal.Signals) -> None:
     words, environ = command(tmp_path, "--port", "0")
     with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -43,12 +44,13 @@ def test_the_demo_leaves_the_service_up_until_it_is_interrupted(tmp_path: Path) 
                 assert client.ready()
                 assert len(list(client.machines())) == 4
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(ending)
         assert process.wait(60) == 0
     deadline = time.monotonic() + 10
     with Client(url) as client:
         while client.ready():
             assert time.monotonic() < deadline, "the service outlived the demo"
+    assert not list(tmp_path.iterdir())  # nothing is left behind
 
 
 @pytest.mark.parametrize(
