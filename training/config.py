@@ -1,18 +1,14 @@
 """A run's settings: frozen defaults, a TOML file that differs from them, `key=value` on top."""
 
 import dataclasses
-import difflib
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from training.data.layouts.collection import Collection
-
-
-class ConfigError(Exception):
-    """A config names an unknown key or gives a value of the wrong kind."""
+from training.tables import ConfigError as ConfigError
+from training.tables import build, lay_over, read_toml
 
 
 @dataclass(frozen=True)
@@ -160,13 +156,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: no such file, not TOML, an unknown key (the nearest known one is named), or a wrong kind
             of value.
     """
-    if not path.is_file():
-        raise ConfigError(f"There is no config at {path}.")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    return _with(table, overrides)
+    return _with(read_toml(path), overrides)
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
@@ -182,7 +172,7 @@ def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
 
 def from_table(table: Mapping[str, Any]) -> Config:
     """Build a config from nested tables of differences. Raises `ConfigError` as `load_config` does."""
-    return _build(Config, table, "")
+    return build(Config, table)
 
 
 def to_table(config: Config) -> dict[str, Any]:
@@ -191,8 +181,7 @@ def to_table(config: Config) -> dict[str, Any]:
 
 
 def _with(table: dict[str, Any], overrides: Sequence[str]) -> Config:
-    for text in overrides:
-        _lay_over(table, text)
+    lay_over(table, overrides)
     return from_table(table)
 
 
@@ -202,69 +191,3 @@ def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _lay_over(table: dict[str, Any], override: str) -> None:
-    name, sign, text = override.partition("=")
-    if not sign or not name:
-        raise ConfigError(f"{override!r} is no override. Write key=value, such as optim.steps=100.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string
-    *parents, last = name.split(".")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"{parent!r} in {override!r} is a value, not a table.")
-    table[last] = value
-
-
-_Section = TypeVar("_Section")
-
-
-def _build(section: type[_Section], table: Mapping[str, Any], prefix: str) -> _Section:
-    hints = get_type_hints(section)
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in hints:
-            raise ConfigError(f"Unknown key {prefix + key!r}.{_nearest(prefix + key)}")
-        values[key] = _convert(hints[key], value, prefix + key)
-    return section(**values)
-
-
-def _convert(kind: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name!r} is a table, not {value!r}.")
-        return _build(kind, value, name + ".")
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ConfigError(f"{name!r} is one of {', '.join(map(repr, get_args(kind)))}, not {value!r}.")
-        return value
-    if get_origin(kind) is tuple and get_args(kind)[0] is not str:
-        parts = value if isinstance(value, list | tuple) else [value]
-        return tuple(_convert(get_args(kind)[0], part, f"{name}[{place}]") for place, part in enumerate(parts))
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
-            raise ConfigError(f"{name!r} is a list of strings, not {value!r}.")
-        return tuple(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{name!r} is of kind {kind.__name__}, not {value!r}.")
-    return value
-
-
-def _nearest(name: str) -> str:
-    known = list(_names(Config, ""))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f" The nearest is {near[0]!r}." if near else ""
-
-
-def _names(section: type, prefix: str) -> Iterator[str]:
-    for key, kind in get_type_hints(section).items():
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            yield from _names(kind, f"{prefix}{key}.")
-        else:
-            yield prefix + key

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from training.config import ConfigError
-
 _Section = TypeVar("_Section")
+
+
+class ConfigError(Exception):
+    """A config names an unknown key or gives a value of the wrong kind."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
