@@ -1,6 +1,5 @@
 """Clips decoded and resampled once, cut into windows of one length."""
 
-import io
 import os
 import tempfile
 from collections import OrderedDict
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
@@ -19,9 +17,9 @@ from service.audio import AudioLimits, Samples, decode
 from service.domain.errors import OffkeyError
 from service.manifest import file_sha256
 from training.data.catalog import Clip, DataError
+from training.data.channels import UnreadableError, read_clip
 
 _OPEN = 512  # maps kept; the kernel allows a process some 65,000
-_BLOCK_FRAMES = 65_536
 
 
 @dataclass(frozen=True)
@@ -94,12 +92,12 @@ class AudioCache:
             content = self._content(clip)
             samples = self._cached(content)
             if samples is None:
-                data = clip.path.read_bytes() if clip.channel is None else self._channel(clip.path, clip.channel)
+                data = read_clip(clip.path, clip.channel, self.limits)
                 samples = decode(data, sample_rate=self.sample_rate, limits=self.limits).samples
                 save_array(self._path(content), samples)
         except OffkeyError as error:
             return error.detail
-        except _UnreadableError as error:
+        except UnreadableError as error:
             return str(error)
         starts = range(0, max(len(samples) - length, 0) + 1, length)
         return [Window(clip, content, start, length) for start in starts if np.any(samples[start : start + length])]
@@ -108,7 +106,7 @@ class AudioCache:
         try:
             digest = self.contents.get(clip.path) or file_sha256(clip.path)
         except OSError as error:
-            raise _UnreadableError(f"The file cannot be read ({error.strerror}).") from error
+            raise UnreadableError(f"The file cannot be read ({error.strerror}).") from error
         self.contents[clip.path] = digest
         return digest if clip.channel is None else f"{digest}-{clip.channel}"
 
@@ -135,26 +133,6 @@ class AudioCache:
         if len(self._open) > _OPEN:
             self._open.popitem(last=False)
         return samples
-
-    def _channel(self, path: Path, channel: int) -> bytes:
-        """One channel of a file as a WAV file, read block by block up to the limit of a clip."""
-        wave = io.BytesIO()
-        try:
-            with soundfile.SoundFile(path) as file:
-                if channel >= file.channels:
-                    raise _UnreadableError(f"It has no channel {channel}: it has {file.channels}, counted from 0.")
-                left = int(self.limits.max_seconds * file.samplerate) + 1  # one more, so that the decoder can tell
-                with soundfile.SoundFile(wave, "w", file.samplerate, 1, format="W64", subtype="FLOAT") as mono:
-                    while left > 0 and len(block := file.read(min(left, _BLOCK_FRAMES), "float32", always_2d=True)):
-                        mono.write(block[:, channel])
-                        left -= len(block)
-        except (soundfile.SoundFileError, ValueError) as error:
-            raise _UnreadableError(f"The clip is not audio that can be decoded ({error}).") from error
-        return wave.getvalue()
-
-
-class _UnreadableError(Exception):
-    """A file is there but of no use."""
 
 
 def save_array(path: Path, array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:

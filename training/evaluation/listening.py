@@ -1,8 +1,6 @@
 """Hearing everything that an experiment needs: mixtures made once, embedded by every method, kept as cells."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from rich.progress import Progress
@@ -13,6 +11,7 @@ from training.data.catalog import DataError
 from training.evaluation.cells import Cells
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound, clips_of
+from training.evaluation.threads import in_threads
 from training.evaluation.tree import JudgedMachine
 from training.evaluation.views import Embedded, View
 
@@ -48,16 +47,8 @@ class Listener:
                 jobs.append((machine, sound, key, tuple(missing.values())))
         total = sum(len(clips_of(machine, sound.role)) for machine, sound, *_ in jobs)
         task = progress.add_task("hearing clips", total=total)
-        with ThreadPoolExecutor(workers or _cores(), thread_name_prefix="offkey-hear") as pool:
-            running = {pool.submit(self._hear, *job): job for job in jobs}
-            try:
-                for done in as_completed(running):
-                    done.result()
-                    machine, sound, *_ = running[done]
-                    progress.advance(task, len(clips_of(machine, sound.role)))
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        for (machine, sound, *_), _ in in_threads(lambda job: self._hear(*job), jobs, workers):
+            progress.advance(task, len(clips_of(machine, sound.role)))
 
     def embedded(self, view: View, machine: JudgedMachine, sound: Sound) -> Embedded:
         """A cell that `hear` has made."""
@@ -74,7 +65,3 @@ class Listener:
                     raise DataError(f"{clip.path}: {error.detail}") from error
         for view in views:
             self.cells.save(view.key, key, Embedded.join(rows[view.key]))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

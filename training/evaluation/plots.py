@@ -61,6 +61,12 @@ def _figure(
     figure.suptitle(f"{title}; bands are 95 % intervals")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    save(figure, picture)
+
+
+def save(figure: Figure, picture: Path) -> None:
+    """Write a picture, whole or not at all; its folder is made."""
+    picture.parent.mkdir(parents=True, exist_ok=True)
     temporary = picture.with_name(f"{picture.name}.part")
     figure.savefig(temporary, dpi=120, format="png")
     temporary.replace(picture)

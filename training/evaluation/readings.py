@@ -1,19 +1,54 @@
 """From embeddings to one anomaly score per clip. A clip's score hangs on the bank and on itself, on no other clip."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.detector import Detector, clip_score
-from service.domain.distance import nearest_in
+from service.domain.distance import Vectors, nearest_in
 from service.domain.errors import OffkeyError
 from service.domain.machine import Domain
+from service.domain.threshold import Threshold, conformal_threshold
 from training.data.catalog import DataError
 from training.evaluation.views import Embedded
 
 Scores = NDArray[np.float64]  # (clips,)
 Reading = Callable[[Embedded, Sequence[Domain], Embedded], Scores]
+
+
+@dataclass(frozen=True)
+class ServedBank:
+    """A machine's train clips as the service holds them once they are enrolled, each under its domain."""
+
+    detector: Detector
+    vectors: Mapping[Domain, Vectors]
+
+    @classmethod
+    def enroll(cls, bank: Embedded, domains: Sequence[Domain]) -> Self:
+        """Enroll the train clips, each under its domain. Raises `DataError` if they are too few to be scored with."""
+        of_window = np.array(domains)[bank.clips]
+        members = {domain: of_window == domain for domain in Domain if (of_window == domain).any()}
+        vectors = {domain: bank.vectors[at] for domain, at in members.items()}
+        try:
+            detector = Detector.fit(vectors, {domain: bank.clips[at] for domain, at in members.items()})
+        except OffkeyError as error:
+            raise DataError(error.detail) from error
+        return cls(detector, vectors)
+
+    def scores(self, test: Embedded) -> Scores:
+        """What `POST /score` answers for each clip."""
+        scores = []
+        for windows in test.windows():
+            distances = {domain: nearest_in(windows, rows) for domain, rows in self.vectors.items()}
+            scores.append(clip_score(self.detector.window_scores(distances)))
+        return np.array(scores)
+
+    def threshold(self, false_alarm_rate: float) -> Threshold:
+        """The decision threshold at a requested rate in (0, 1), of the train clips alone."""
+        return conformal_threshold(self.detector.self_scores, false_alarm_rate)
 
 
 def nearest(bank: Embedded, domains: Sequence[Domain], test: Embedded) -> Scores:
@@ -40,18 +75,7 @@ def served(bank: Embedded, domains: Sequence[Domain], test: Embedded) -> Scores:
     Raises:
         DataError: the bank is too small to be scored with.
     """
-    of_window = np.array(domains)[bank.clips]
-    members = {domain: of_window == domain for domain in Domain if (of_window == domain).any()}
-    vectors = {domain: bank.vectors[at] for domain, at in members.items()}
-    try:
-        detector = Detector.fit(vectors, {domain: bank.clips[at] for domain, at in members.items()})
-    except OffkeyError as error:
-        raise DataError(error.detail) from error
-    scores = []
-    for windows in test.windows():
-        distances = {domain: nearest_in(windows, rows) for domain, rows in vectors.items()}
-        scores.append(clip_score(detector.window_scores(distances)))
-    return np.array(scores)
+    return ServedBank.enroll(bank, domains).scores(test)
 
 
 READINGS: Mapping[str, Reading] = {"nearest": nearest, "served": served}

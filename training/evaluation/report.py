@@ -1,23 +1,21 @@
 """What an experiment found, for programs (JSON) and for people (Markdown)."""
 
-import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.bootstrap import LEVEL, Interval, recordings_of
+from training.evaluation.bootstrap import LEVEL, Interval
 from training.evaluation.comparison import ALL, Cell, Key, summaries
 from training.evaluation.config import LOGMEL, ORACLE
 from training.evaluation.experiment import Result
 from training.evaluation.noise import KINDS, ROLES
 from training.evaluation.protocol import VERSION
 from training.evaluation.readings import READINGS
+from training.evaluation.tables import DIGITS, describe, ends, table, with_ends, write_json, write_text
 from training.evaluation.timing import processor
 from training.run import environment, git_revision
 
-_DIGITS = 4
 _COMPARED = ("auc", "official")
 _READ = {"nearest": "distance to the nearest train clip", "served": "as `POST /score` answers"}
 _SHOWN = (("nearest", "auc", "AUC"), ("served", "auc", "AUC"), ("served", "official", "Official score"))
@@ -25,20 +23,8 @@ _SHOWN = (("nearest", "auc", "AUC"), ("served", "auc", "AUC"), ("served", "offic
 
 def write(result: Result, path: Path, command: str) -> None:
     """Write `path` (JSON) and the Markdown beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sections = []
-    for name, value in as_json(result, command).items():
-        rows = isinstance(value, list) and value and isinstance(value[0], dict)
-        lines = ",\n  ".join(json.dumps(row) for row in value) if rows else ""
-        sections.append(f" {json.dumps(name)}: " + (f"[\n  {lines}\n ]" if rows else json.dumps(value)))
-    _put(path, "{\n" + ",\n".join(sections) + "\n}\n")
-    _put(path.with_suffix(".md"), f"# Experiment\n\n```sh\n{command}\n```\n\n{markdown(result)}")
-
-
-def _put(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, as_json(result, command))
+    write_text(path.with_suffix(".md"), f"# Experiment\n\n```sh\n{command}\n```\n\n{markdown(result)}")
 
 
 def as_json(result: Result, command: str) -> dict[str, Any]:
@@ -50,15 +36,7 @@ def as_json(result: Result, command: str) -> dict[str, Any]:
         "git_revision": git_revision(),
         "environment": {"processor": processor(), **environment()},
         "methods": list(_methods(result)),
-        "machines": [
-            {
-                "name": machine.name,
-                "train": {str(d): sum(clip.domain == d for clip in machine.train) for d in ("source", "target")},
-                "test": {"normal": int((~machine.anomalous).sum()), "anomaly": int(machine.anomalous.sum())},
-                "test_recordings": recordings_of(machine),
-            }
-            for machine in result.machines
-        ],
+        "machines": [describe(machine) for machine in result.machines],
         "noise": {
             kind: {role: [one.name for one in result.noise.recordings[kind, role]] for role in ROLES} for kind in KINDS
         },
@@ -81,7 +59,7 @@ def figures(result: Result, command: str) -> list[dict[str, str | float]]:
                 if found is not None:
                     rows.append((f"{named}: {title}{read}, {cell}", found.value))
     rows += [(f"{name}: ms per 10 s clip, one CPU thread", value) for name, value in result.milliseconds.items()]
-    return [{"name": name, "value": round(value, _DIGITS), "command": command} for name, value in rows]
+    return [{"name": name, "value": round(value, DIGITS), "command": command} for name, value in rows]
 
 
 def _methods(result: Result) -> Iterable[dict[str, Any]]:
@@ -104,7 +82,7 @@ def _methods(result: Result) -> Iterable[dict[str, Any]]:
 
 def _scores(result: Result) -> Iterable[dict[str, Any]]:
     for key in result.comparison.known:
-        yield _named(key) | _ends(result.comparison.interval(key))
+        yield _named(key) | ends(result.comparison.interval(key))
 
 
 def _differences(result: Result) -> Iterable[dict[str, Any]]:
@@ -113,7 +91,7 @@ def _differences(result: Result) -> Iterable[dict[str, Any]]:
     for key in result.comparison.known:
         if key.cell in shown and key.metric in _COMPARED:
             for other in result.methods[: result.methods.index(key.method)]:
-                yield _named(key) | {"less": other} | _ends(result.comparison.difference(key, other))
+                yield _named(key) | {"less": other} | ends(result.comparison.difference(key, other))
 
 
 def _gaps(result: Result) -> Iterable[dict[str, Any]]:
@@ -122,7 +100,7 @@ def _gaps(result: Result) -> Iterable[dict[str, Any]]:
         if key.cell in shown and key.metric in _COMPARED and key.method not in (reference, ORACLE):
             gap = result.comparison.gap(key, reference, ORACLE)
             if gap is not None:
-                yield _named(key) | {"gap": _ends(gap.size), "share": gap.share and _ends(gap.share)}
+                yield _named(key) | {"gap": ends(gap.size), "share": gap.share and ends(gap.share)}
 
 
 def _named(key: Key) -> dict[str, Any]:
@@ -134,12 +112,6 @@ def _named(key: Key) -> dict[str, Any]:
         "snr_db": key.cell.snr_db,
         "metric": key.metric,
     }
-
-
-def _ends(interval: Interval | None) -> dict[str, float | None]:
-    if interval is None:
-        return {"value": None, "low": None, "high": None}
-    return {name: None if math.isnan(value) else round(value, _DIGITS) for name, value in asdict(interval).items()}
 
 
 def markdown(result: Result) -> str:
@@ -162,17 +134,17 @@ def _main_table(result: Result, reading: str, metric: str) -> str:
     for method in result.methods:
         found = [result.comparison.interval(Key(method, reading, ALL, cell, metric)) for cell in cells]
         cost = f"{result.milliseconds[method]:.1f}" if method in result.milliseconds else ""
-        rows.append([method, *(_figure(one) for one in found[:-1]), _with_ends(found[-1]), cost])
-    return _table(["method", *map(str, cells), "ms per 10 s"], rows)
+        rows.append([method, *(_figure(one) for one in found[:-1]), with_ends(found[-1]), cost])
+    return table(["method", *map(str, cells), "ms per 10 s"], rows)
 
 
 def _machine_table(result: Result) -> str:
     cell, names = Cell("noisy", None), [machine.name for machine in result.machines]
     rows = [
-        [method, *(_with_ends(result.comparison.interval(Key(method, "nearest", name, cell, "auc"))) for name in names)]
+        [method, *(with_ends(result.comparison.interval(Key(method, "nearest", name, cell, "auc"))) for name in names)]
         for method in result.methods
     ]
-    return _table(["method", *names], rows)
+    return table(["method", *names], rows)
 
 
 def _difference_table(result: Result) -> str:
@@ -183,12 +155,12 @@ def _difference_table(result: Result) -> str:
         for reading in READINGS:
             key = Key(method, reading, ALL, Cell("noisy", None), "auc")
             row += [
-                _with_ends(result.comparison.difference(key, other), sign="+") if other != method else ""
+                with_ends(result.comparison.difference(key, other), sign="+") if other != method else ""
                 for other in others
             ]
         rows.append(row)
     heads = [f"{reading}: less {other}" for reading in READINGS for other in others]
-    return _table(["method", *heads], rows)
+    return table(["method", *heads], rows)
 
 
 def _gap_table(result: Result) -> str:
@@ -200,7 +172,7 @@ def _gap_table(result: Result) -> str:
             keys += [Key(method, "nearest", machine.name, cells[-1], "auc") for machine in result.machines]
             rows.append([method, *(_share(result, key) for key in keys)])
     machines = [f"{cells[-1]}, {machine.name}" for machine in result.machines]
-    return _table(["method", *map(str, cells), *machines], rows)
+    return table(["method", *map(str, cells), *machines], rows)
 
 
 def _share(result: Result, key: Key) -> str:
@@ -215,14 +187,3 @@ def _share(result: Result, key: Key) -> str:
 
 def _figure(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval.value:.3f}"
-
-
-def _with_ends(interval: Interval | None, sign: str = "") -> str:
-    if interval is None:
-        return ""
-    return f"{interval.value:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---", *(["---:"] * (len(heads) - 1))], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

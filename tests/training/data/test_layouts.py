@@ -25,6 +25,7 @@ from training.data.windows import AudioCache
         ("section_05_target_test_anomaly_0042", DcaseName("05", "0042", "target", "test", "anomaly")),
         ("section_03_source_test_0007", DcaseName("03", "0007", "source", "test")),
         ("section_00_test_0199", DcaseName("00", "0199", "", "test")),
+        ("section_03_0199", DcaseName("03", "0199")),
         ("section_00_source_train_normal_0000_", DcaseName("00", "0000", "source", "train", "normal")),
         (
             "section_00_source_train_normal_0326_car_A1_spd_28V",

@@ -3,7 +3,8 @@
 2020 names clips `normal_id_00_00000000.wav`; from 2021 on
 `section_00_source_train_normal_0000_<attributes>.wav`, whose attributes may be empty behind their underscore.
 In 2021 the test split is two folders, source_test and target_test. Names of evaluation clips hide condition, and
-mostly domain. 2025 adds `supplemental/`; its names are read leniently.
+mostly domain; the ground truth of 2022 to 2024 names them without their split, `section_00_0000.wav`. 2025 adds
+`supplemental/`; its names are read leniently.
 """
 
 import re
@@ -16,7 +17,7 @@ _ID = re.compile(r"(?:(?P<condition>normal|anomaly)_)?id_(?P<section>\d+)_(?P<nu
 _SECTION = re.compile(
     r"section_(?P<section>\d+)"
     r"(?:_(?P<domain>source|target|noise))?"
-    r"_(?P<split>train|test|supplemental)"
+    r"(?:_(?P<split>train|test|supplemental))?"
     r"(?:_(?P<condition>normal|anomaly))?"
     r"(?:_(?P<kind>clean|machine|noise))?"
     r"_(?P<number>\d+)"

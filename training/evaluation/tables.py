@@ -1,0 +1,61 @@
+"""How figures are written: tables of Markdown, and JSON with one row of a list on a line."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training.evaluation.bootstrap import Interval, recordings_of
+from training.evaluation.tree import JudgedMachine
+
+DIGITS = 4
+
+
+def write_json(path: Path, sections: Mapping[str, Any]) -> None:
+    """Write a file that programs read and people can compare line by line."""
+    parts = []
+    for name, value in sections.items():
+        rows = isinstance(value, list) and value and isinstance(value[0], dict)
+        lines = ",\n  ".join(json.dumps(row) for row in value) if rows else ""
+        parts.append(f" {json.dumps(name)}: " + (f"[\n  {lines}\n ]" if rows else json.dumps(value)))
+    write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def describe(machine: JudgedMachine) -> dict[str, Any]:
+    """How many clips a machine was judged by."""
+    return {
+        "name": machine.name,
+        "train": {str(d): sum(clip.domain == d for clip in machine.train) for d in ("source", "target")},
+        "test": {"normal": int((~machine.anomalous).sum()), "anomaly": int(machine.anomalous.sum())},
+        "test_recordings": recordings_of(machine),
+    }
+
+
+def ends(interval: Interval | None) -> dict[str, float | None]:
+    """A figure and its interval; one that is not defined is null."""
+    if interval is None:
+        return {"value": None, "low": None, "high": None}
+    return {name: None if math.isnan(value) else round(value, DIGITS) for name, value in asdict(interval).items()}
+
+
+def with_ends(interval: Interval | None, sign: str = "") -> str:
+    """A figure with its interval in brackets."""
+    if interval is None:
+        return ""
+    return f"{interval.value:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown whose first column is words and whose others are figures."""
+    lines = [heads, ["---", *(["---:"] * (len(heads) - 1))], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
