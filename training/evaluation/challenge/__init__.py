@@ -1,0 +1,1 @@
+"""Any bundle on any tree of DCASE Task 2, judged as the official evaluators judge."""

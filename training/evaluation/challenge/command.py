@@ -1,0 +1,62 @@
+"""`offkey evaluate`. What it needs is imported when it runs, so that `offkey --help` is quick."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.terminal import for_people, progress_bars
+
+
+def evaluate(
+    tree: Annotated[Path, typer.Argument(help="machines as in DCASE Task 2, 2020 to 2026, or plain")],
+    bundle: Annotated[
+        list[str] | None, typer.Option(metavar="[NAME=]DIR", help="any number of them; default: the one that ships")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="labels where names hide them: an official evaluator's folder, or a csv file")
+    ] = None,
+    channel: Annotated[str, typer.Option(help="near, far or a number from 0; default: the mean of all")] = "",
+    false_alarm_rate: Annotated[float, typer.Option(help="requested of the decision threshold")] = 0.05,
+    bootstrap: Annotated[int, typer.Option(help="replicates behind an interval")] = 1000,
+    work: Annotated[Path, typer.Option(help="folder of embeddings made before; may be deleted")] = Path(
+        "runs/evaluation"
+    ),
+    workers: Annotated[int, typer.Option(help="threads; 0: one per core")] = 0,
+    out: Annotated[Path, typer.Option(help="folder of the result")] = Path("evaluation"),
+) -> None:
+    """Judge bundles on a tree of machines as the official evaluators do; prints the tables."""
+    with for_people():
+        from service.settings import shipped_bundle
+        from training.evaluation.challenge.csvs import write_csvs
+        from training.evaluation.challenge.evaluation import EvaluationConfig
+        from training.evaluation.challenge.evaluation import evaluate as run
+        from training.evaluation.challenge.pictures import draw_pictures
+        from training.evaluation.challenge.report import NAME, markdown, write_report
+
+        config = EvaluationConfig(
+            tree=tree,
+            bundles=tuple(map(_named, bundle or [str(shipped_bundle())])),
+            false_alarm_rate=false_alarm_rate,
+            labels=labels,
+            channel=channel,
+            bootstrap=bootstrap,
+            work=work,
+            workers=workers,
+        )
+        with progress_bars() as progress:
+            found = run(config, progress)
+            write_csvs(found, out / "csv")
+            draw_pictures(found, out / "plots", progress)
+        words = ["offkey", "evaluate", str(tree), *(f"--bundle={one}" for one in bundle or [])]
+        words += [f"--labels={labels}"] * (labels is not None) + [f"--channel={channel}"] * bool(channel)
+        words += [f"--false-alarm-rate={false_alarm_rate:g}", f"--bootstrap={bootstrap}"]
+        write_report(found, out, shlex.join(words))
+    typer.echo(markdown(found))
+    typer.echo(out / f"{NAME}.md")
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, sign, folder = text.partition("=")
+    return (name, Path(folder)) if sign else ("", Path(text))

@@ -1,0 +1,99 @@
+"""A picture of each machine: ROC curves, and where the scores of healthy and faulty clips lie."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from training.evaluation.challenge.evaluation import Evaluation, Judged
+from training.evaluation.metrics import MAX_FPR, Flags
+from training.evaluation.plots import save
+from training.evaluation.tree import JudgedMachine
+
+_SOURCE, _TARGET = "#2166ac", "#b2182b"
+_BINS = 30
+_TICKS = (*(-(10.0**power) for power in range(4, -1, -1)), 0.0, *(10.0**power for power in range(7)))
+
+
+def draw_pictures(found: Evaluation, folder: Path, progress: Progress) -> None:
+    """Draw `<bundle>/<machine>.png`, a row for each section."""
+    task = progress.add_task("drawing", total=len(found.manifests) * len(found.folders))
+    for bundle in found.manifests:
+        for name in found.folders:
+            machines = [machine for machine in found.machines if machine.folder == name]
+            figure = Figure(figsize=(11.0, 3.4 * len(machines) + 0.6), layout="constrained")
+            grid = figure.subplots(len(machines), 2, squeeze=False, width_ratios=(2, 3))
+            for (left, right), machine in zip(grid, machines, strict=True):
+                judged = found.judged[bundle, machine.name]
+                _roc(left, machine, judged)
+                _histogram(right, machine, judged)
+            figure.suptitle(f"{name}, {bundle}")
+            save(figure, folder / bundle / f"{name}.png")
+            progress.advance(task)
+
+
+def _roc(panel: Axes, machine: JudgedMachine, judged: Judged) -> None:
+    for label, key, color, normal, anomalous in _curves(machine):
+        rates = _rates(judged.scores, normal, anomalous)
+        panel.plot(*rates, color=color, label=f"{label}, AUC {judged.figures[key][0]:.3f}")
+    panel.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, zorder=0)
+    panel.axvspan(0, MAX_FPR, color="#eeeeee", zorder=-1)
+    panel.set(xlabel="false-positive rate", ylabel="true-positive rate", xlim=(-0.01, 1), ylim=(0, 1.01))
+    panel.set_title(f"{machine.name}, pAUC {judged.figures['pauc'][0]:.3f}", fontsize=10)
+    panel.legend(loc="lower right", fontsize=8, frameon=False)
+
+
+def _curves(machine: JudgedMachine) -> Iterable[tuple[str, str, str, Flags, Flags]]:
+    """Label, figure, color, and the clips of each curve: those that the year's AUC is of."""
+    if machine.form in ("2020", "plain"):
+        yield "all clips", "auc", _SOURCE, ~machine.anomalous, machine.anomalous
+        return
+    for label, color, own in (("source", _SOURCE, ~machine.target), ("target", _TARGET, machine.target)):
+        anomalous = machine.anomalous & own if machine.form == "2021" else machine.anomalous
+        normal = ~machine.anomalous & own
+        if normal.any() and anomalous.any():
+            yield label, f"auc_{label}", color, normal, anomalous
+
+
+def _rates(scores: NDArray[np.float64], normal: Flags, anomalous: Flags) -> tuple[list[float], list[float]]:
+    """False-positive and true-positive rates at every threshold, from (0, 0) to (1, 1)."""
+    thresholds = np.unique(scores[normal | anomalous])[::-1]
+    false = [float(np.mean(scores[normal] >= value)) for value in thresholds]
+    true = [float(np.mean(scores[anomalous] >= value)) for value in thresholds]
+    return [0.0, *false], [0.0, *true]
+
+
+def _histogram(panel: Axes, machine: JudgedMachine, judged: Judged) -> None:
+    """Counts of clips by score: source upward, target downward."""
+    # Scores of faulty clips reach far: linear around 0, logarithmic further out.
+    shown = np.arcsinh([*judged.scores, judged.threshold.value])
+    bins = np.sinh(np.linspace(shown.min() - 0.05, shown.max() + 0.05, _BINS)).tolist()
+    for domain, color, own, sign in (
+        ("source", _SOURCE, ~machine.target, 1),
+        ("target", _TARGET, machine.target, -1),
+    ):
+        named = f" {domain}" if machine.target.any() else ""
+        for faulty, kind in ((False, "stepfilled"), (True, "step")):
+            scores = judged.scores[own & (machine.anomalous == faulty)]
+            if len(scores):
+                label = f"{'anomaly' if faulty else 'normal'}{named}"
+                weights = np.full(len(scores), sign)
+                alpha, width = (1.0, 1.5) if faulty else (0.35, 0.0)
+                panel.hist(
+                    scores, bins, weights=weights, color=color, histtype=kind, alpha=alpha, linewidth=width, label=label
+                )
+    panel.axvline(judged.threshold.value, color="black", linestyle="--", linewidth=1, label="threshold")
+    panel.axhline(0, color="black", linewidth=0.8)
+    panel.set_xscale("asinh")
+    panel.set_xticks([tick for tick in _TICKS if bins[0] <= tick <= bins[-1]])
+    panel.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.yaxis.set_major_formatter(lambda count, _: f"{abs(count):.0f}")
+    panel.set(xlabel="anomaly score", ylabel="test clips")
+    panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
