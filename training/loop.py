@@ -198,18 +198,20 @@ def _whiten(
         whitening.mean.copy_(mean)
         whitening.matrix.copy_(matrix)
         return
-    windows = (*sounds.sources, *sounds.noises)
-    task = progress.add_task("whitening", total=len(windows))
+    asked = config.readout
+    task = progress.add_task("whitening", total=asked.mixtures)
 
     def load(chosen: Sequence[Window]) -> Tensor:
         return sounds.audio.batch(chosen).to(processes.device)
 
     fit_whitening(
         student,
-        windows,
+        sounds.sources,
+        sounds.noises,
         load,
-        covariance=config.readout.covariance,
-        epsilon=config.readout.epsilon,
+        covariance=asked.covariance,
+        epsilon=asked.epsilon,
+        mixtures=asked.mixtures,
         seed=config.seed,
         progress=lambda done: progress.update(task, completed=done),
     )
