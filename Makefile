@@ -29,6 +29,7 @@ lint: $(VENV)/.dev ## Check style, types, directions of imports, and the Dockerf
 
 bench: $(VENV)/.dev ## Measure serving and search, side by side in one run
 	@$(BIN)/python benchmarks/serving.py
+	@$(BIN)/python benchmarks/decoding.py
 	@$(BIN)/python benchmarks/search.py
 
 clean: ## Remove what the other targets made, but not ./data

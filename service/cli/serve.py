@@ -55,11 +55,12 @@ def serve(
 def run(settings: Settings) -> int:
     """Serve until a signal; return the exit status."""
     from service.app import create_app  # here, so that --help does not wait for ONNX Runtime
+    from service.decoding import NurseryError
     from service.encoder import DeviceError
 
     try:
         application = create_app(settings)
-    except (BundleError, DeviceError) as error:
+    except (BundleError, DeviceError, NurseryError) as error:
         logger.critical("the service cannot start: %s", error)
         return 1
     except (OSError, OffkeyError) as error:
