@@ -163,7 +163,7 @@ def _mono_blocks(file: soundfile.SoundFile, limits: AudioLimits, budget: Budget,
                 max_seconds=limits.max_seconds,
             )
         with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused, not warned of
-            mono = block.mean(axis=1, dtype=np.float32)
+            mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
             peak = np.abs(mono).max()
         if not np.isfinite(peak):
             raise OffkeyError(

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     max_clips_per_request: int = Field(64, ge=1, description="most clips in one multipart request")
     max_clip_seconds: float = Field(600.0, gt=0, description="longest clip, seconds of decoded audio")
     max_decoded_samples: int = Field(
-        150_000_000,
+        64_000_000,
         ge=1,
         description="most audio in one request, samples: frames x channels, at the model's rate where that is more",
     )

@@ -27,7 +27,12 @@ app = typer.Typer()
 logger = logging.getLogger("offkey")
 
 _ANSWER_SECONDS = 2  # of the time for shutting down, kept for answering what was not finished
-_NO_SETTINGS = {"OFFKEY_URL", "OFFKEY_SHARED"}  # read by the client commands and by the tests
+_NO_SETTINGS = {
+    "OFFKEY_URL",
+    "OFFKEY_SHARED",
+    "OFFKEY_TORTURE",
+    "OFFKEY_KILLS",
+}  # read by the client commands and by the tests
 
 
 @app.command()
