@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench clean
+.PHONY: help demo serve test torture lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ serve: $(VENV)/.service ## Run the service on http://127.0.0.1:8000, data in ./d
 test: $(VENV)/.dev ## Run the whole test suite (ARGS="-k name" and so on go to pytest)
 	@$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
 
+torture: $(VENV)/.dev ## Run the reliability tests at full length, an hour or so (OFFKEY_KILLS=60 shortens it)
+	@OFFKEY_TORTURE=1 $(BIN)/pytest -n auto --dist loadgroup tests/reliability $(ARGS)
+
 lint: $(VENV)/.dev ## Check style, types, directions of imports, and the Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -29,6 +32,7 @@ lint: $(VENV)/.dev ## Check style, types, directions of imports, and the Dockerf
 
 bench: $(VENV)/.dev ## Measure serving and search, side by side in one run
 	@$(BIN)/python benchmarks/serving.py
+	@$(BIN)/python benchmarks/decoding.py
 	@$(BIN)/python benchmarks/search.py
 
 clean: ## Remove what the other targets made, but not ./data

@@ -32,6 +32,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError, DeviceError: the encoder cannot be used.
+        NurseryError: no decoder can be started.
         OSError, OffkeyError: the data folder cannot be used.
     """
     context = Context.open(settings)

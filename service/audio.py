@@ -5,7 +5,7 @@ a header says: frames are read in blocks and counted, and reading stops at the l
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -56,11 +56,35 @@ class Waveform:
         return len(self.samples) / self.sample_rate
 
 
+@dataclass(frozen=True)
+class Source:
+    """What the file of a clip had: its rate in Hz and its channels."""
+
+    sample_rate: int
+    channels: int
+
+
 def decode(data: bytes, *, sample_rate: int, limits: AudioLimits, budget: Budget = UNLIMITED) -> Waveform:
-    """Decode a whole audio file, average its channels and resample it.
+    """Decode a whole audio file, average its channels and resample it. Arguments and errors: `decode_blocks`."""
+    blocks: list[Samples] = [np.zeros(0, dtype=np.float32)]
+    source = decode_blocks(data, blocks.append, sample_rate=sample_rate, limits=limits, budget=budget)
+    return Waveform(np.concatenate(blocks), sample_rate, source.sample_rate, source.channels)
+
+
+def decode_blocks(
+    data: bytes,
+    take: Callable[[Samples], object],
+    *,
+    sample_rate: int,
+    limits: AudioLimits,
+    budget: Budget = UNLIMITED,
+) -> Source:
+    """Decode an audio file and hand it on block by block, so that the clip is nowhere held as a whole.
 
     Args:
         data: the bytes of a WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF file.
+        take: is given the mono blocks `(samples,)` at `sample_rate`, in order. They are the clip only if no error
+            follows them.
         sample_rate: the rate wanted, Hz.
         limits: what is accepted.
         budget: what the request that the clip came in may still decode.
@@ -72,22 +96,50 @@ def decode(data: bytes, *, sample_rate: int, limits: AudioLimits, budget: Budget
     if not data:
         raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has no bytes. Send an audio file as the body.")
     _check_stated(data, limits)
+    level = _Level()
     try:
         with _Stream(io.BytesIO(data)) as file:
             _check_header(file, limits)
             # Below the model's rate it is the resampled audio that costs.
             price = max(file.channels, sample_rate / file.samplerate)
             blocks = _mono_blocks(file, limits, budget, price)
-            samples = _resample(blocks, int(file.samplerate), sample_rate)
-            source_rate, channels = int(file.samplerate), int(file.channels)
+            for block in _resampled(blocks, int(file.samplerate), sample_rate):
+                level.add(block)
+                take(block)
+            source = Source(int(file.samplerate), int(file.channels))
     except (soundfile.SoundFileError, MemoryError, ValueError, TypeError) as error:
         raise OffkeyError(
             ErrorKind.UNDECODABLE_AUDIO,
             f"The clip is not audio that can be decoded ({_reason(error)}). "
             "Send WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF.",
         ) from error
-    _check_audible(samples, limits)
-    return Waveform(samples, sample_rate, source_rate, channels)
+    level.check_audible(limits)
+    return source
+
+
+class _Level:
+    """The RMS of a clip around its mean, from its blocks."""
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._sum = self._squares = 0.0
+
+    def add(self, block: Samples) -> None:
+        exact = block.astype(np.float64)
+        self._samples += len(exact)
+        self._sum += float(exact.sum())
+        self._squares += float(exact @ exact)
+
+    def check_audible(self, limits: AudioLimits) -> None:
+        if self._samples == 0:
+            raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has a header but no audio frames. Record it again.")
+        # Float64 leaves 1e-15 of the offset's square, the silence of -90 dBFS squared is 1e-9.
+        variance = self._squares / self._samples - (self._sum / self._samples) ** 2
+        if variance < 10 ** (limits.silence_dbfs / 10):
+            raise OffkeyError(
+                ErrorKind.SILENT_AUDIO,
+                f"The clip is silent (below {limits.silence_dbfs:g} dBFS). Check that the microphone is on.",
+            )
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
@@ -111,7 +163,7 @@ def _mono_blocks(file: soundfile.SoundFile, limits: AudioLimits, budget: Budget,
                 max_seconds=limits.max_seconds,
             )
         with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused, not warned of
-            mono = block.mean(axis=1, dtype=np.float32)
+            mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
             peak = np.abs(mono).max()
         if not np.isfinite(peak):
             raise OffkeyError(
@@ -156,15 +208,15 @@ def _truncated(file: soundfile.SoundFile, frames: int) -> OffkeyError:
     )
 
 
-def _resample(blocks: Iterable[Samples], source_rate: int, sample_rate: int) -> Samples:
-    """Join blocks at another rate, without ever holding the clip at the rate of the file."""
+def _resampled(blocks: Iterable[Samples], source_rate: int, sample_rate: int) -> Iterator[Samples]:
+    """The blocks at another rate."""
     if source_rate == sample_rate:
-        joined = list(blocks)
-    else:
-        stream = soxr.ResampleStream(source_rate, sample_rate, num_channels=1, dtype="float32", quality="HQ")
-        joined = [stream.resample_chunk(block) for block in blocks]
-        joined.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
-    return np.concatenate([np.zeros(0, dtype=np.float32), *joined])
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(source_rate, sample_rate, num_channels=1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
 def _check_header(file: soundfile.SoundFile, limits: AudioLimits) -> None:
@@ -204,17 +256,6 @@ def _check_rate(sample_rate: int, limits: AudioLimits) -> None:
             f"The clip's header says {sample_rate} Hz; accepted are {limits.min_sample_rate} to "
             f"{limits.max_sample_rate} Hz.",
             sample_rate=sample_rate,
-        )
-
-
-def _check_audible(samples: Samples, limits: AudioLimits) -> None:
-    if len(samples) == 0:
-        raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has a header but no audio frames. Record it again.")
-    rms = float(np.std(samples, dtype=np.float64))
-    if rms < 10 ** (limits.silence_dbfs / 20):
-        raise OffkeyError(
-            ErrorKind.SILENT_AUDIO,
-            f"The clip is silent (below {limits.silence_dbfs:g} dBFS). Check that the microphone is on.",
         )
 
 

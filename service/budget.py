@@ -15,11 +15,14 @@ class Budget:
         samples: how many, counted as frames x channels. At a rate below the model's a frame counts for as many
             as it is resampled to, because these are embedded.
         stopping: set when the service is about to end.
+        left: how many of them are left; all unless said otherwise.
     """
 
-    def __init__(self, samples: float = math.inf, stopping: threading.Event | None = None) -> None:
-        self._samples = samples
-        self._left = samples
+    def __init__(
+        self, samples: float = math.inf, stopping: threading.Event | None = None, *, left: float | None = None
+    ) -> None:
+        self.samples = samples
+        self.left = samples if left is None else left
         self._stopping = stopping
 
     def check(self) -> None:
@@ -30,13 +33,13 @@ class Budget:
     def spend(self, samples: float) -> None:
         """Take `samples` off. Raises `OffkeyError`: there were not so many left, or the service is stopping."""
         self.check()
-        self._left -= samples
-        if self._left < 0:
+        self.left -= samples
+        if self.left < 0:
             raise OffkeyError(
                 ErrorKind.TOO_MUCH_AUDIO,
-                f"The clips of this request hold more than {self._samples:.0f} samples (frames x channels). Send "
+                f"The clips of this request hold more than {self.samples:.0f} samples (frames x channels). Send "
                 "fewer or shorter clips in one request, or record at a lower rate.",
-                max_decoded_samples=self._samples,
+                max_decoded_samples=self.samples,
             )
 
 

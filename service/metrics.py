@@ -1,7 +1,8 @@
 """What `GET /metrics` tells Prometheus. Labels are bounded: routes by template, never machine ids."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -38,6 +39,17 @@ class Metrics:
             ["pool"],
             registry=self._registry,
         )
+        self._decoders_lost = Gauge(
+            "offkey_decoders_lost",
+            "Decoder processes that ended in the middle of a clip since the start, by cause.",
+            ["cause"],
+            registry=self._registry,
+        )
+        self._decoder_peak = Gauge(
+            "offkey_decoder_peak_bytes",
+            "Most resident memory that a decoder process has had since the start.",
+            registry=self._registry,
+        )
         self._stage_seconds = Histogram(
             "offkey_stage_seconds",
             "Time of one stage of a request, for one clip.",
@@ -63,6 +75,12 @@ class Metrics:
         """Report how many permits each pool has given, asked for at every scrape."""
         for pool, permits in pools.items():
             self._permits.labels(pool).set_function(permits)
+
+    def watch_decoders(self, lost: Mapping[str, int], peak_bytes: Callable[[], int]) -> None:
+        """Report how many decoders were lost by each cause, and the memory of the largest."""
+        for cause in lost:
+            self._decoders_lost.labels(cause).set_function(partial(lost.__getitem__, cause))
+        self._decoder_peak.set_function(peak_bytes)
 
     @contextmanager
     def stage(self, stage: str) -> Iterator[None]:

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
         default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2,
         ge=1,
         le=256,
-        description="requests that are decoded, embedded and searched at once; one CPU thread each",
+        description="requests that are decoded, embedded and searched at once; a thread and a decoder process each",
     )
     queue_limit: int = Field(64, ge=0, description="requests that may wait for a worker before 503")
     false_alarm_rate: float = Field(
@@ -55,10 +55,12 @@ class Settings(BaseSettings):
     max_clips_per_request: int = Field(64, ge=1, description="most clips in one multipart request")
     max_clip_seconds: float = Field(600.0, gt=0, description="longest clip, seconds of decoded audio")
     max_decoded_samples: int = Field(
-        150_000_000,
+        64_000_000,
         ge=1,
         description="most audio in one request, samples: frames x channels, at the model's rate where that is more",
     )
+    max_decode_cpu_seconds: int = Field(10, ge=1, description="most CPU time to decode one clip, seconds")
+    max_decode_seconds: float = Field(30.0, gt=0, description="most time to decode one clip on a busy machine, seconds")
     max_clips_per_machine: int = Field(10_000, ge=2, description="most clips enrolled for one machine")
     max_windows_per_machine: int = Field(
         50_000, ge=2, description="most windows enrolled for one machine; the time to rebuild its bank grows with them"
@@ -83,6 +85,8 @@ class Settings(BaseSettings):
             "max_clips_per_request": self.max_clips_per_request,
             "max_clip_seconds": self.max_clip_seconds,
             "max_decoded_samples": self.max_decoded_samples,
+            "max_decode_cpu_seconds": self.max_decode_cpu_seconds,
+            "max_decode_seconds": self.max_decode_seconds,
             "max_clips_per_machine": self.max_clips_per_machine,
             "max_windows_per_machine": self.max_windows_per_machine,
             "max_cached_values": self.max_cached_values,

@@ -33,9 +33,13 @@ def read_with(where: EncoderConfig, key: str, layers: Sequence[str], pooling: st
     if pooling not in POOLINGS:
         raise ConfigError(f"No pooling is called {pooling!r}. There are: {', '.join(POOLINGS)}.")
     encoder = _encoder(where)
-    unknown = [layer for layer in layers if layer not in encoder.layers]
-    if unknown or not layers:
-        raise ConfigError(f"{where.name} has no layer {', '.join(unknown)}; it has {', '.join(encoder.layers)}.")
+    known = Student.layers_of(encoder)
+    unknown = [layer for layer in layers if layer not in known]
+    if unknown:
+        raise ConfigError(f"{where.name} has no layer {', '.join(unknown)}; it has {', '.join(known)}.")
+    if not set(layers).intersection(encoder.layers):
+        own = ", ".join(encoder.layers)
+        raise ConfigError(f"The read-out of `{key}` takes no layer of {where.name}, which has {own}.")
     return Student(encoder, tuple(layers), pooling).eval()
 
 

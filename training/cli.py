@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import TaskID
 
 from training.evaluation.challenge.command import evaluate
 from training.evaluation.command import experiment
@@ -70,6 +71,38 @@ def _train(config: Path | None, overrides: list[str] | None, runs: Path, *, dist
 def _print(folder: Path) -> None:
     if is_first():
         typer.echo(folder)
+
+
+@app.command()
+def compose(
+    manifest: Annotated[Path, typer.Argument(help="CSV file of recordings, as `data.manifest` is")],
+    folder: Annotated[Path, typer.Argument(help="is made")],
+    sources: Annotated[int, typer.Option(min=1, help="machine-like clips")] = 6000,
+    noises: Annotated[int, typer.Option(min=2, help="clips of noise")] = 6000,
+    role: Annotated[list[str] | None, typer.Option(help="of the recordings to take  [default: source]")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    permissive: Annotated[
+        bool, typer.Option("--permissive/--any", help="only recordings whose weights may be published")
+    ] = True,
+) -> None:
+    """Compose machine-like sounds and noises of recordings and made-up sound, to train on; prints their manifest."""
+    with for_people():
+        from training.composition.dataset import Composition
+        from training.composition.dataset import compose as write
+
+        asked = Composition(manifest, tuple(role or ("source",)), sources, noises, seed, permissive)
+        with progress_bars() as progress:
+            tasks: dict[str, TaskID] = {}
+
+            def told(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = progress.add_task(what, total=total)
+                progress.update(tasks[what], completed=done)
+
+            written = write(asked, folder, told)
+    for name, reason in written.refused.items():
+        typer.echo(f"left out: {name}: {reason}", err=True)
+    typer.echo(written.manifest)
 
 
 @app.command()

@@ -46,6 +46,7 @@ class ReadoutConfig:
     pooling: str = "mean-deviation"
     covariance: Literal["within-noise", "total", "none"] = "within-noise"
     epsilon: float = 0.001
+    mixtures: int = 4000  # pairs of mixtures of one source that the covariance is of
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,10 @@ from service.manifest import (
 from training.build import load_trained
 from training.card import card
 from training.config import Config
+from training.data.credits import ATTRIBUTION_FILE
 from training.graph import ExportError, Graph, check_parity, write_golden, write_graph
 from training.int8 import Comparison, Int8, compare, quantize, write_int8_golden
-from training.origin import ATTRIBUTION_FILE, Origin, trace
+from training.origin import Origin, trace
 from training.run import Run, git_revision
 from training.student import Student
 from training.weights import write_weights
@@ -146,7 +147,6 @@ def _manifest(
     name: str, version: str, student: Student, config: Config, steps: int, origin: Origin, parts: _Parts
 ) -> Manifest:
     encoder, readout, graph = student.encoder, config.readout, parts.graph
-    deepest = student.readout.layers[-1]
     projection = (
         "none, unit norm"
         if readout.covariance == "none"
@@ -163,7 +163,7 @@ def _manifest(
         window=_window(config),
         outputs=(
             OutputSpec(name="embedding", dims=("batch", student.dim), normalized=True),
-            OutputSpec(name="frames", dims=("batch", "time", *encoder.layer_shape(deepest)), normalized=False),
+            OutputSpec(name="frames", dims=("batch", "time", *student.frames_shape), normalized=False),
             OutputSpec(name="logmel", dims=("batch", "frames", encoder.front_end.bands), normalized=False),
         ),
         readout=Readout(

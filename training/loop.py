@@ -1,15 +1,18 @@
 """Training a student, from a config to a run folder, and on from where it was interrupted."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
 from training.build import build_student, check_length, read_with
 from training.config import Config, ConfigError, EncoderConfig, differences, from_table, to_table
-from training.data.windows import Window
+from training.data.windows import Window, save_array
 from training.logs import Logs
 from training.processes import Processes, join
 from training.run import Run, RunError
@@ -198,20 +201,49 @@ def _whiten(
         whitening.mean.copy_(mean)
         whitening.matrix.copy_(matrix)
         return
-    windows = (*sounds.sources, *sounds.noises)
-    task = progress.add_task("whitening", total=len(windows))
+    asked = config.readout
+    path = Path(config.data.cache) / "whitening" / f"{_whitening_key(config, student, sounds)}.npy"
+    kept = _read_array(path) if processes.first else None
+    known = torch.tensor(float(kept is not None), device=processes.device)
+    processes.share(known)  # one may look before another run puts the file there, and one after
+    if known:
+        if kept is not None:
+            whitening.mean.copy_(kept[0])
+            whitening.matrix.copy_(kept[1:])
+        for part in (whitening.mean, whitening.matrix):
+            processes.share(part)
+        return
+    task = progress.add_task("whitening", total=asked.mixtures)
 
     def load(chosen: Sequence[Window]) -> Tensor:
         return sounds.audio.batch(chosen).to(processes.device)
 
     fit_whitening(
         student,
-        windows,
+        sounds.sources,
+        sounds.noises,
         load,
-        covariance=config.readout.covariance,
-        epsilon=config.readout.epsilon,
+        covariance=asked.covariance,
+        epsilon=asked.epsilon,
+        mixtures=asked.mixtures,
         seed=config.seed,
         progress=lambda done: progress.update(task, completed=done),
     )
     for part in (whitening.mean, whitening.matrix):
         processes.share(part)  # the same everywhere, to the last bit
+    if processes.first:
+        save_array(path, torch.cat([whitening.mean[None], whitening.matrix]).cpu().numpy())
+
+
+def _whitening_key(config: Config, student: Student, sounds: Sounds) -> str:
+    """What a projection hangs on: the student before it, the clips and how they are drawn."""
+    asked = [student.fingerprint(), sounds.fingerprint, config.seed, config.data.window_seconds]
+    asked += [config.readout.covariance, config.readout.epsilon, config.readout.mixtures]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def _read_array(path: Path) -> Tensor | None:
+    try:
+        return torch.from_numpy(np.load(path))
+    except (OSError, ValueError, EOFError):  # absent, or cut short when the machine went down
+        return None

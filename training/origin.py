@@ -1,29 +1,16 @@
 """Where a student comes from: the checkpoint it started at, and every clip that it and its starts have heard."""
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from service.manifest import MANIFEST_FILE, DataSource, load_manifest
+from training.composition.dataset import SET as COMPOSED
 from training.config import Config
-from training.data.catalog import Clip, read_table
+from training.data.catalog import Clip
+from training.data.credits import ATTRIBUTION_FILE, Credit, credit, credits_text, read_credits
 from training.run import RUN_FILE, Run
 from training.sounds import read_catalog
-
-ATTRIBUTION_FILE = "ATTRIBUTION.csv"
-
-
-class Credit(NamedTuple):
-    """A line of `ATTRIBUTION_FILE`: a clip, its terms, whom to credit, and its page if it has one."""
-
-    set: str
-    clip: str
-    license: str
-    source: str
-    page: str
 
 
 @dataclass(frozen=True)
@@ -45,11 +32,7 @@ class Origin:
 
     def attribution_csv(self) -> str:
         """The text of `ATTRIBUTION_FILE`."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Credit._fields)
-        writer.writerows(self.credits)
-        return text.getvalue()
+        return credits_text(self.credits)
 
 
 def trace(run: Run) -> Origin:
@@ -59,7 +42,12 @@ def trace(run: Run) -> Origin:
         RunError, ConfigError, DataError, BundleError: one of them is not complete.
     """
     start = _start(run.config)
-    return Origin(start.start, start.licenses, tuple(sorted({*start.credits, *map(_credit, heard(run))})))
+    clips = heard(run)
+    composed = {clip.path.parent.parent for clip in clips if clip.set == COMPOSED}
+    owed = {credit(clip) for clip in clips if clip.set != COMPOSED}
+    for folder in composed:  # what is composed owes what it is composed of
+        owed.update(read_credits(folder / ATTRIBUTION_FILE))
+    return Origin(start.start, start.licenses, tuple(sorted({*start.credits, *owed})))
 
 
 def heard(run: Run) -> list[Clip]:
@@ -75,17 +63,9 @@ def _start(config: Config) -> Origin:
         return Origin(path.name, before.licenses, before.credits)
     if (path / MANIFEST_FILE).is_file():
         manifest = load_manifest(path)
-        rows = read_table(path / ATTRIBUTION_FILE, Credit._fields)
-        credits_ = tuple(Credit(*(row[field] for field in Credit._fields)) for row in rows)
-        return Origin(f"{manifest.name}/{manifest.version}", _licenses(path), credits_)
+        return Origin(f"{manifest.name}/{manifest.version}", _licenses(path), read_credits(path / ATTRIBUTION_FILE))
     return Origin(path.stem, _licenses(path.parent), ())
 
 
 def _licenses(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(folder.glob("LICENSE*")))
-
-
-def _credit(clip: Clip) -> Credit:
-    # ESC-50 names clips `<fold>-<freesound number>-<take>-<class>`.
-    page = f"https://freesound.org/s/{clip.path.stem.split('-')[1]}/" if clip.set == "esc50" else ""
-    return Credit(clip.set, clip.name, clip.license, clip.source, page)

@@ -40,12 +40,9 @@ class Run:
     @classmethod
     def create(cls, parent: Path, name: str, config: Config, origin: Mapping[str, Any]) -> "Run":
         """Make a new folder that tells its config and `origin` (data, classes) and adds revision and environment."""
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        folder = parent / f"{name}-{stamp}"
-        folder.mkdir(parents=True)
-        run = cls(folder)
+        run = cls(_new_folder(parent, f"{name}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"))
         about = {"config": to_table(config), **origin, "git_revision": git_revision(), "environment": environment()}
-        (folder / RUN_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (run.folder / RUN_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         return run
 
     @property
@@ -147,6 +144,19 @@ class Run:
                 f"The checkpoint {found[-1]} is damaged: {error}. Remove it to use the one before."
             ) from error
         return tensors, state
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """Two runs of one name may begin in the same second."""
+    number, folder = 1, parent / name
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = parent / f"{name}-{number}"
+        else:
+            return folder
 
 
 def _flush(path: Path) -> None:

@@ -11,6 +11,8 @@ from torch.nn import functional
 from training.encoders.base import Encoder
 from training.readout import Reading, Readout
 
+LOGMEL = "logmel"  # the layer before the encoder's first
+
 # RMS of about -20 dBFS, where AudioSet's recordings lie and where an encoder's log floor is far below.
 LEVEL = 0.1
 _SILENCE = 1e-5
@@ -49,10 +51,24 @@ class Student(nn.Module):
     """Waveform `(batch, samples)` -> `Outputs`."""
 
     def __init__(self, encoder: Encoder, layers: tuple[str, ...], pooling: str) -> None:
+        """Read `layers` of an encoder, one of its own at least; `LOGMEL` may be among them."""
         super().__init__()
-        ordered = tuple(sorted(layers, key=encoder.layers.index))
         self.encoder = encoder
-        self.readout = Readout({layer: encoder.layer_shape(layer) for layer in ordered}, pooling)
+        ordered = sorted(layers, key=self.layers_of(encoder).index)
+        self.readout = Readout({layer: self._shape(layer) for layer in ordered}, pooling)
+
+    @staticmethod
+    def layers_of(encoder: Encoder) -> tuple[str, ...]:
+        """What can be read: the log-mel, as a grid `(batch, frames, bands, 1)`, and the encoder's layers."""
+        return (LOGMEL, *encoder.layers)
+
+    @property
+    def frames_shape(self) -> tuple[int, int]:
+        """`(freq, dim)` of `Outputs.frames`."""
+        return self._shape(self.readout.layers[-1])
+
+    def _shape(self, layer: str) -> tuple[int, int]:
+        return (self.encoder.front_end.bands, 1) if layer == LOGMEL else self.encoder.layer_shape(layer)
 
     @property
     def sample_rate(self) -> int:
@@ -66,7 +82,7 @@ class Student(nn.Module):
 
     def read(self, waveform: Tensor) -> Reading:
         """Pooled, whitened and unit embedding."""
-        reading: Reading = self.readout(self.encoder.grids(self._logmel(waveform), self.readout.layers))
+        reading: Reading = self.readout(self._grids(self._logmel(waveform)))
         return reading
 
     def hear(
@@ -90,7 +106,7 @@ class Student(nn.Module):
         if augment is not None:
             logmel = augment(logmel)
         with torch.autocast(waveform.device.type, torch.bfloat16, enabled=half):
-            grids = self.encoder.grids(logmel, self.readout.layers)
+            grids = self._grids(logmel)
         grids = {layer: grid.float() for layer, grid in grids.items()}
         reading: Reading = self.readout(grids)
         if level == "clip":
@@ -103,11 +119,21 @@ class Student(nn.Module):
         logmel: Tensor = self.encoder.front_end(remove_level(waveform))
         return logmel
 
+    def _grids(self, logmel: Tensor) -> dict[str, Tensor]:
+        """A grid `(batch, time, freq, dim)` of each layer that is read."""
+        grids = self.encoder.grids(logmel, [layer for layer in self.readout.layers if layer != LOGMEL])
+        if LOGMEL in self.readout.layers:
+            grids[LOGMEL] = self._sounding(logmel).unsqueeze(-1)
+        return grids
+
+    def _sounding(self, logmel: Tensor) -> Tensor:
+        """The bands that the sample rate can fill, `(batch, frames, bands)`."""
+        return logmel[..., : self.encoder.front_end.bands]
+
     def forward(self, waveform: Tensor) -> Outputs:
         logmel = self._logmel(waveform)
-        grids = self.encoder.grids(logmel, self.readout.layers)
-        embedding = self.readout(grids).embedding
-        return Outputs(embedding, grids[self.readout.layers[-1]], logmel[..., : self.encoder.front_end.bands])
+        grids = self._grids(logmel)
+        return Outputs(self.readout(grids).embedding, grids[self.readout.layers[-1]], self._sounding(logmel))
 
     def fingerprint(self) -> str:
         """SHA-256 over all that decides an embedding: weights, layers, pooling, projection."""

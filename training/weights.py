@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from service.manifest import WEIGHTS_FILE, file_sha256, load_manifest
 from training.encoders import ENCODERS, CheckpointError, Encoder
@@ -16,7 +16,8 @@ _ENCODER, _SIZES = "encoder", "sizes"  # keys of the file's metadata
 def write_weights(encoder: Encoder, path: Path) -> str:
     """Write all of an encoder's weights, those behind the layers that are read included. Returns the file's SHA-256."""
     tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
-    save_file(tensors, path, {_ENCODER: encoder.name, _SIZES: json.dumps(encoder.sizes)})
+    # `save_file` would leave a file that only its owner can read.
+    path.write_bytes(save(tensors, {_ENCODER: encoder.name, _SIZES: json.dumps(encoder.sizes)}))
     return file_sha256(path)
 
 

@@ -27,7 +27,12 @@ app = typer.Typer()
 logger = logging.getLogger("offkey")
 
 _ANSWER_SECONDS = 2  # of the time for shutting down, kept for answering what was not finished
-_NO_SETTINGS = {"OFFKEY_URL", "OFFKEY_SHARED"}  # read by the client commands and by the tests
+_NO_SETTINGS = {
+    "OFFKEY_URL",
+    "OFFKEY_SHARED",
+    "OFFKEY_TORTURE",
+    "OFFKEY_KILLS",
+}  # read by the client commands and by the tests
 
 
 @app.command()
@@ -55,11 +60,12 @@ def serve(
 def run(settings: Settings) -> int:
     """Serve until a signal; return the exit status."""
     from service.app import create_app  # here, so that --help does not wait for ONNX Runtime
+    from service.decoding import NurseryError
     from service.encoder import DeviceError
 
     try:
         application = create_app(settings)
-    except (BundleError, DeviceError) as error:
+    except (BundleError, DeviceError, NurseryError) as error:
         logger.critical("the service cannot start: %s", error)
         return 1
     except (OSError, OffkeyError) as error:

@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import __version__
 from service.audio import FORMATS
+from service.decoding import OVERHEAD_BYTES
 from service.routes.common import MAX_PAGE_ENTRIES, ContextOf, ReadersOf, problems
 from service.schemas import MAX_DESCRIPTION_CHARACTERS, Health, Info
 from service.uploads import FORM_LIMITS
@@ -13,6 +14,7 @@ from service.uploads import FORM_LIMITS
 router = APIRouter(tags=["operations"])
 
 _FIXED_LIMITS = {
+    "max_decoder_bytes": OVERHEAD_BYTES,
     "max_page_entries": MAX_PAGE_ENTRIES,
     "max_description_characters": MAX_DESCRIPTION_CHARACTERS,
 }

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio import Waveform, decode
+from service.audio import Waveform
 from service.budget import UNLIMITED, Budget
 from service.domain.distance import Vectors
 from service.domain.errors import OffkeyError
@@ -41,12 +41,7 @@ def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
     """Decode and embed. Raises `OffkeyError` that names the clip if it cannot be."""
     try:
         with context.metrics.stage("decode"):
-            waveform = decode(
-                upload.data,
-                sample_rate=context.encoder.sample_rate,
-                limits=context.audio_limits,
-                budget=upload.budget,
-            )
+            waveform = context.decoders.decode(upload.data, upload.budget)
         with context.metrics.stage("embed"):
             vectors, starts = context.encoder.embed(waveform.samples, upload.budget)
     except OffkeyError as error:

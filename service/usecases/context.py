@@ -1,10 +1,13 @@
 """Everything that a use case works with."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
 from service.audio import AudioLimits
 from service.bank import Banks, MemoryBank
+from service.decoding import Decoders
+from service.decoding.wire import Terms
 from service.encoder import Encoder
 from service.metrics import Metrics
 from service.settings import Settings
@@ -18,6 +21,7 @@ class Context:
 
     settings: Settings
     encoder: Encoder
+    decoders: Decoders
     store: Store
     banks: Banks
     metrics: Metrics
@@ -28,21 +32,34 @@ class Context:
 
         Raises:
             BundleError, DeviceError: the encoder cannot be used.
+            NurseryError: no decoder can be started.
             OSError, OffkeyError: the data folder cannot be used.
         """
         encoder = Encoder(settings.bundle, settings.device)
-        store = Store.open(settings.data_dir)
+        terms = Terms(
+            encoder.sample_rate, _audio_limits(settings), settings.max_body_bytes, settings.max_decode_cpu_seconds
+        )
+        with ExitStack() as undo:
+            decoders = Decoders(terms, wall_seconds=settings.max_decode_seconds)
+            undo.callback(decoders.close)
+            store = Store.open(settings.data_dir)
+            undo.callback(store.close)
+            decoders.check()
+            undo.pop_all()
         banks = Banks(exact_limit=settings.exact_limit, max_values=settings.max_cached_values)
-        return cls(settings, encoder, store, banks, Metrics())
+        metrics = Metrics()
+        metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
+        return cls(settings, encoder, decoders, store, banks, metrics)
 
     def close(self) -> None:
         """Close what `open` opened."""
+        self.decoders.close()
         self.store.close()
 
     @property
     def audio_limits(self) -> AudioLimits:
         """What a clip may be."""
-        return AudioLimits(max_seconds=self.settings.max_clip_seconds)
+        return _audio_limits(self.settings)
 
     @property
     def bank_limits(self) -> BankLimits:
@@ -68,3 +85,7 @@ class Context:
         """The rate requested for a machine: its own, or the service's default."""
         own = record.false_alarm_rate
         return self.settings.false_alarm_rate if own is None else own
+
+
+def _audio_limits(settings: Settings) -> AudioLimits:
+    return AudioLimits(max_seconds=settings.max_clip_seconds)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from service.decoding import OVERHEAD_BYTES
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,9 +15,11 @@ def test_the_compose_file_gives_what_its_requests_can_take(settings: Settings) -
     given = dict(re.findall(r"\$\{(OFFKEY_\w+):-(\w+)\}", compose))
     workers, places = int(given["OFFKEY_WORKERS"]), int(given["OFFKEY_QUEUE_LIMIT"])
     bodies = (workers + places + 1) * settings.max_body_bytes / MEBIBYTE
-    clips = workers * 2 * 4 * settings.max_clip_seconds * 16_000 / MEBIBYTE
+    clips = workers * 9 / 8 * 4 * settings.max_clip_seconds * 16_000 / MEBIBYTE
+    decoders = workers * (settings.max_body_bytes + OVERHEAD_BYTES) / MEBIBYTE
     page = (ROOT / "docs" / "deploy.md").read_text()
     assert f"({workers} + {places} + 1) x {settings.max_body_bytes // MEBIBYTE} MiB = {bodies:.0f} MiB" in page
     assert f"{workers} x {clips / workers:.0f} MiB = {clips:.0f} MiB" in page
+    assert f"{workers} x {decoders / workers:.0f} MiB = {decoders:.0f} MiB" in page
     assert given["OFFKEY_MEMORY"] == "2g"
-    assert 300 + bodies + clips < 2 * 1024 * 3 / 4  # a quarter is for memory banks
+    assert 300 + bodies + clips + decoders < 2 * 1024 * 3 / 4  # a quarter is for memory banks

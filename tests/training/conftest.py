@@ -54,7 +54,7 @@ def make_config(tiny_checkpoint: Path, clips: Path) -> Callable[..., Config]:
     def build(cache: Path, **changes: dict[str, object]) -> Config:
         table: dict[str, dict[str, object]] = {
             "encoder": {"name": "efficientat-16k", "checkpoint": str(tiny_checkpoint)},
-            "readout": {"layers": ["block_03"], "pooling": "mean"},
+            "readout": {"layers": ["block_03"], "pooling": "mean", "mixtures": 24},
             "window": {"seconds": 1.0, "hop_seconds": 0.5, "min_seconds": 0.2},
             "data": {
                 "manifest": str(clips),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from rich.progress import Progress
 
 from service.manifest import load_manifest
@@ -74,7 +75,8 @@ def test_a_run_tells_what_it_heard(
     ("section", "values", "message"),
     [
         ("encoder", {"name": "efficientbat"}, "No encoder is called 'efficientbat'.*There are: ast, beats"),
-        ("readout", {"layers": ["block_99"]}, "has no layer block_99; it has block_00"),
+        ("readout", {"layers": ["logmel"]}, "takes no layer of efficientat-16k, which has block_00"),
+        ("readout", {"layers": ["block_99"]}, "has no layer block_99; it has logmel, block_00"),
         ("readout", {"pooling": "median"}, "No pooling is called 'median'. There are: mean"),
         ("window", {"min_seconds": 0.001}, "`window.min_seconds` is 0.001 s, but efficientat-16k needs 0.02 s"),
     ],
@@ -199,3 +201,28 @@ def test_clips_of_collections_are_trained_on_and_attributed(
     assert run.config == config
     bundle = export_run(run, "tiny", "1", tmp_path / "models")
     assert {source.name for source in load_manifest(bundle).provenance.data} == {"machine", "noise"}
+
+
+def test_a_projection_is_fitted_once_for_the_same_student_clips_and_settings(
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def matrix(config: Config) -> torch.Tensor:
+        with Progress(disable=True) as progress:
+            run = train(config, "x", tmp_path / "runs", progress)
+        return run.latest()[0]["student.readout.whitening.matrix"]
+
+    frozen = tiny_config(optim={"steps": 0})
+    first = matrix(frozen)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr("training.loop.fit_whitening", refuse)
+    assert torch.equal(matrix(frozen), first)
+    for changed in ({"epsilon": 0.5}, {"mixtures": 20}, {"layers": ["block_02"]}):
+        with pytest.raises(AssertionError, match="fitted again"):
+            matrix(tiny_config(optim={"steps": 0}, readout=changed))
+    (kept,) = (tmp_path / "cache" / "whitening").glob("*.npy")
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(AssertionError, match="fitted again"):
+        matrix(frozen)

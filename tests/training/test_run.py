@@ -67,3 +67,8 @@ def test_what_is_missing_or_damaged_is_named(run: Run, tmp_path: Path) -> None:
         run.latest()
     with pytest.raises(RunError, match="no run folder"):
         _ = Run(tmp_path / "nowhere").about
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    runs = [Run.create(tmp_path, "same", Config(seed=seed), {}) for seed in range(3)]
+    assert [run.config.seed for run in runs] == [0, 1, 2]

@@ -28,6 +28,9 @@ def test_weights_of_every_encoder_come_back(name: str, tmp_path: Path, monkeypat
     encoder = ENCODERS[name].tiny(seed=3)
     digest = write_weights(encoder, tmp_path / "encoder.safetensors")
 
+    (tmp_path / "any").write_bytes(b"")  # whoever reads the other files of a bundle reads this one
+    assert (tmp_path / "encoder.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
+
     class Said:
         weights_sha256 = digest
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_COLUMNS = ("path", "set", "role", "label", "licence", "permissive")
+COLUMNS = ("path", "set", "role", "label", "licence", "permissive")
 _NAMED = 3  # absent clips that an error names; more would bury the file's name
 
 
@@ -52,7 +52,7 @@ class Catalog:
         """
         if not manifest.is_file():
             raise DataError(f"There is no data manifest at {manifest}. Set `data.manifest=PATH`.")
-        rows = read_table(manifest, _COLUMNS)
+        rows = read_table(manifest, COLUMNS)
         clips = tuple(_clip(row, manifest.parent) for row in rows)
         unlabeled = next((clip.name for clip in clips if not clip.labels), None)
         if unlabeled is not None:

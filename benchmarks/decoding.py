@@ -1,0 +1,65 @@
+"""A clip decoded in a child process beside the same in this one: what does the wall between them cost?
+
+    python benchmarks/decoding.py
+
+The two take turns on the same file. Seconds are of this machine alone.
+"""
+
+import argparse
+import io
+import statistics
+import time
+
+import numpy as np
+import soundfile
+from machine import write
+from rich.console import Console
+from rich.table import Table
+
+from service.audio import AudioLimits, decode
+from service.decoding import Decoders
+from service.decoding.wire import Terms
+
+RATE = 16_000
+
+
+def clip(container: str, sample_rate: int) -> bytes:
+    """10 s of noise."""
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 10 * sample_rate).astype(np.float32)
+    soundfile.write(file, samples, sample_rate, format=container, subtype="PCM_16")
+    return file.getvalue()
+
+
+def main() -> None:
+    """Measure and write results/decoding.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=500)
+    rounds = parser.parse_args().rounds
+    limits = AudioLimits()
+    decoders = Decoders(Terms(RATE, limits, 20 * 2**20, 10), wall_seconds=30.0)
+    decoders.check()
+    table = Table("10 s clip", "in process, ms", "in a child, ms", "added, ms")
+    result = {}
+    for container, sample_rate in (("WAV", 16_000), ("WAV", 48_000), ("FLAC", 16_000)):
+        data = clip(container, sample_rate)
+        times: dict[str, list[float]] = {"in_process": [], "in_child": []}
+        for _ in range(rounds):
+            start = time.perf_counter()
+            decode(data, sample_rate=RATE, limits=limits)
+            between = time.perf_counter()
+            decoders.decode(data)
+            times["in_process"].append(between - start)
+            times["in_child"].append(time.perf_counter() - between)
+        row = {name: statistics.median(taken) for name, taken in times.items()}
+        row["added"] = row["in_child"] - row["in_process"]
+        name = f"{container} {sample_rate} Hz"
+        result[name] = row
+        table.add_row(name, *(f"{seconds * 1e3:.2f}" for seconds in row.values()))
+    decoders.close()
+    Console().print(table)
+    print(write("decoding", "python benchmarks/decoding.py", result))
+
+
+if __name__ == "__main__":
+    main()
