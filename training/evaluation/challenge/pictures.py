@@ -69,23 +69,25 @@ def _rates(scores: NDArray[np.float64], normal: Flags, anomalous: Flags) -> tupl
 
 
 def _histogram(panel: Axes, machine: JudgedMachine, judged: Judged) -> None:
-    """Counts of clips by score: source upward, target downward."""
-    # Scores of faulty clips reach far: linear around 0, logarithmic further out.
-    shown = np.arcsinh([*judged.scores, judged.threshold.value])
-    bins = np.sinh(np.linspace(shown.min() - 0.05, shown.max() + 0.05, _BINS)).tolist()
+    """Counts of clips by score, linear around 0 and logarithmic further out: source upward, target downward."""
+    bins = _bins(judged.scores, judged.threshold.value)
     for domain, color, own, sign in (
         ("source", _SOURCE, ~machine.target, 1),
         ("target", _TARGET, machine.target, -1),
     ):
         named = f" {domain}" if machine.target.any() else ""
-        for faulty, kind in ((False, "stepfilled"), (True, "step")):
+        for faulty in (False, True):
             scores = judged.scores[own & (machine.anomalous == faulty)]
             if len(scores):
-                label = f"{'anomaly' if faulty else 'normal'}{named}"
-                weights = np.full(len(scores), sign)
-                alpha, width = (1.0, 1.5) if faulty else (0.35, 0.0)
                 panel.hist(
-                    scores, bins, weights=weights, color=color, histtype=kind, alpha=alpha, linewidth=width, label=label
+                    scores,
+                    bins,
+                    weights=np.full(len(scores), sign),
+                    color=color,
+                    histtype="step" if faulty else "stepfilled",
+                    alpha=1.0 if faulty else 0.35,
+                    linewidth=1.5 if faulty else 0.0,
+                    label=f"{'anomaly' if faulty else 'normal'}{named}",
                 )
     panel.axvline(judged.threshold.value, color="black", linestyle="--", linewidth=1, label="threshold")
     panel.axhline(0, color="black", linewidth=0.8)
@@ -97,3 +99,13 @@ def _histogram(panel: Axes, machine: JudgedMachine, judged: Judged) -> None:
     panel.yaxis.set_major_formatter(lambda count, _: f"{abs(count):.0f}")
     panel.set(xlabel="anomaly score", ylabel="test clips")
     panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _bins(scores: NDArray[np.float64], threshold: float) -> list[float]:
+    """Edges over all scores, equal in arcsinh; one of them is the threshold, so that no bar stands on both sides."""
+    places = np.arcsinh(scores) - np.arcsinh(threshold)
+    step = max(float(np.ptp(np.append(places, 0.0))) / _BINS, 0.01)
+    first, last = np.floor(min(places.min(), 0.0) / step), np.ceil(max(places.max(), 0.0) / step)
+    # A score at the threshold is no alarm: it belongs to the bin below.
+    edges = np.nextafter(np.sinh(np.arcsinh(threshold) + step * np.arange(first - 1, last + 2)), np.inf)
+    return [float(edge) for edge in edges]
