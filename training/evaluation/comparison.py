@@ -138,8 +138,8 @@ class Comparison:
         size = Interval.of(way)
         if size.value <= 0:
             return Gap(size, None, bounded=False)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = (self._values[key] - low) / way
+        gaps = way > 0  # a replicate without a gap has no share of it; of a bounded gap they are a fortieth at most
+        share = (self._values[key] - low)[gaps] / way[gaps]
         if size.low <= 0:
             return Gap(size, Interval(float(share[0]), float("nan"), float("nan")), bounded=False)
         return Gap(size, Interval.of(share), bounded=True)
