@@ -13,8 +13,7 @@ from service.manifest import WindowSpec
 from training.data.catalog import Clip, DataError
 from training.data.layouts import read_collections
 from training.data.layouts.collection import Collection
-
-MAX_FALSE_POSITIVES = 0.1  # of pAUC, as DCASE Task 2 has it
+from training.metrics import auc, pauc
 
 Vectors = NDArray[np.float32]
 
@@ -83,27 +82,7 @@ def separation(bank: Sequence[Vectors], normal: Sequence[Vectors], anomalous: Se
         anomalous: of each faulty one. A clip scores as its most anomalous window.
     """
     enrolled = np.concatenate(bank)
-    scores = [
-        np.array([float((1 - windows @ enrolled.T).min(axis=1).max()) for windows in clips])
-        for clips in (normal, anomalous)
-    ]
-    return Separation(auc(*scores), partial_auc(*scores))
-
-
-def auc(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> float:
-    """Share of pairs of a normal and an anomalous score that are in the right order; ties count half."""
-    low, high = normal[:, None], anomalous[None]
-    return float(((high > low) + 0.5 * (high == low)).mean())
-
-
-def partial_auc(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> float:
-    """Area up to a false-positive rate of 0.1, standardized so that 0.5 is chance and 1 perfect (McClish, 1989)."""
-    thresholds = np.unique(np.concatenate([normal, anomalous]))[::-1]
-    false, true = (
-        np.concatenate([[0.0], (scores[None] >= thresholds[:, None]).mean(axis=1)]) for scores in (normal, anomalous)
-    )
-    stop = int(np.searchsorted(false, MAX_FALSE_POSITIVES, side="right"))  # the curve crosses the bound before it
-    end = np.interp(MAX_FALSE_POSITIVES, false[stop - 1 : stop + 1], true[stop - 1 : stop + 1])
-    area = np.trapezoid([*true[:stop], end], [*false[:stop], MAX_FALSE_POSITIVES])
-    least, most = 0.5 * MAX_FALSE_POSITIVES**2, MAX_FALSE_POSITIVES
-    return float(0.5 * (1 + (area - least) / (most - least)))
+    scores = np.array([float((1 - windows @ enrolled.T).min(axis=1).max()) for windows in (*normal, *anomalous)])
+    faulty = np.arange(len(scores)) >= len(normal)
+    once = np.ones((1, len(scores)))
+    return Separation(auc=float(auc(scores, ~faulty, faulty, once)[0]), pauc=float(pauc(scores, faulty, once)[0]))

@@ -1,50 +1,15 @@
-"""Areas under the curve as DCASE Task 2 has them, and the trees they are measured on."""
+"""The plainest score, and the trees it is taken over."""
 
 import shutil
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service.manifest import WindowSpec
 from service.synthetic import plan_tree, write_tree
 from training.data.catalog import DataError
-from training.separation import auc, partial_auc, read_machines, read_windows, separation
-
-SCORES = st.lists(st.integers(0, 12), min_size=1, max_size=25).map(lambda values: np.array(values, dtype=float))
-
-
-def step_by_step(normal: np.ndarray, anomalous: np.ndarray, bound: float) -> float:
-    """The same area, added up over a fine grid of false-positive rates."""
-    thresholds = sorted({*normal, *anomalous}, reverse=True)
-    points = [(0.0, 0.0), *((float((normal >= t).mean()), float((anomalous >= t).mean())) for t in thresholds)]
-    grid = (np.arange(2_000) + 0.5) * bound / 2_000
-    area = 0.0
-    for (x0, y0), (x1, y1) in pairwise(points):
-        inside = grid[(grid > x0) & (grid <= x1)]
-        if len(inside):
-            area += float((y0 + (y1 - y0) * (inside - x0) / (x1 - x0)).sum()) * bound / 2_000
-    least = bound**2 / 2
-    return 0.5 * (1 + (area - least) / (bound - least))
-
-
-@given(normal=SCORES, anomalous=SCORES)
-def test_the_partial_area_is_the_area_under_the_beginning_of_the_curve(
-    normal: np.ndarray, anomalous: np.ndarray
-) -> None:
-    assert partial_auc(normal, anomalous) == pytest.approx(step_by_step(normal, anomalous, 0.1), abs=1e-3)
-    assert 0 <= auc(normal, anomalous) == pytest.approx(1 - auc(anomalous, normal))
-
-
-def test_perfect_chance_and_worst() -> None:
-    low, high, same = np.arange(10.0), np.arange(10.0, 20.0), np.zeros(10)
-    assert (auc(low, high), partial_auc(low, high)) == (1.0, pytest.approx(1.0))
-    assert (auc(same, same), partial_auc(same, same)) == (0.5, pytest.approx(0.5))
-    assert auc(high, low) == 0.0
-    assert partial_auc(high, low) == pytest.approx(0.5 * (1 - 0.005 / 0.095))
+from training.separation import read_machines, read_windows, separation
 
 
 def test_a_clip_scores_as_its_most_anomalous_window_against_all_enrolled_windows() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.bootstrap import Interval, clip_weights, mean_over, seed_weights
-from training.evaluation.metrics import METRICS, domain_metrics, official
 from training.evaluation.protocol import CLEAN, NOISY, Condition
 from training.evaluation.tree import JudgedMachine
+from training.metrics import METRICS, domain_metrics, official
 
 ALL = "all"  # the mean over machines; of the official score the harmonic mean over all of them
 NOISY_MEAN = "noisy"  # the mean over all noisy conditions and ratios

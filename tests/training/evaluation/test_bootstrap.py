@@ -7,8 +7,8 @@ import pytest
 
 from service.domain.machine import Domain
 from training.evaluation.bootstrap import Interval, clip_weights, seed_weights
-from training.evaluation.metrics import auc
 from training.evaluation.tree import JudgedClip, JudgedMachine, read_tree
+from training.metrics import auc
 
 
 def machine(name: str, recordings: int, clips: int) -> JudgedMachine:

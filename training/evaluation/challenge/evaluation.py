@@ -19,10 +19,10 @@ from training.evaluation.cells import Cells
 from training.evaluation.challenge.hearing import Hearing
 from training.evaluation.challenge.years import COLUMNS, Figures, mean, section_figures
 from training.evaluation.labels import Labels
-from training.evaluation.metrics import Flags, Values
 from training.evaluation.readings import ServedBank
 from training.evaluation.tree import Form, JudgedMachine, read_tree
 from training.evaluation.views import BundleView
+from training.metrics import Flags, Values
 
 ALL = "all"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

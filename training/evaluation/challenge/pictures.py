@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from training.evaluation.challenge.evaluation import Evaluation, Judged
-from training.evaluation.metrics import MAX_FPR, Flags
 from training.evaluation.plots import save
 from training.evaluation.tree import JudgedMachine
+from training.metrics import MAX_FPR, Flags
 
 _SOURCE, _TARGET = "#2166ac", "#b2182b"
 _BINS = 30

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.bootstrap import mean_over
-from training.evaluation.metrics import Flags, Values, auc, domain_metrics, harmonic_mean, pauc
 from training.evaluation.tree import Form
+from training.metrics import Flags, Values, auc, domain_metrics, harmonic_mean, pauc
 
 DOMAINS = ("source", "target")
 ALARMS = ("precision", "recall", "f1")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from training.evaluation.metrics import auc, domain_metrics, harmonic_mean, official, pauc
+from training.metrics import auc, domain_metrics, harmonic_mean, official, pauc
 
 
 def sample(seed: int, size: int = 60, ties: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
