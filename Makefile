@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test torture lint bench clean
+.PHONY: help demo serve test torture lint bench bench-training clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.service ## Hear Offkey work: enroll and score synthetic machines (ARGS=--once ends by itself)
 	@$(BIN)/offkey demo $(ARGS)
@@ -34,6 +34,9 @@ bench: $(VENV)/.dev ## Measure serving and search, side by side in one run
 	@$(BIN)/python benchmarks/serving.py
 	@$(BIN)/python benchmarks/decoding.py
 	@$(BIN)/python benchmarks/search.py
+
+bench-training: $(VENV)/.dev ## Measure a training step beside the networks alone (ARGS="CONFIG KEY=VALUE ...")
+	@$(BIN)/python benchmarks/training_step.py $(ARGS)
 
 clean: ## Remove what the other targets made, but not ./data
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

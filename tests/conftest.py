@@ -66,6 +66,18 @@ def fan() -> Callable[..., bytes]:
     return clip
 
 
+@pytest.fixture(scope="session")
+def dense() -> bytes:
+    """Several seconds of decoding in little more than a hundred kilobytes."""
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", 384_000, 8, format="FLAC", subtype="PCM_16") as flac:
+        block = np.zeros((384_000, 8), dtype=np.float32)
+        block[0] = 0.5
+        for _ in range(250):
+            flac.write(block)
+    return file.getvalue()
+
+
 @pytest.fixture
 def serve(bundle: Path) -> Iterator[Callable[..., str]]:
     """`serve(data_dir, **environ)` -> address of `offkey serve` running in a process of its own."""

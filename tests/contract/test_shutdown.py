@@ -1,6 +1,5 @@
 """SIGTERM: the process ends in the time it states, with status 0, and every request gets an answer."""
 
-import io
 import json
 import os
 import signal
@@ -14,9 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
-import numpy as np
-import pytest
-import soundfile
 
 from service.client import Client
 
@@ -40,18 +36,6 @@ def service(data_dir: Path, **environ: str) -> Iterator[tuple[subprocess.Popen[b
     finally:
         process.kill()
         process.wait(10)
-
-
-@pytest.fixture(scope="module")
-def dense() -> bytes:
-    """Several seconds of decoding in little more than a hundred kilobytes."""
-    file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", 384_000, 8, format="FLAC", subtype="PCM_16") as flac:
-        block = np.zeros((384_000, 8), dtype=np.float32)
-        block[0] = 0.5
-        for _ in range(250):
-            flac.write(block)
-    return file.getvalue()
 
 
 def test_what_does_not_end_in_time_is_answered_503(tmp_path: Path, dense: bytes, fan: Callable[..., bytes]) -> None:

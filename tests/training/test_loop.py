@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from training.build import build_student
 from training.config import Config, ConfigError, OptimConfig
 from training.export import export_run
 from training.loop import train
+from training.mixing import mix
 from training.run import Run
 from training.trainer import learning_rate_factor
 
@@ -58,6 +61,24 @@ def test_a_seed_gives_the_same_losses_and_they_fall(
     _, state = runs[0].latest()
     assert state["teacher_misses"] <= windows
     assert state["teacher_hits"] + state["teacher_misses"] == 30 * 4 * 2
+
+
+def test_no_two_steps_hear_the_same_mixtures(
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run that drew anew from the same seed at every step would."""
+    heard: dict[str, list[torch.Tensor]] = {"3": [], "4": []}
+    for seed, mixtures in heard.items():
+
+        def listen(*parts: torch.Tensor, mixtures: list[torch.Tensor] = mixtures) -> torch.Tensor:
+            mixtures.append(mix(*parts))
+            return mixtures[-1]
+
+        monkeypatch.setattr("training.trainer.mix", listen)
+        trained(replace(tiny_config(mixing={"snr_db": [-5.0, 5.0], "draw": "uniform"}), seed=int(seed)), tmp_path)
+    first, other = heard.values()
+    assert len(first) == 3
+    assert not any(torch.equal(a, b) for a, b in combinations([*first, *other], 2))
 
 
 def test_a_run_tells_what_it_heard(

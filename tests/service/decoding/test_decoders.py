@@ -1,6 +1,5 @@
 """Decoding in child processes: as in this one, and whatever happens to a child costs one answer."""
 
-import io
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from service.audio import AudioLimits, decode
 from service.budget import Budget
@@ -38,18 +36,6 @@ def decoders() -> Iterator[Decoders]:
     pool = Decoders(terms(), wall_seconds=30.0)
     yield pool
     pool.close()
-
-
-@pytest.fixture(scope="module")
-def dense() -> bytes:
-    """Several seconds of decoding in little more than a hundred kilobytes."""
-    file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", 384_000, 8, format="FLAC", subtype="PCM_16") as flac:
-        block = np.zeros((384_000, 8), dtype=np.float32)
-        block[0] = 0.5
-        for _ in range(250):
-            flac.write(block)
-    return file.getvalue()
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
