@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DEFAULT_BUNDLE = Path("offkey-small") / "1"
+DEFAULT_BUNDLE = Path("offkey-small") / "2"
 
 
 class Device(StrEnum):

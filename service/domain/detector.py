@@ -1,9 +1,10 @@
 """From distances to anomaly scores: leave-one-out normalization of source and target banks.
 
 Each domain's nearest-neighbor distances are standardized by the mean and deviation that the domain's own
-clips have among each other (leave one clip out), and a window's score is the smaller of the two: it is
-normal if it is as close to either domain as that domain's clips are to each other. No statistic is ever
-taken over clips that are scored.
+recordings have among each other (leave one recording out), and a window's score is the smaller of the two: it
+is normal if it is as close to either domain as that domain's recordings are to each other. No statistic is
+ever taken over clips that are scored. A clip is a recording of its own unless enrollment said which one it was
+cut from: pieces of one recording are closer to each other than a new recording is to any of them.
 """
 
 from collections.abc import Mapping
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from service.domain.distance import Distances, Vectors, nearest_in, nearest_to_others
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
+from service.domain.self_scores import SelfScores
 
-# A handful of clips can agree by chance: their deviation is then no measure of what is normal.
-MIN_SCALE_CLIPS = 5
+# A handful of recordings can agree by chance: their deviation is then no measure of what is normal.
+MIN_SCALE_RECORDINGS = 5
 RELATIVE_SIGMA_FLOOR = 0.05  # of the mean distance
 ABSOLUTE_SIGMA_FLOOR = 1e-4  # cosine distance; identical clips have mean and deviation 0
 
@@ -38,7 +40,7 @@ class Scale:
         return cls(mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, ABSOLUTE_SIGMA_FLOOR))
 
     def lend(self, own: Self | None) -> Self:
-        """The scale of a domain with few clips: its own mean if it has one, this one's deviation relative to it."""
+        """The scale of a domain with few recordings: its own mean if it has one, and this one's relative deviation."""
         if own is None:
             return self
         relative = self.sigma / max(self.mu, self.sigma)  # at most 1, also where identical clips have mean 0
@@ -55,38 +57,46 @@ class Detector:
 
     Attributes:
         scales: per enrolled domain.
-        borrowed: the domains with too few clips for a scale of their own.
-        self_scores: per enrolled domain `(clips,)` leave-one-out scores in order of clip id. That of a domain's
-            only clip compares it with the other domain alone.
+        borrowed: the domains with too few recordings for a scale of their own.
+        self_scores: per enrolled domain. Those of a domain's only recording compare it with the other domain alone.
     """
 
     scales: Mapping[Domain, Scale]
     borrowed: frozenset[Domain]
-    self_scores: Mapping[Domain, NDArray[np.float64]]
+    self_scores: Mapping[Domain, SelfScores]
 
     @classmethod
-    def fit(cls, banks: Mapping[Domain, Vectors], clips: Mapping[Domain, NDArray[np.int64]]) -> Self:
+    def fit(
+        cls,
+        banks: Mapping[Domain, Vectors],
+        clips: Mapping[Domain, NDArray[np.int64]],
+        recordings: Mapping[Domain, NDArray[np.int64]] | None = None,
+    ) -> Self:
         """Fit to a machine's enrolled windows.
 
         Args:
             banks: per enrolled domain `(n, dim)` unit embeddings, n >= 1.
             clips: per enrolled domain `(n,)`, the clip each window belongs to.
+            recordings: per enrolled domain `(n,)`, the recording that each window's clip was cut from; None: each clip
+                is one of its own.
 
         Raises:
-            OffkeyError: no domain has two clips, so that nothing is known of how much healthy clips differ.
+            OffkeyError: no domain has two recordings, so that nothing is known of how much healthy ones differ.
         """
-        own = {domain: nearest_to_others(banks[domain], clips[domain]) for domain in banks}
-        counts = {domain: len(np.unique(clips[domain])) for domain in banks}
+        recordings = clips if recordings is None else recordings
+        own = {domain: nearest_to_others(banks[domain], recordings[domain]) for domain in banks}
+        counts = {domain: len(np.unique(recordings[domain])) for domain in banks}
         scales, borrowed = _fit_scales(own, counts)
-        self_scores: dict[Domain, NDArray[np.float64]] = {}
+        self_scores: dict[Domain, SelfScores] = {}
         for domain in banks:
             window_scores = _combine(
                 scales,
                 {other: own[domain] if other is domain else nearest_in(banks[domain], banks[other]) for other in banks},
             )
-            ids, position = np.unique(clips[domain], return_inverse=True)
-            self_scores[domain] = np.full(len(ids), -np.inf)
-            np.maximum.at(self_scores[domain], position, window_scores)
+            _, first, position = np.unique(clips[domain], return_index=True, return_inverse=True)
+            of_clip = np.full(len(first), -np.inf)
+            np.maximum.at(of_clip, position, window_scores)
+            self_scores[domain] = SelfScores.of(of_clip, recordings[domain][first])
         return cls(scales, borrowed, self_scores)
 
     def window_scores(self, nearest: Mapping[Domain, Distances]) -> NDArray[np.float64]:
@@ -107,11 +117,11 @@ def _fit_scales(
     if not scales:
         raise OffkeyError(
             ErrorKind.BANK_TOO_SMALL,
-            "One enrolled clip per domain says nothing of how much healthy clips differ. "
-            "Enroll at least 2 clips of one domain; 20 or more make a useful threshold.",
+            "One enrolled recording per domain says nothing of how much healthy ones differ. "
+            "Enroll at least 2 recordings of one domain; 20 or more make a useful threshold.",
         )
     lender = max(scales, key=lambda domain: counts[domain])
-    borrowed = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_CLIPS, counts[lender]))
+    borrowed = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_RECORDINGS, counts[lender]))
     return scales | {d: scales[lender].lend(scales.get(d)) for d in borrowed}, borrowed
 
 

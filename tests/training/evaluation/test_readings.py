@@ -87,7 +87,7 @@ def test_nearest_is_the_distance_to_the_whole_bank() -> None:
 
 def test_a_bank_that_cannot_score_is_refused() -> None:
     one = Embedded(np.array([[1, 0]], np.float32), np.array([0]))
-    with pytest.raises(DataError, match="at least 2 clips"):
+    with pytest.raises(DataError, match="at least 2 recordings"):
         served(one, [Domain.SOURCE], one)
 
 
