@@ -83,9 +83,9 @@ def conformal_threshold(self_scores: Mapping[Domain, SelfScores], false_alarm_ra
     """Choose the threshold for a requested false-alarm rate.
 
     Args:
-        self_scores: per enrolled domain; n >= 2 recordings for one at least. A domain's only recording tells how far the
-            domains are from each other, not how much recordings of its own differ: it promises nothing, and does not
-            move the threshold.
+        self_scores: per enrolled domain; n >= 2 recordings for one at least. A domain's only recording tells how far
+            the domains are from each other, not how much recordings of its own differ: it promises nothing, and does
+            not move the threshold.
         false_alarm_rate: in (0, 1).
     """
     value = max(_own_threshold(own, false_alarm_rate) for own in self_scores.values() if own.recordings > 1)
