@@ -103,7 +103,7 @@ def draw(found: dict[tuple[int, int], NDArray[np.float64]], path: Path) -> None:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("realized false-alarm rate")
     panels[0].set_ylim(0)
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=len(RATES), loc="outside upper center", frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
