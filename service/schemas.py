@@ -162,6 +162,9 @@ class Scores(_Answer):
 
     machine_id: str
     bundle: str = Field(examples=["offkey-small/1"])
+    backend: str = Field(
+        examples=["nearest"], description="how scores are measured; docs/scoring.md lists the backends"
+    )
     generation: int = Field(description="of the bank that was compared with")
     threshold: Threshold
     clips: list[ClipScore]
@@ -179,6 +182,7 @@ class Info(_Answer):
     min_clip_seconds: float
     device: str = Field(description="as asked for")
     provider: str = Field(description="the ONNX Runtime provider in use")
+    backend: str = Field(description="how scores are measured")
     false_alarm_rate: float = Field(description="requested for machines that set none")
     formats: list[str]
     limits: dict[str, int | float] = Field(description="docs/settings.md has the units")

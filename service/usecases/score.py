@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from service.bank import MemoryBank
-from service.domain.detector import MIN_SCALE_CLIPS, clip_score
+from service.domain.detector import MIN_SCALE_RECORDINGS, clip_score
 from service.domain.machine import Domain
 from service.domain.threshold import Promise, conformal_threshold
 from service.schemas import ClipScore, DomainPromise, Neighbor, Scores, Threshold, WindowScore
@@ -30,6 +30,7 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], ne
     return Scores(
         machine_id=machine_id,
         bundle=f"{manifest.name}/{manifest.version}",
+        backend=bank.detector.backend,
         generation=bank.generation,
         threshold=threshold,
         clips=[_score(context, bank, threshold.decision_threshold, upload, neighbors) for upload in uploads],
@@ -73,7 +74,7 @@ def _warnings(domain: Domain, promise: Promise, requested: float, borrowed: bool
     if borrowed:
         yield (
             f"{clips}: too few to tell how much healthy clips of the {domain} domain differ, so the other domain's "
-            f"deviation is used. Enroll {MIN_SCALE_CLIPS - promise.clips} more."
+            f"deviation is used. Enroll {MIN_SCALE_RECORDINGS - promise.clips} more."
         )
 
 

@@ -26,6 +26,6 @@ def check_backend(name: str) -> str:
     """Return `name` unchanged. Raises `ValueError`, which names the nearest, if there is no such backend."""
     if name not in BACKENDS:
         near = get_close_matches(name, BACKENDS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"{name!r} is no backend; {hint}There are {', '.join(BACKENDS)}.")
+        hint = f"did you mean {near[0]}? There are" if near else "there are"
+        raise ValueError(f"{name!r} is no backend; {hint} {', '.join(BACKENDS)}.")
     return name

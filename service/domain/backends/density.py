@@ -119,7 +119,9 @@ def _fit(
     around = _surroundings(np.concatenate(list(banks.values())), np.concatenate([numbers[domain] for domain in banks]))
     ends = np.cumsum([len(rows) for rows in banks.values()])
     parts = {
-        domain: _Around(around.distances[end - len(banks[domain]) : end], around.recordings[end - len(banks[domain]) : end])
+        domain: _Around(
+            around.distances[end - len(banks[domain]) : end], around.recordings[end - len(banks[domain]) : end]
+        )
         for domain, end in zip(banks, ends, strict=True)
     }
     local = {domain: _mean_of_first(part.distances, np.isfinite(part.distances)) for domain, part in parts.items()}

@@ -28,7 +28,9 @@ class Nearest:
             }
             for domain, windows in banks.items()
         }
-        return cls(), {d: {bank: found.astype(np.float64) for bank, found in row.items()} for d, row in left_out.items()}
+        return cls(), {
+            d: {bank: found.astype(np.float64) for bank, found in row.items()} for d, row in left_out.items()
+        }
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
         """The first of the distances that the search found."""

@@ -4,9 +4,9 @@ Both backends know a mean per domain, and one spread about these means that the 
 target domain tell where it lies, but not how it spreads in a thousand dimensions.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +46,9 @@ class _Spread(NamedTuple):
 class Mahalanobis:
     """Mahalanobis distance to a domain's mean, over the root of the dimension.
 
-    The covariance is shrunk towards a multiple of the identity, by the intensity of Ledoit and Wolf ("A well-conditioned
-    estimator for large-dimensional covariance matrices", 2004, lemma 3.2 f.), but by 1 / recordings at least: their
-    estimate is one for large samples, and of two recordings it finds nothing to shrink.
+    The covariance is shrunk towards a multiple of the identity, by the intensity of Ledoit and Wolf ("A
+    well-conditioned estimator for large-dimensional covariance matrices", 2004), but by 1 / recordings at least: theirs
+    is an estimate for large samples, and of two recordings it finds nothing to shrink.
     """
 
     neighbors: ClassVar[int] = 0
@@ -59,13 +59,14 @@ class Mahalanobis:
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
         """Means, covariance and shrinkage. What is left out of the former has its share in the shrinkage."""
-        spread = _fit(banks)
+        windows = _sample(banks)
+        spread = _fit(windows, _none(windows))
         count = sum(len(np.unique(numbers)) for numbers in recordings.values())
         shrinkage = max(_ledoit_wolf(spread), 1.0 / count)
         variance = max(float(spread.variances.sum()), TINY) / spread.dim
         kept, ridge = 1.0 - shrinkage, shrinkage * variance
         return cls(spread, kept, ridge), _left_out(
-            banks, recordings, lambda bank, windows, fold: _mahalanobis(fold, kept, ridge, bank, windows)
+            windows, recordings, lambda bank, held, fold: _mahalanobis(fold, kept, ridge, bank, held)
         )
 
     @property
@@ -91,13 +92,12 @@ class PcaResidual:
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
         """Means and principal directions; their number is that of the whole bank, whatever is left out."""
-        spread = _fit(banks)
+        windows = _sample(banks)
+        spread = _fit(windows, _none(windows))
         explained = np.cumsum(spread.variances)
         count = int(np.searchsorted(explained, EXPLAINED * explained[-1])) + 1 if len(explained) else 0
         first = spread._replace(directions=spread.directions[:count], variances=spread.variances[:count])
-        return cls(first), _left_out(
-            banks, recordings, lambda bank, windows, fold: _residual(fold, count, bank, windows)
-        )
+        return cls(first), _left_out(windows, recordings, lambda bank, held, fold: _residual(fold, count, bank, held))
 
     @property
     def values(self) -> int:
@@ -109,29 +109,60 @@ class PcaResidual:
         return {bank: _residual(self._spread, len(self._spread.variances), bank, windows) for bank in near}
 
 
-class _Measure(Protocol):
-    def __call__(self, bank: Domain, windows: Vectors, fold: _Spread) -> Measures: ...
+_Measure = Callable[[Domain, Vectors, _Spread], Measures]
 
 
 def _mahalanobis(spread: _Spread, kept: float, ridge: float, domain: Domain, windows: Vectors) -> Measures:
     along, whole = spread.parts(domain, windows)
     rest = np.maximum(whole - along.sum(axis=1), 0.0)
     squared = (along / (kept * spread.variances + ridge)).sum(axis=1) + rest / ridge
-    return np.sqrt(squared / spread.dim)
+    distance: Measures = np.sqrt(squared / spread.dim)
+    return distance
 
 
 def _residual(spread: _Spread, count: int, domain: Domain, windows: Vectors) -> Measures:
     along, whole = spread.parts(domain, windows)
-    return np.sqrt(np.maximum(whole - along[:, :count].sum(axis=1), 0.0))
+    residual: Measures = np.sqrt(np.maximum(whole - along[:, :count].sum(axis=1), 0.0))
+    return residual
 
 
-def _fit(banks: Mapping[Domain, Vectors]) -> _Spread:
-    means = {domain: rows.mean(axis=0, dtype=np.float64) for domain, rows in banks.items()}
-    centered = np.concatenate([rows - means[domain] for domain, rows in banks.items()])  # (n, dim)
-    if len(centered) > MAX_WINDOWS:
-        # In order of content, so that the choice does not hang on the order of enrollment.
-        order = np.lexsort(centered[:, :3].T)
-        centered = centered[order[np.linspace(0, len(order) - 1, MAX_WINDOWS).round().astype(np.int64)]]
+class _Windows(NamedTuple):
+    """A domain's enrolled windows, and those among them that directions are fitted to."""
+
+    rows: Vectors  # (n, dim)
+    sampled: NDArray[np.bool_]  # (n,)
+    total: NDArray[np.float64]  # (dim,), the sum of the rows
+
+    def mean(self, held: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Of the windows that are not held, `(dim,)`."""
+        total = self.total - self.rows[held].sum(axis=0, dtype=np.float64)
+        mean: NDArray[np.float64] = total / (len(held) - held.sum())
+        return mean
+
+
+def _none(banks: Mapping[Domain, _Windows]) -> dict[Domain, NDArray[np.bool_]]:
+    return {domain: np.zeros(len(own.rows), dtype=bool) for domain, own in banks.items()}
+
+
+def _sample(banks: Mapping[Domain, Vectors]) -> dict[Domain, _Windows]:
+    """Windows for the directions, evenly over all in order of content: the order of enrollment does not matter."""
+    count = sum(map(len, banks.values()))
+    chosen = np.zeros(count, dtype=bool)
+    order = np.lexsort(np.concatenate([rows[:, :3] for rows in banks.values()]).T)
+    chosen[order[np.linspace(0, count - 1, min(count, MAX_WINDOWS)).round().astype(np.int64)]] = True
+    parts = np.split(chosen, np.cumsum([len(rows) for rows in banks.values()])[:-1])
+    return {
+        domain: _Windows(rows, sampled, rows.sum(axis=0, dtype=np.float64))
+        for (domain, rows), sampled in zip(banks.items(), parts, strict=True)
+    }
+
+
+def _fit(banks: Mapping[Domain, _Windows], held: Mapping[Domain, NDArray[np.bool_]]) -> _Spread:
+    """Fit to the windows that are not held, `(n,)` per domain. A domain that has no other is left out."""
+    means = {domain: bank.mean(held[domain]) for domain, bank in banks.items() if not held[domain].all()}
+    centered = np.concatenate(
+        [banks[domain].rows[banks[domain].sampled & ~held[domain]] - mean for domain, mean in means.items()]
+    )  # (windows, dim)
     count, dim = centered.shape
     if count <= dim:
         variances, vectors = np.linalg.eigh(centered @ centered.T / count)
@@ -160,22 +191,21 @@ def _ledoit_wolf(spread: _Spread) -> float:
 
 
 def _left_out(
-    banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings], measure: _Measure
+    banks: Mapping[Domain, _Windows], recordings: Mapping[Domain, Recordings], measure: _Measure
 ) -> dict[Domain, dict[Domain, Measures]]:
     """Measures of enrolled windows by fits without their recordings; infinite where a bank has no others."""
-    found = {domain: {bank: np.full(len(rows), np.inf) for bank in banks} for domain, rows in banks.items()}
+    found = {domain: {bank: np.full(len(own.rows), np.inf) for bank in banks} for domain, own in banks.items()}
     for held in _folds(banks, recordings):
-        others = {domain: rows[~held[domain]] for domain, rows in banks.items() if not held[domain].all()}
-        fold = _fit(others)
-        for domain, rows in banks.items():
+        fold = _fit(banks, held)
+        for domain, own in banks.items():
             if held[domain].any():
-                for bank in others:
-                    found[domain][bank][held[domain]] = measure(bank, rows[held[domain]], fold)
+                for bank in fold.means:
+                    found[domain][bank][held[domain]] = measure(bank, own.rows[held[domain]], fold)
     return found
 
 
 def _folds(
-    banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]
+    banks: Mapping[Domain, _Windows], recordings: Mapping[Domain, Recordings]
 ) -> Iterator[dict[Domain, NDArray[np.bool_]]]:
     """Which windows to leave out, recording after recording or, of many, group after group.
 
@@ -183,8 +213,10 @@ def _folds(
     enrollment does not matter.
     """
     turns, first = {}, 0
-    for domain, numbers in numbered(recordings).items():
-        in_order = numbers[np.lexsort(banks[domain][:, :3].T)]
+    all_numbers = numbered(recordings)
+    for domain in sorted(banks):
+        numbers = all_numbers[domain]
+        in_order = numbers[np.lexsort(banks[domain].rows[:, :3].T)]
         ranked = list(dict.fromkeys(in_order.tolist()))
         turn = {number: first + rank for rank, number in enumerate(ranked)}
         turns[domain] = np.array([turn[number] for number in numbers.tolist()])
