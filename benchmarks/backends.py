@@ -35,6 +35,7 @@ SNR = 0.0  # dB
 SHOWN = (Cell("clean", None), Cell("noisy", None))
 DOMAINS = ("auc_source", "auc_target")
 REPLICATES = 1_000
+ONE_BANK = "all in one bank"
 EMBEDDING, LOGMEL, BOTH = "embedding", "log-mel", "minimum of both"
 
 
@@ -76,56 +77,72 @@ def main() -> None:
     )
     manifest = bundle.encoder.manifest
     found: dict[str, object] = {"bundle": f"{manifest.name}/{manifest.version}", "sha256": manifest.model_sha256}
+    measured: dict[str, Comparison] = {}
+    together: dict[str, Comparison] = {}
     with Progress() as progress:
-        measured = {
-            title: measure(read_tree(tree), listener, views, given.seeds, given.workers, progress)
-            for title, tree in (("development", given.machines), ("synthetic", synthetic))
-        }
+        for title, tree in (("development", given.machines), ("synthetic", synthetic)):
+            machines = read_tree(tree)
+            wanted = [
+                (one, sound, list(views.values()))
+                for one in machines
+                for sound in sounds((SNR,), given.seeds, oracle=False)
+            ]
+            listener.hear(wanted, given.workers, progress)
+            heard = Heard(listener, views, given.seeds)
+            measured[title] = measure([(machine, [machine]) for machine in machines], heard, progress)
+            together[title] = measure([(one_bank(machines), machines)], heard, progress)
     print(f"{found['bundle']}, AUC as served\n\n{overview(measured)}")
     for title, comparison in measured.items():
-        print(f"\n{title}, mean over conditions and domains\n\n{by_machine(comparison)}")
-        found[title] = list(rows(comparison))
+        print(f"\n{title}, mean over conditions and domains\n\n{by_machine(comparison, together[title])}")
+        found[title] = [*rows(comparison), *rows(together[title])]
     command = "python benchmarks/backends.py --machines DIR --noise DIR --bundle DIR"
     print(f"\n{write('backends', f'{command} --seeds {given.seeds}', found)}")
 
 
+def one_bank(machines: Sequence[JudgedMachine]) -> JudgedMachine:
+    """All machines as if they were one that runs in as many conditions."""
+    train = tuple(clip for machine in machines for clip in machine.train)
+    return JudgedMachine(ONE_BANK, train, tuple(clip for machine in machines for clip in machine.test))
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Every clip of a tree, embedded by every view under every condition."""
+
+    listener: Listener
+    views: dict[str, View]
+    seeds: int
+
+    def trials(self, machines: Sequence[JudgedMachine]) -> Iterator[tuple[Cell, Trial]]:
+        """Every condition with every draw of the noise; the clips of several machines in one bank."""
+        domains = [clip.domain for machine in machines for clip in machine.train]
+        for cell, condition in cells((SNR,)):
+            for seed in range(1 if condition.bank is None else self.seeds):
+                heard = []
+                for role, kind in (("bank", condition.bank), ("test", condition.test)):
+                    sound = Sound("clean", role) if kind is None else Sound("mixture", role, kind, SNR, seed)
+                    heard.append({name: self._windows(view, machines, sound) for name, view in self.views.items()})
+                yield cell, Trial(*heard, domains)
+
+    def _windows(self, view: View, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
+        of_machines = [self.listener.embedded(view, machine, sound).windows() for machine in machines]
+        return Embedded.join(windows for clips in of_machines for windows in clips)
+
+
 def measure(
-    machines: Sequence[JudgedMachine],
-    listener: Listener,
-    views: dict[str, View],
-    seeds: int,
-    workers: int,
-    progress: Progress,
+    banks: Sequence[tuple[JudgedMachine, Sequence[JudgedMachine]]], heard: Heard, progress: Progress
 ) -> Comparison:
-    """Scores of every backend and view, as methods of a comparison."""
-    wanted = [
-        (machine, sound, list(views.values())) for machine in machines for sound in sounds((SNR,), seeds, oracle=False)
-    ]
-    listener.hear(wanted, workers, progress)
-    comparison = Comparison(machines, (SNR,), seeds, REPLICATES)
+    """Scores of every backend and view, as methods of a comparison. A bank is of one machine or of several."""
+    comparison = Comparison([whole for whole, _ in banks], (SNR,), heard.seeds, REPLICATES)
     for backend in progress.track(BACKENDS, description="scoring"):
-        scores: dict[str, dict[tuple[str, Cell], list[np.ndarray]]] = {name: {} for name in (*views, BOTH)}
-        for machine in machines:
-            for cell, trial in trials(machine, listener, views, seeds):
+        scores: dict[str, dict[tuple[str, Cell], list[np.ndarray]]] = {name: {} for name in (*heard.views, BOTH)}
+        for whole, members in banks:
+            for cell, trial in heard.trials(members):
                 for name, of_clips in trial.scores(backend).items():
-                    scores[name].setdefault((machine.name, cell), []).append(of_clips)
-        for name, of_machines in scores.items():
-            comparison.add(backend, name, of_machines)
+                    scores[name].setdefault((whole.name, cell), []).append(of_clips)
+        for name, of_banks in scores.items():
+            comparison.add(backend, name, of_banks)
     return comparison
-
-
-def trials(
-    machine: JudgedMachine, listener: Listener, views: dict[str, View], seeds: int
-) -> Iterator[tuple[Cell, Trial]]:
-    """Every condition with every draw of the noise."""
-    domains = [clip.domain for clip in machine.train]
-    for cell, condition in cells((SNR,)):
-        for seed in range(1 if condition.bank is None else seeds):
-            heard = []
-            for role, kind in (("bank", condition.bank), ("test", condition.test)):
-                sound = Sound("clean", role) if kind is None else Sound("mixture", role, kind, SNR, seed)
-                heard.append({name: listener.embedded(view, machine, sound) for name, view in views.items()})
-            yield cell, Trial(*heard, domains)
 
 
 def figure(comparison: Comparison, backend: str, view: str, machine: str, cell: Cell, metric: str) -> float:
@@ -172,13 +189,13 @@ def overview(measured: dict[str, Comparison]) -> str:
     return table(["view", "backend", *heads], lines)
 
 
-def by_machine(comparison: Comparison) -> str:
+def by_machine(comparison: Comparison, together: Comparison) -> str:
     """Of the embedding."""
-    names = [machine.name for machine in comparison.machines]
+    found = [(one, machine.name) for one in (comparison, together) for machine in one.machines]
     lines = [
-        [backend, *(f"{overall(comparison, backend, EMBEDDING, name):.3f}" for name in names)] for backend in BACKENDS
+        [backend, *(f"{overall(one, backend, EMBEDDING, name):.3f}" for one, name in found)] for backend in BACKENDS
     ]
-    return table(["backend", *names], lines)
+    return table(["backend", *(name for _, name in found)], lines)
 
 
 def rows(comparison: Comparison) -> Iterator[dict[str, object]]:

@@ -28,6 +28,7 @@ class BankRows:
     generation: int
     vectors: Vectors  # (n, dim)
     clips: NDArray[np.int64]  # (n,) clip id
+    recordings: NDArray[np.int64]  # (n,) number of the recording that the clip was cut from
     starts: NDArray[np.float64]  # (n,) seconds
     domains: tuple[Domain, ...]  # (n,)
     names: Mapping[int, str]  # by clip id
@@ -47,12 +48,10 @@ class Neighbor:
 class _DomainBank:
     """The windows of one domain. Their index is built by the first search: who asks for the threshold needs none."""
 
-    def __init__(
-        self, vectors: Vectors, clips: NDArray[np.int64], starts: NDArray[np.float64], exact_limit: int
-    ) -> None:
-        self.vectors = vectors  # (n, dim)
-        self.clips = clips  # (n,)
-        self.starts = starts  # (n,)
+    def __init__(self, rows: BankRows, at: NDArray[np.int64], exact_limit: int) -> None:
+        self.vectors = rows.vectors[at]  # (n, dim)
+        self.clips = rows.clips[at]  # (n,)
+        self.starts = rows.starts[at]  # (n,)
         self._exact_limit = exact_limit
         self._index: Index | None = None
         self._lock = threading.Lock()
@@ -79,7 +78,7 @@ class MemoryBank:
         """Calibrate a machine's rows with a backend, one of `BACKENDS`.
 
         Raises:
-            OffkeyError: there is no row, or too few to know how much healthy clips differ.
+            OffkeyError: there is no row, or too few to know how much healthy recordings differ.
         """
         if len(rows.vectors) == 0:
             raise OffkeyError(
@@ -91,12 +90,16 @@ class MemoryBank:
         detector = Detector.fit(
             {d: rows.vectors[at] for d, at in members.items()},
             {d: rows.clips[at] for d, at in members.items()},
+            {d: rows.recordings[at] for d, at in members.items()},
             backend,
         )
-        banks = {
-            d: _DomainBank(rows.vectors[at], rows.clips[at], rows.starts[at], exact_limit) for d, at in members.items()
-        }
+        banks = {d: _DomainBank(rows, at, exact_limit) for d, at in members.items()}
         return cls(rows.generation, detector, banks, rows.names)
+
+    @property
+    def clips(self) -> dict[Domain, int]:
+        """Enrolled clips per enrolled domain."""
+        return {domain: len(np.unique(bank.clips)) for domain, bank in self._domains.items()}
 
     @property
     def values(self) -> int:
@@ -137,6 +140,18 @@ class MemoryBank:
             named.append(sorted(near, key=lambda neighbor: neighbor.distance)[:neighbors])
         return scores, named
 
+    def self_score(self, clip_id: int) -> float:
+        """The score of an enrolled clip with its own recording left out.
+
+        Raises:
+            OffkeyError: the clip is not in the bank.
+        """
+        for domain, bank in self._domains.items():
+            found = np.flatnonzero(np.unique(bank.clips) == clip_id)
+            if len(found):
+                return float(self.detector.self_scores[domain].scores[found[0]])
+        raise OffkeyError(ErrorKind.UNKNOWN_CLIP, f"Clip {clip_id} was deleted meanwhile. Send it again.")
+
     def _neighbor(self, domain: Domain, row: int, distance: float) -> Neighbor:
         bank = self._domains[domain]
         clip_id = int(bank.clips[row])
@@ -174,6 +189,11 @@ class Banks:
             if bank is None:
                 bank = self._build(machine_key, building, load)
             return bank
+
+    def at_hand(self, machine_key: int) -> MemoryBank | None:
+        """The bank of a machine that was built last, of whatever generation; None: none is in memory."""
+        with self._lock:
+            return self._banks.get(machine_key)
 
     def forget(self, machine_key: int) -> None:
         """Drop the bank of a deleted machine, also one that is being built."""

@@ -14,6 +14,7 @@ from service.schemas import (
     Clip,
     ClipList,
     Enrollment,
+    Feedback,
     Info,
     Machine,
     MachineList,
@@ -21,6 +22,8 @@ from service.schemas import (
     MachineSummary,
     Problem,
     Scores,
+    Threshold,
+    ThresholdSettings,
 )
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -105,10 +108,19 @@ class Client:
         """One machine."""
         return self._call(Machine, "GET", _path(machine_id))
 
-    def put_machine(self, machine_id: str, *, description: str = "", false_alarm_rate: float | None = None) -> Machine:
-        """Create a machine or replace its settings."""
-        settings = MachineSettings(description=description, false_alarm_rate=false_alarm_rate)
+    def put_machine(self, machine_id: str, *, description: str = "") -> Machine:
+        """Create a machine or describe it anew."""
+        settings = MachineSettings(description=description)
         return self._call(Machine, "PUT", _path(machine_id), json=settings.model_dump())
+
+    def threshold(self, machine_id: str) -> Threshold:
+        """A machine's decision threshold and what it promises."""
+        return self._call(Threshold, "GET", f"{_path(machine_id)}/threshold")
+
+    def put_threshold(self, machine_id: str, settings: ThresholdSettings) -> Machine:
+        """Choose how a machine's decision threshold comes about; `ThresholdSettings()` is the default."""
+        body = settings.model_dump(mode="json")
+        return self._call(Machine, "PUT", f"{_path(machine_id)}/threshold", json=body)
 
     def delete_machine(self, machine_id: str) -> None:
         """Delete a machine and its bank."""
@@ -126,10 +138,40 @@ class Client:
         """Take a clip out of a machine's bank."""
         return self._call(Machine, "DELETE", f"{_path(machine_id)}/clips/{clip_id:d}")
 
-    def enroll(self, machine_id: str, clips: Sequence[Path | str], *, domain: Domain = Domain.SOURCE) -> Enrollment:
-        """Enroll audio files as normal clips, all or none of them."""
-        params = {"machine_id": machine_id, "domain": domain.value}
+    def enroll(
+        self,
+        machine_id: str,
+        clips: Sequence[Path | str],
+        *,
+        domain: Domain = Domain.SOURCE,
+        recording: str | None = None,
+        force: bool = False,
+    ) -> Enrollment:
+        """Enroll audio files as normal clips.
+
+        Args:
+            machine_id: whose bank.
+            clips: the files.
+            domain: they were recorded under.
+            recording: the one that all of them were cut from; without it each is one of its own.
+            force: enroll also what sounds anomalous.
+        """
+        params = _condition(machine_id, domain, recording)
+        if force:
+            params["force"] = "true"
         return self._call(Enrollment, "POST", "/enroll", params=params, files=_files(clips))
+
+    def feedback(
+        self,
+        machine_id: str,
+        clips: Sequence[Path | str],
+        *,
+        domain: Domain = Domain.SOURCE,
+        recording: str | None = None,
+    ) -> Feedback:
+        """Say that the alarms of these files were false: they are enrolled."""
+        params = _condition(machine_id, domain, recording)
+        return self._call(Feedback, "POST", "/feedback", params=params, files=_files(clips))
 
     def score(self, machine_id: str, clips: Sequence[Path | str], *, neighbors: int = 1) -> Scores:
         """Score audio files."""
@@ -165,6 +207,11 @@ class Client:
                 f"{self.url}{path} answered {response.status_code}, but not as Offkey does."
             ) from error
         raise ProblemError(problem)
+
+
+def _condition(machine_id: str, domain: Domain, recording: str | None) -> dict[str, str]:
+    named = {} if recording is None else {"recording": recording}
+    return {"machine_id": machine_id, "domain": domain.value, **named}
 
 
 def _path(machine_id: str) -> str:

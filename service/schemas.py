@@ -1,11 +1,12 @@
 """What the service answers and takes as JSON. The routes, the use cases and the client share these."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.domain.machine import Domain
+from service.domain.threshold import Rule
 
 MAX_DESCRIPTION_CHARACTERS = 500
 
@@ -21,12 +22,34 @@ class MachineSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     description: str = Field("", max_length=MAX_DESCRIPTION_CHARACTERS, examples=["Exhaust fan, hall 2"])
+
+
+class ThresholdSettings(BaseModel):
+    """How a machine's decision threshold is chosen. A field left out goes back to its default."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    rule: Rule = Field(
+        Rule.CONFORMAL,
+        description="conformal: promises the rate; gamma: a quantile as the DCASE baselines have it, manual: "
+        "`decision_threshold` itself, neither of which promises anything",
+    )
     false_alarm_rate: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="share of healthy clips that may raise an alarm; null: the service's default",
+        description="share of healthy clips that may raise an alarm; null: the service's default, of gamma 0.1",
     )
+    decision_threshold: float | None = Field(None, description="of the manual rule, on the scale of the scores")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.rule is Rule.MANUAL:
+            if self.decision_threshold is None or self.false_alarm_rate is not None:
+                raise ValueError("the manual rule takes decision_threshold and no false_alarm_rate")
+        elif self.decision_threshold is not None:
+            raise ValueError(f"the {self.rule} rule takes no decision_threshold; the manual rule does")
+        return self
 
 
 class ClipCounts(_Answer):
@@ -40,18 +63,29 @@ class DomainPromise(_Answer):
     """What the decision threshold promises to healthy clips of one domain, like those enrolled."""
 
     domain: Domain
-    clips: int = Field(description="n, the enrolled clips of the domain")
+    clips: int = Field(description="enrolled clips of the domain")
+    recordings: int = Field(description="n, the recordings they were cut from")
     promised_false_alarm_rate: float = Field(
-        description="the requested rate, or 1 / (n + 1) where that is larger; 1, that is nothing, for a single clip"
+        description="the requested rate, or 1 / (n + 1) where that is larger; 1 is nothing: of a single recording, and "
+        "of rules that promise nothing"
     )
-    borrowed_scale: bool = Field(description="too few clips for a deviation of their own: the other domain's is used")
+    lowest_false_alarm_rate: float = Field(description="the lowest that n recordings can promise, 1 / (n + 1)")
+    above_threshold: int = Field(description="enrolled clips whose leave-one-out score is above the threshold")
+    borrowed_scale: bool = Field(
+        description="too few recordings for a deviation of their own: the other domain's is used"
+    )
 
 
 class Threshold(_Answer):
     """The decision threshold in force, and what it promises."""
 
     decision_threshold: float = Field(description="a clip whose anomaly score is higher is anomalous")
-    requested_false_alarm_rate: float
+    rule: Rule
+    calibration_version: str = Field(
+        description="equal where the threshold is: it names the generation, the backend, the rule and what was asked",
+        examples=["3:nearest:conformal:0.05"],
+    )
+    requested_false_alarm_rate: float | None = Field(description="null: manual")
     promised_false_alarm_rate: float = Field(description="the largest of the domains': it holds for either")
     domains: list[DomainPromise] = Field(description="those enrolled; nothing is promised for another")
     warnings: list[str] = Field(description="what cannot be promised, and what to enroll for it")
@@ -62,11 +96,11 @@ class Machine(_Answer):
 
     machine_id: str
     description: str
-    false_alarm_rate: float = Field(description="the requested one, in force")
     generation: int = Field(description="moves on with every change of the bank, and never back for a machine id")
     clips: ClipCounts
     embedding_space_id: str | None = Field(description="null until a clip is enrolled")
-    threshold: Threshold | None = Field(description="null until two clips of one domain are enrolled")
+    threshold_settings: ThresholdSettings = Field(description="in force, defaults filled in")
+    threshold: Threshold | None = Field(description="null until two recordings of one domain are enrolled")
     created_at: datetime
 
 
@@ -92,6 +126,7 @@ class Clip(_Answer):
 
     clip_id: int
     name: str
+    recording: str | None = Field(description="that it was cut from; null: it is a recording of its own")
     domain: Domain
     seconds: float
     sample_rate: int = Field(description="of the file, Hz")
@@ -112,20 +147,54 @@ class EnrolledClip(_Answer):
     """What became of one clip."""
 
     name: str
-    clip_id: int
-    status: Literal["enrolled", "duplicate"] = Field(
-        description="duplicate: the same bytes were enrolled before, nothing was added"
+    clip_id: int | None = Field(description="null: held back")
+    status: Literal["enrolled", "duplicate", "held-back"] = Field(
+        description="duplicate: the same bytes were enrolled before, nothing was added; held-back: it sounds "
+        "anomalous, nothing was added"
     )
     domain: Domain
+    note: str | None = Field(None, description="why it was held back, or which enrolled clip it nearly repeats")
+    anomaly_score: float | None = Field(
+        None, description="against the bank before; null where that had too few recordings of the domain to ask"
+    )
 
 
 class Enrollment(_Answer):
-    """The answer of `POST /enroll`. All clips of a request are enrolled, or none."""
+    """The answer of `POST /enroll`. If one clip cannot be used, none is enrolled."""
 
     machine_id: str
     generation: int = Field(description="of the bank with these clips in it")
     clips: list[EnrolledClip]
     bank: ClipCounts
+
+
+class Judgment(_Answer):
+    """How a bank sees a clip."""
+
+    anomaly_score: float
+    decision_threshold: float
+    is_anomalous: bool
+
+
+class FeedbackOnClip(_Answer):
+    """What became of a clip that was called healthy."""
+
+    name: str
+    clip_id: int
+    status: Literal["enrolled", "duplicate"]
+    before: Judgment
+    after: Judgment = Field(
+        description="with the request's clips in the bank, this one's recording left out: whether its like would raise "
+        "the alarm again"
+    )
+
+
+class Feedback(_Answer):
+    """The answer of `POST /feedback`: alarms that were false, and what knowing that changes."""
+
+    machine_id: str
+    generation: int
+    clips: list[FeedbackOnClip]
 
 
 class Neighbor(_Answer):
@@ -154,6 +223,10 @@ class ClipScore(_Answer):
     seconds: float
     anomaly_score: float = Field(description="higher is more anomalous; it is neither bounded nor a probability")
     is_anomalous: bool = Field(description="whether the score is above the decision threshold")
+    p_value: float = Field(
+        description="at most this share of healthy clips like those enrolled scores as high; not the probability of a "
+        "fault"
+    )
     windows: list[WindowScore]
 
 
@@ -161,7 +234,7 @@ class Scores(_Answer):
     """The answer of `POST /score`."""
 
     machine_id: str
-    bundle: str = Field(examples=["offkey-small/1"])
+    bundle: str = Field(examples=["offkey-small/2"])
     backend: str = Field(
         examples=["nearest"], description="how scores are measured; docs/scoring.md lists the backends"
     )

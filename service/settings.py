@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.domain.backends import DEFAULT_BACKEND, check_backend
 
-DEFAULT_BUNDLE = Path("offkey-small") / "1"
+DEFAULT_BUNDLE = Path("offkey-small") / "2"
 
 
 class Device(StrEnum):

@@ -19,7 +19,7 @@ from service.usecases.clip import Upload
 _MAX_NAME = 255  # characters
 _MAX_FIELDS = 8
 _MAX_FIELD_BYTES = 1_024
-_FIELDS = ("machine_id", "domain")
+_FIELDS = ("machine_id", "domain", "recording")
 
 # What a multipart body may be beside its clips, as `GET /info` reports it. The last two are python-multipart's.
 FORM_LIMITS: Mapping[str, int] = {
@@ -44,6 +44,7 @@ REQUEST_BODY = {
                         "clips": {"type": "array", "items": {"type": "string", "format": "binary"}},
                         "machine_id": {"type": "string", "description": "unless given in the query"},
                         "domain": {"type": "string", "description": "unless given in the query"},
+                        "recording": {"type": "string", "description": "unless given in the query"},
                     },
                 }
             },
@@ -171,7 +172,7 @@ async def _posted(form: FormData, budget: Budget) -> Posted:
             raise OffkeyError(
                 ErrorKind.MALFORMED_REQUEST,
                 f"The form field {key[:80]!r} is not known. Send files as `clips`, and beside them only "
-                f"{' and '.join(_FIELDS)}.",
+                f"{', '.join(_FIELDS)}.",
             )
     if not uploads:
         raise OffkeyError(

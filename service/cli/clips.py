@@ -1,6 +1,7 @@
 """`offkey enroll` and `offkey score`."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from rich.table import Table
 from service.cli.common import URL, MachineId, Url, plain, progress
 from service.client import Client, ProblemError
 from service.domain.machine import Domain
-from service.schemas import Scores, Threshold
+from service.schemas import Judgment, Scores, Threshold
 
 app = typer.Typer()
 
@@ -27,27 +28,59 @@ def enroll(
     files: Files,
     machine: MachineId,
     domain: Annotated[Domain, typer.Option(help="Condition the clips were recorded under.")] = Domain.SOURCE,
+    recording: Annotated[
+        str | None, typer.Option(help="The one recording that all the clips were cut from; otherwise each is its own.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Enroll also what sounds anomalous.")] = False,
     url: Url = URL,
 ) -> None:
     """Add normal clips to a machine's memory bank. The machine is created if there is none of that id."""
     paths = audio_files(files)
-    added = duplicates = 0
+    counts: Counter[str] = Counter()
+    held_back: list[str] = []
     try:
         with Client(url) as client, progress() as bar:
             _create_if_absent(client, machine)
             task = bar.add_task(f"enrolling into {machine}", total=len(paths))
             for batch in batches(client, paths):
-                answer = client.enroll(machine, batch, domain=domain)
-                new = sum(clip.status == "enrolled" for clip in answer.clips)
-                added += new
-                duplicates += len(batch) - new
+                answer = client.enroll(machine, batch, domain=domain, recording=recording, force=force)
+                counts.update(clip.status for clip in answer.clips)
+                held_back += [f"{clip.name} is held back. {clip.note}" for clip in answer.clips if clip.clip_id is None]
                 bar.advance(task, len(batch))
     finally:  # where a later request fails, the earlier ones are done all the same
-        if added or duplicates:
+        if counts:
+            for line in held_back:
+                typer.echo(line)
             typer.echo(
-                f"{machine}: {added} clips enrolled, {duplicates} were there already; the bank has "
+                f"{machine}: {counts['enrolled']} clips enrolled, {counts['duplicate']} were there already"
+                f"{f', {len(held_back)} held back' if held_back else ''}; the bank has "
                 f"{answer.bank.source} source and {answer.bank.target} target clips (generation {answer.generation})."
             )
+
+
+@app.command()
+def feedback(
+    files: Files,
+    machine: MachineId,
+    domain: Annotated[Domain, typer.Option(help="Condition the clips were recorded under.")] = Domain.SOURCE,
+    url: Url = URL,
+) -> None:
+    """Say that the alarms of these clips were false: they are enrolled as normal."""
+    paths = audio_files(files)
+    table = Table("clip", "clip id")
+    for column in ("score before", "threshold before", "score of its like", "threshold now"):
+        table.add_column(column, justify="right")
+    try:
+        with Client(url) as client, progress() as bar:
+            task = bar.add_task(f"learning for {machine}", total=len(paths))
+            for batch in batches(client, paths):
+                for clip in client.feedback(machine, batch, domain=domain).clips:
+                    row = (f"{value:.2f}" for judged in (clip.before, clip.after) for value in _numbers(judged))
+                    table.add_row(plain(clip.name), str(clip.clip_id), *row)
+                bar.advance(task, len(batch))
+    finally:  # where a later request fails, the earlier ones are done all the same
+        if table.row_count:
+            Console().print(table)
 
 
 @app.command()
@@ -129,6 +162,10 @@ def score_table(answers: Iterable[Scores]) -> Table:
                 "[red]ANOMALOUS[/]" if clip.is_anomalous else "[green]normal[/]",
             )
     return table
+
+
+def _numbers(judged: Judgment) -> tuple[float, float]:
+    return judged.anomaly_score, judged.decision_threshold
 
 
 def promise(threshold: Threshold) -> Iterator[str]:

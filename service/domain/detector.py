@@ -20,6 +20,7 @@ from service.domain.backends.neighbors import Nearest
 from service.domain.distance import Near, Vectors
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
+from service.domain.self_scores import SelfScores
 
 # A handful of recordings can agree by chance: their deviation is then no measure of what is normal.
 MIN_SCALE_RECORDINGS = 5
@@ -60,16 +61,14 @@ class Detector:
     Attributes:
         backend: its name.
         borrowed: the domains with too few recordings for a scale of their own.
-        self_scores: per enrolled domain `(recordings,)` leave-one-out scores in order of their number, each that of
-            the recording's most anomalous window. That of a domain's only recording compares it with the other
-            domain alone.
+        self_scores: per enrolled domain. Those of a domain's only recording compare it with the other domain alone.
         usual_distance: per enrolled domain the mean cosine distance of a window to the nearest one of another
             recording; of a domain's only recording the other domain's.
     """
 
     backend: str
     borrowed: frozenset[Domain]
-    self_scores: Mapping[Domain, NDArray[np.float64]]
+    self_scores: Mapping[Domain, SelfScores]
     usual_distance: Mapping[Domain, float]
     _fitted: tuple[tuple[Backend, Mapping[Domain, Scale]], ...]
 
@@ -77,19 +76,23 @@ class Detector:
     def fit(
         cls,
         banks: Mapping[Domain, Vectors],
-        recordings: Mapping[Domain, NDArray[np.int64]],
+        clips: Mapping[Domain, NDArray[np.int64]],
+        recordings: Mapping[Domain, NDArray[np.int64]] | None = None,
         backend: str = DEFAULT_BACKEND,
     ) -> Self:
         """Fit to a machine's enrolled windows.
 
         Args:
             banks: per enrolled domain `(n, dim)` unit embeddings, n >= 1.
-            recordings: per enrolled domain `(n,)`, the number of the recording each window is from.
+            clips: per enrolled domain `(n,)`, the clip each window belongs to.
+            recordings: per enrolled domain `(n,)`, the recording that each window's clip was cut from; None: each clip
+                is one of its own.
             backend: one of `BACKENDS`.
 
         Raises:
             OffkeyError: no domain has two recordings, so that nothing is known of how much healthy ones differ.
         """
+        recordings = clips if recordings is None else recordings
         counts = {domain: len(np.unique(recordings[domain])) for domain in banks}
         _check(counts)
         fitted, usual = [], None
@@ -105,7 +108,8 @@ class Detector:
             _, left_out = Nearest.fit(banks, recordings)
             usual, _ = _fit_scales({domain: left_out[domain][domain] for domain in banks}, counts)
         self_scores = {
-            domain: _largest(np.min(scores, axis=0), recordings[domain]) for domain, scores in window_scores.items()
+            domain: _of_clips(np.min(scores, axis=0), clips[domain], recordings[domain])
+            for domain, scores in window_scores.items()
         }
         return cls(backend, borrowed, self_scores, {domain: scale.mu for domain, scale in usual.items()}, tuple(fitted))
 
@@ -166,9 +170,9 @@ def _standardized(scales: Mapping[Domain, Scale], measures: Mapping[Domain, Meas
     return [scales[bank].standardize(found) for bank, found in measures.items()]
 
 
-def _largest(window_scores: Measures, recordings: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of each recording the largest score, in order of their number."""
-    numbers, position = np.unique(recordings, return_inverse=True)
-    found = np.full(len(numbers), -np.inf)
-    np.maximum.at(found, position, window_scores)
-    return found
+def _of_clips(window_scores: Measures, clips: NDArray[np.int64], recordings: NDArray[np.int64]) -> SelfScores:
+    """Of each clip its largest window's."""
+    _, first, position = np.unique(clips, return_index=True, return_inverse=True)
+    of_clip = np.full(len(first), -np.inf)
+    np.maximum.at(of_clip, position, window_scores)
+    return SelfScores.of(of_clip, recordings[first])

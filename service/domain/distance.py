@@ -25,21 +25,21 @@ def cosine_distances(queries: Vectors, references: Vectors) -> Distances:
     return distances
 
 
-def nearest_to_others(vectors: Vectors, clips: NDArray[np.int64]) -> Distances:
-    """Distance of each vector to the nearest vector of another clip (leave one clip out).
+def nearest_to_others(vectors: Vectors, recordings: NDArray[np.int64]) -> Distances:
+    """Distance of each vector to the nearest vector of another recording (leave one recording out).
 
     Args:
         vectors: `(n, dim)`, unit norm.
-        clips: `(n,)`, the clip each vector is a window of.
+        recordings: `(n,)`, the recording each vector is a window of.
 
     Returns:
-        `(n,)`; infinite where there is no other clip.
+        `(n,)`; infinite where there is no other recording.
     """
     nearest = np.full(len(vectors), np.inf, dtype=np.float32)
     for start in range(0, len(vectors), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         distances = cosine_distances(vectors[rows], vectors)  # (block, n)
-        distances[clips[rows, None] == clips[None, :]] = np.inf
+        distances[recordings[rows, None] == recordings[None, :]] = np.inf
         nearest[rows] = distances.min(axis=1)
     return nearest
 

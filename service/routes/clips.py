@@ -8,13 +8,18 @@ from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain, check_machine_id
 from service.routes.common import ContextOf, MachineIdQuery, WorkersOf, problems
-from service.schemas import Enrollment, Scores
+from service.schemas import Enrollment, Feedback, Scores
 from service.uploads import REQUEST_BODY, Posted, read_clips
-from service.usecases.enroll import enroll_clips
+from service.usecases.enroll import Condition, enroll_clips
+from service.usecases.feedback import learn_false_alarms
 from service.usecases.score import score_clips
 
 router = APIRouter(tags=["clips"])
 
+RecordingQuery = Annotated[
+    str | None,
+    Query(max_length=255, description="that all clips of the request were cut from; otherwise each is its own"),
+]
 ClipName = Annotated[str | None, Query(max_length=255, description="name of a clip sent as the raw body")]
 
 
@@ -23,7 +28,7 @@ ClipName = Annotated[str | None, Query(max_length=255, description="name of a cl
     status_code=status.HTTP_201_CREATED,
     openapi_extra=REQUEST_BODY,
     responses={
-        200: {"model": Enrollment, "description": "Every clip was enrolled before"},
+        200: {"model": Enrollment, "description": "Nothing was added: enrolled before, or held back"},
         **problems(400, 404, 408, 409, 413, 422, 503, 507),
     },
 )
@@ -35,15 +40,25 @@ async def enroll(
     machine_id: MachineIdQuery = None,
     domain: Annotated[Domain | None, Query(description="source unless said otherwise")] = None,
     name: ClipName = None,
+    recording: RecordingQuery = None,
+    force: Annotated[bool, Query(description="enroll also what sounds anomalous")] = False,
 ) -> Enrollment:
-    """Add normal clips to a machine's memory bank. All clips of a request are enrolled, or none."""
+    """Add normal clips to a machine's memory bank.
+
+    If one clip cannot be used, none is enrolled. Once the domain has 20 recordings, a clip that sounds anomalous is
+    held back and reported, unless `force` is set.
+    """
     async with workers.permit() as permit:
         budget = Budget(context.settings.max_decoded_samples, permit.stopping)
         posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
         answer = await permit.run(
-            enroll_clips, context, _machine_id(machine_id, posted), _domain(domain, posted), posted.uploads
+            enroll_clips,
+            context,
+            _machine_id(machine_id, posted),
+            Condition(_domain(domain, posted), _recording(recording, posted), trusted=force),
+            posted.uploads,
         )
-    if all(clip.status == "duplicate" for clip in answer.clips):
+    if not any(clip.status == "enrolled" for clip in answer.clips):
         response.status_code = status.HTTP_200_OK
     return answer
 
@@ -68,6 +83,29 @@ async def score(
         budget = Budget(context.settings.max_decoded_samples, permit.stopping)
         posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
         return await permit.run(score_clips, context, _machine_id(machine_id, posted), posted.uploads, neighbors)
+
+
+@router.post("/feedback", openapi_extra=REQUEST_BODY, responses=problems(400, 404, 408, 409, 413, 422, 503, 507))
+async def feedback(
+    request: Request,
+    context: ContextOf,
+    workers: WorkersOf,
+    machine_id: MachineIdQuery = None,
+    domain: Annotated[Domain | None, Query(description="source unless said otherwise")] = None,
+    name: ClipName = None,
+    recording: RecordingQuery = None,
+) -> Feedback:
+    """Say that the alarms of these clips were false: they are enrolled, and the answer tells what that changes."""
+    async with workers.permit() as permit:
+        budget = Budget(context.settings.max_decoded_samples, permit.stopping)
+        posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
+        return await permit.run(
+            learn_false_alarms,
+            context,
+            _machine_id(machine_id, posted),
+            Condition(_domain(domain, posted), _recording(recording, posted), trusted=True),
+            posted.uploads,
+        )
 
 
 def _given(name: str, query: str | None, posted: Posted) -> str | None:
@@ -101,3 +139,13 @@ def _domain(query: Domain | None, posted: Posted) -> Domain:
         raise OffkeyError(
             ErrorKind.MALFORMED_REQUEST, f"The domain {given[:80]!r} is not known; use source or target."
         ) from error
+
+
+def _recording(query: str | None, posted: Posted) -> str | None:
+    given = _given("recording", query, posted)
+    if given is not None and not (0 < len(given) <= 255 and given.isprintable()):
+        raise OffkeyError(
+            ErrorKind.MALFORMED_REQUEST,
+            f"The recording {given[:80]!r} is not usable as a name. Use 1 to 255 printable characters, or none.",
+        )
+    return given

@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response, status
 
 from service.routes.common import ContextOf, MachineIdPath, PageSize, ReadersOf, WorkersOf, problems
-from service.schemas import ClipList, Machine, MachineList, MachineSettings
+from service.schemas import ClipList, Machine, MachineList, MachineSettings, Threshold, ThresholdSettings
 from service.usecases import machines as usecase
+from service.usecases.threshold import get_threshold
 
 router = APIRouter(prefix="/machines", tags=["machines"])
 
@@ -35,7 +36,7 @@ async def put_machine(
     machine_id: MachineIdPath,
     settings: MachineSettings | None = None,
 ) -> Machine:
-    """Create a machine, or replace its settings; its bank stays."""
+    """Create a machine, or describe it anew; its bank and its threshold stay."""
     machine, created = await workers.run(usecase.put_machine, context, machine_id, settings or MachineSettings())
     if created:
         response.status_code = status.HTTP_201_CREATED
@@ -52,6 +53,26 @@ async def get_machine(context: ContextOf, workers: WorkersOf, machine_id: Machin
 async def delete_machine(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> None:
     """Delete a machine and its bank."""
     await workers.run(usecase.delete_machine, context, machine_id)
+
+
+@router.get("/{machine_id}/threshold", responses=problems(404, 409, 422, 503))
+async def show_threshold(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> Threshold:
+    """Show a machine's decision threshold and what it promises."""
+    return await workers.run(get_threshold, context, machine_id)
+
+
+@router.put("/{machine_id}/threshold", responses=problems(404, 422, 503, 507))
+async def change_threshold(
+    context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath, settings: ThresholdSettings
+) -> Machine:
+    """Choose how a machine's decision threshold comes about. It counts at once; nothing is enrolled again."""
+    return await workers.run(usecase.put_threshold, context, machine_id, settings)
+
+
+@router.delete("/{machine_id}/threshold", responses=problems(404, 422, 503, 507))
+async def reset_threshold(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> Machine:
+    """Go back to the conformal rule at the service's false-alarm rate."""
+    return await workers.run(usecase.put_threshold, context, machine_id, ThresholdSettings())
 
 
 @router.get("/{machine_id}/clips", responses=problems(404, 422, 503))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from service.domain.distance import Vectors
 from service.domain.machine import Domain
+from service.domain.threshold import Rule
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,9 @@ class MachineRecord:
     machine_key: int
     machine_id: str
     description: str
+    threshold_rule: Rule
     false_alarm_rate: float | None  # None: the service's default
+    decision_threshold: float | None  # of the manual rule
     embedding_space_id: str | None  # None: nothing enrolled yet
     generation: int
     created_at: datetime
@@ -36,6 +39,7 @@ class ClipRecord:
 
     clip_id: int
     name: str
+    recording: str | None  # None: the clip is a recording of its own
     domain: Domain
     sha256: str
     seconds: float
@@ -51,6 +55,7 @@ class NewClip:
 
     sha256: str
     name: str
+    recording: str | None
     domain: Domain
     seconds: float
     sample_rate: int

@@ -25,7 +25,9 @@ machine = Table(
     Column("machine_key", Integer, primary_key=True, autoincrement=True),
     Column("machine_id", String(64), nullable=False, unique=True),
     Column("description", String(500), nullable=False),
+    Column("threshold_rule", String(9), nullable=False, server_default="conformal"),
     Column("false_alarm_rate", Float, nullable=True),  # null: the service's default
+    Column("decision_threshold", Float, nullable=True),  # of the manual rule
     Column("embedding_space_id", String(200), nullable=True),  # null: nothing enrolled yet
     Column("generation", Integer, nullable=False),  # moves on with every change of the bank
     Column("created_at", DateTime(timezone=True), nullable=False),
@@ -48,6 +50,7 @@ clip = Table(
     Column("machine_key", ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
     Column("sha256", String(64), nullable=False),  # of the bytes that were posted
     Column("name", String(255), nullable=False),
+    Column("recording", String(255), nullable=True),  # null: the clip is a recording of its own
     Column("domain", String(6), nullable=False),
     Column("seconds", Float, nullable=False),
     Column("sample_rate", Integer, nullable=False),  # Hz, of the file

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.bank import BankRows
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
+from service.domain.threshold import Rule
 from service.store.engine import open_engine
 from service.store.failures import RETRY_AFTER_SECONDS, explained
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
@@ -62,17 +63,14 @@ class Store:
 
     # -- machines
 
-    def put_machine(
-        self, machine_id: str, *, description: str, false_alarm_rate: float | None
-    ) -> tuple[MachineRecord, bool]:
-        """Create a machine or replace its settings; its bank is untouched. Returns it and whether it is new.
+    def put_machine(self, machine_id: str, *, description: str) -> tuple[MachineRecord, bool]:
+        """Create a machine or describe it anew; its bank is untouched. Returns it and whether it is new.
 
         The generation of one that is created is behind every one that a machine of this id ever had.
         """
         with self._write() as connection:
-            values = {"description": description, "false_alarm_rate": false_alarm_rate}
             changed = connection.execute(
-                update(machine).where(machine.c.machine_id == machine_id).values(**values)
+                update(machine).where(machine.c.machine_id == machine_id).values(description=description)
             ).rowcount
             if not changed:
                 last = connection.execute(
@@ -83,10 +81,24 @@ class Store:
                         machine_id=machine_id,
                         generation=0 if last is None else last + 1,
                         created_at=datetime.now(UTC),
-                        **values,
+                        description=description,
                     )
                 )
             return _machine(connection, machine_id), not changed
+
+    def put_threshold(
+        self, machine_id: str, rule: Rule, *, false_alarm_rate: float | None, decision_threshold: float | None
+    ) -> MachineRecord:
+        """Replace how a machine's decision threshold is chosen. Raises `OffkeyError` (unknown machine)."""
+        with self._write() as connection:
+            connection.execute(
+                update(machine)
+                .where(machine.c.machine_id == machine_id)
+                .values(
+                    threshold_rule=rule.value, false_alarm_rate=false_alarm_rate, decision_threshold=decision_threshold
+                )
+            )
+            return _machine(connection, machine_id)
 
     def machine(self, machine_id: str) -> MachineRecord:
         """Return a machine. Raises `OffkeyError` (unknown machine)."""
@@ -207,15 +219,26 @@ class Store:
             if generation is None:
                 raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
             rows = connection.execute(
-                select(clip.c.clip_id, clip.c.name, clip.c.domain, embedding.c.start_s, embedding.c.vector)
+                select(
+                    *(clip.c.clip_id, clip.c.name, clip.c.recording, clip.c.domain),
+                    *(embedding.c.start_s, embedding.c.vector),
+                )
                 .join(embedding, embedding.c.clip_id == clip.c.clip_id)
                 .where(clip.c.machine_key == machine_key)
                 .order_by(clip.c.clip_id, embedding.c.window)
             ).all()
+            named: dict[str, int] = {}  # a recording goes by its first clip
             return BankRows(
                 generation=generation,
                 vectors=np.array([np.frombuffer(row.vector, dtype=_DTYPE) for row in rows], dtype=np.float32),
                 clips=np.array([row.clip_id for row in rows], dtype=np.int64),
+                recordings=np.array(
+                    [
+                        row.clip_id if row.recording is None else named.setdefault(row.recording, row.clip_id)
+                        for row in rows
+                    ],
+                    dtype=np.int64,
+                ),
                 starts=np.array([row.start_s for row in rows], dtype=np.float64),
                 domains=tuple(Domain(row.domain) for row in rows),
                 names={row.clip_id: row.name for row in rows},
@@ -271,7 +294,13 @@ def _machine_of_key(connection: Connection, seen: MachineRecord) -> MachineRecor
 
 
 def _machine_record(row: RowMapping) -> MachineRecord:
-    return MachineRecord(**{**row, "created_at": row["created_at"].replace(tzinfo=UTC)})
+    return MachineRecord(
+        **{
+            **row,
+            "threshold_rule": Rule(row["threshold_rule"]),
+            "created_at": row["created_at"].replace(tzinfo=UTC),
+        }
+    )
 
 
 def _clip_record(row: RowMapping) -> ClipRecord:
@@ -339,6 +368,7 @@ def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolle
             machine_key=machine_key,
             sha256=new.sha256,
             name=new.name,
+            recording=new.recording,
             domain=new.domain.value,
             seconds=new.seconds,
             sample_rate=new.sample_rate,

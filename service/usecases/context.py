@@ -81,11 +81,6 @@ class Context:
         key = record.machine_key
         return self.banks.get(key, record.generation, lambda: self.store.bank_rows(key))
 
-    def false_alarm_rate(self, record: MachineRecord) -> float:
-        """The rate requested for a machine: its own, or the service's default."""
-        own = record.false_alarm_rate
-        return self.settings.false_alarm_rate if own is None else own
-
 
 def _audio_limits(settings: Settings) -> AudioLimits:
     return AudioLimits(max_seconds=settings.max_clip_seconds)

@@ -1,7 +1,8 @@
 """Enroll normal clips into a machine's memory bank."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from service.domain.machine import Domain
 from service.schemas import ClipCounts, EnrolledClip, Enrollment
@@ -9,10 +10,28 @@ from service.store import BankChangedError, Enrolled, MachineRecord, NewClip
 from service.store.store import check_same_domain, check_space
 from service.usecases.clip import Upload, embed_clip
 from service.usecases.context import Context
+from service.usecases.guard import Opinion, guard
 
 
-def enroll_clips(context: Context, machine_id: str, domain: Domain, uploads: Sequence[Upload]) -> Enrollment:
-    """Decode, embed, commit. All clips are enrolled, or none; clips enrolled before are not added again.
+@dataclass(frozen=True)
+class Condition:
+    """What is said of the clips of a request.
+
+    Attributes:
+        domain: that they were recorded under.
+        recording: the one that all of them were cut from; None: each is a recording of its own.
+        trusted: they are enrolled even where they sound anomalous.
+    """
+
+    domain: Domain
+    recording: str | None = None
+    trusted: bool = False
+
+
+def enroll_clips(context: Context, machine_id: str, condition: Condition, uploads: Sequence[Upload]) -> Enrollment:
+    """Decode, embed, guard, commit. If one clip cannot be used, none is enrolled.
+
+    Clips enrolled before are not added again; clips that sound anomalous are not added unless they are trusted.
 
     Raises:
         OffkeyError: the machine is unknown, its bank is full or of another embedding space, or a clip is
@@ -25,27 +44,31 @@ def enroll_clips(context: Context, machine_id: str, domain: Domain, uploads: Seq
         check_space(record, context.embedding_space_id)
         for upload in uploads:
             if upload.sha256 in known:
-                check_same_domain(known[upload.sha256], upload.name, domain)
+                check_same_domain(known[upload.sha256], upload.name, condition.domain)
         for upload in uploads:
             if upload.sha256 not in known and upload.sha256 not in embedded:
-                embedded[upload.sha256] = _embed(context, upload, domain)
-        new = [clip for sha256, clip in embedded.items() if sha256 not in known]
-        if not new:
-            return _answer(record, uploads, known)
+                embedded[upload.sha256] = _embed(context, upload, condition)
+        new = {sha256: clip for sha256, clip in embedded.items() if sha256 not in known}
+        opinions = _opinions(context, record, condition, new)
+        welcome = [clip for sha256, clip in new.items() if opinions[sha256].held_back is None]
+        if not welcome:
+            return _answer(record, uploads, known, opinions, condition)
         with context.metrics.stage("store"), suppress(BankChangedError):
             added, record = context.store.add_clips(
-                record, context.embedding_space_id, new, known=known, limits=context.bank_limits
+                record, context.embedding_space_id, welcome, known=known, limits=context.bank_limits
             )
             context.metrics.enrolled(sum(not one.duplicate for one in added))
-            return _answer(record, uploads, known | {clip.sha256: one for clip, one in zip(new, added, strict=True)})
+            results = known | {clip.sha256: one for clip, one in zip(welcome, added, strict=True)}
+            return _answer(record, uploads, results, opinions, condition)
 
 
-def _embed(context: Context, upload: Upload, domain: Domain) -> NewClip:
+def _embed(context: Context, upload: Upload, condition: Condition) -> NewClip:
     clip = embed_clip(context, upload)
     return NewClip(
         sha256=upload.sha256,
         name=upload.name,
-        domain=domain,
+        recording=condition.recording,
+        domain=condition.domain,
         seconds=clip.waveform.seconds,
         sample_rate=clip.waveform.source_sample_rate,
         channels=clip.waveform.source_channels,
@@ -54,19 +77,37 @@ def _embed(context: Context, upload: Upload, domain: Domain) -> NewClip:
     )
 
 
-def _answer(record: MachineRecord, uploads: Sequence[Upload], results: dict[str, Enrolled]) -> Enrollment:
+def _opinions(
+    context: Context, record: MachineRecord, condition: Condition, new: Mapping[str, NewClip]
+) -> dict[str, Opinion]:
+    if condition.trusted or not new:
+        return dict.fromkeys(new, Opinion())
+    judge = guard(context, record, condition.domain)
+    return {sha256: judge(clip.vectors) for sha256, clip in new.items()}
+
+
+def _answer(
+    record: MachineRecord,
+    uploads: Sequence[Upload],
+    results: Mapping[str, Enrolled],
+    opinions: Mapping[str, Opinion],
+    condition: Condition,
+) -> Enrollment:
     seen: set[str] = set()
     clips = []
     for upload in uploads:
-        result = results[upload.sha256]
-        duplicate = result.duplicate or upload.sha256 in seen  # twice in one request is once enrolled
+        result, opinion = results.get(upload.sha256), opinions.get(upload.sha256, Opinion())
+        # Twice in one request is once enrolled.
+        duplicate = result is not None and (result.duplicate or upload.sha256 in seen)
         seen.add(upload.sha256)
         clips.append(
             EnrolledClip(
                 name=upload.name,
-                clip_id=result.clip_id,
-                status="duplicate" if duplicate else "enrolled",
-                domain=result.domain,
+                clip_id=None if result is None else result.clip_id,
+                status="held-back" if result is None else "duplicate" if duplicate else "enrolled",
+                domain=condition.domain,
+                note=None if duplicate else opinion.note,
+                anomaly_score=None if duplicate else opinion.score,
             )
         )
     return Enrollment(

@@ -10,20 +10,30 @@ from service.schemas import (
     MachineSettings,
     MachineSummary,
     Threshold,
+    ThresholdSettings,
 )
 from service.store import MachineRecord
 from service.usecases.context import Context
-from service.usecases.score import threshold_of
+from service.usecases.threshold import settings_of, threshold_of
 
 _NO_THRESHOLD = {ErrorKind.EMPTY_BANK, ErrorKind.BANK_TOO_SMALL, ErrorKind.EMBEDDING_SPACE_MISMATCH}
 
 
 def put_machine(context: Context, machine_id: str, settings: MachineSettings) -> tuple[Machine, bool]:
-    """Create a machine or replace its settings. Returns it and whether it is new."""
-    record, created = context.store.put_machine(
-        machine_id, description=settings.description, false_alarm_rate=settings.false_alarm_rate
-    )
+    """Create a machine or describe it anew. Returns it and whether it is new."""
+    record, created = context.store.put_machine(machine_id, description=settings.description)
     return _machine(context, record), created
+
+
+def put_threshold(context: Context, machine_id: str, settings: ThresholdSettings) -> Machine:
+    """Choose how a machine's threshold comes about. Raises `OffkeyError` (unknown machine)."""
+    record = context.store.put_threshold(
+        machine_id,
+        settings.rule,
+        false_alarm_rate=settings.false_alarm_rate,
+        decision_threshold=settings.decision_threshold,
+    )
+    return _machine(context, record)
 
 
 def get_machine(context: Context, machine_id: str) -> Machine:
@@ -72,10 +82,10 @@ def _machine(context: Context, record: MachineRecord) -> Machine:
     return Machine(
         machine_id=record.machine_id,
         description=record.description,
-        false_alarm_rate=context.false_alarm_rate(record),
         generation=record.generation,
         clips=_counts(record),
         embedding_space_id=record.embedding_space_id,
+        threshold_settings=settings_of(context, record),
         threshold=_threshold(context, record),
         created_at=record.created_at,
     )
@@ -83,7 +93,7 @@ def _machine(context: Context, record: MachineRecord) -> Machine:
 
 def _threshold(context: Context, record: MachineRecord) -> Threshold | None:
     try:
-        return threshold_of(context.bank(record), context.false_alarm_rate(record))
+        return threshold_of(context, record, context.bank(record))
     except OffkeyError as error:
         if error.kind in _NO_THRESHOLD:
             return None

@@ -1,14 +1,14 @@
 """Score clips against a machine's memory bank."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from service.bank import MemoryBank
-from service.domain.detector import MIN_SCALE_RECORDINGS, clip_score
-from service.domain.machine import Domain
-from service.domain.threshold import Promise, conformal_threshold
-from service.schemas import ClipScore, DomainPromise, Neighbor, Scores, Threshold, WindowScore
+from service.domain.detector import clip_score
+from service.domain.threshold import p_value
+from service.schemas import ClipScore, Neighbor, Scores, WindowScore
 from service.usecases.clip import Upload, embed_clip
 from service.usecases.context import Context
+from service.usecases.threshold import threshold_of
 
 
 def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], neighbors: int) -> Scores:
@@ -25,7 +25,7 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], ne
     """
     record = context.store.machine(machine_id)
     bank = context.bank(record)
-    threshold = threshold_of(bank, context.false_alarm_rate(record))
+    threshold = threshold_of(context, record, bank)
     manifest = context.encoder.manifest
     return Scores(
         machine_id=machine_id,
@@ -35,47 +35,6 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], ne
         threshold=threshold,
         clips=[_score(context, bank, threshold.decision_threshold, upload, neighbors) for upload in uploads],
     )
-
-
-def threshold_of(bank: MemoryBank, false_alarm_rate: float) -> Threshold:
-    """The decision threshold of a bank at a requested false-alarm rate."""
-    detector = bank.detector
-    found = conformal_threshold(detector.self_scores, false_alarm_rate)
-    return Threshold(
-        decision_threshold=found.value,
-        requested_false_alarm_rate=found.requested_false_alarm_rate,
-        promised_false_alarm_rate=found.promised_false_alarm_rate,
-        domains=[
-            DomainPromise(
-                domain=domain,
-                clips=promise.clips,
-                promised_false_alarm_rate=promise.false_alarm_rate,
-                borrowed_scale=domain in detector.borrowed,
-            )
-            for domain, promise in found.promises.items()
-        ],
-        warnings=[
-            warning
-            for domain, promise in found.promises.items()
-            for warning in _warnings(domain, promise, false_alarm_rate, domain in detector.borrowed)
-        ],
-    )
-
-
-def _warnings(domain: Domain, promise: Promise, requested: float, borrowed: bool) -> Iterator[str]:
-    clips = f"{promise.clips} {domain} clip{'s' if promise.clips > 1 else ''}"
-    if promise.missing_clips:
-        instead = (
-            f"promise a false-alarm rate of {promise.false_alarm_rate:.3g} there, not the requested {requested:.3g}"
-            if promise.false_alarm_rate < 1.0
-            else "promises no false-alarm rate there"
-        )
-        yield f"{clips} {instead}. Enroll {promise.missing_clips} more of the {domain} domain."
-    if borrowed:
-        yield (
-            f"{clips}: too few to tell how much healthy clips of the {domain} domain differ, so the other domain's "
-            f"deviation is used. Enroll {MIN_SCALE_RECORDINGS - promise.clips} more."
-        )
 
 
 def _score(context: Context, bank: MemoryBank, decision_threshold: float, upload: Upload, neighbors: int) -> ClipScore:
@@ -91,6 +50,7 @@ def _score(context: Context, bank: MemoryBank, decision_threshold: float, upload
         seconds=seconds,
         anomaly_score=score,
         is_anomalous=score > decision_threshold,
+        p_value=p_value(bank.detector.self_scores, score),
         windows=[
             WindowScore(
                 start_s=float(start),

@@ -221,11 +221,31 @@ def test_a_request_may_decode_so_much_and_no_more(
 
 
 @pytest.mark.parametrize("body", [
-    {"false_alarm_rate": 0}, {"false_alarm_rate": 1}, {"false_alarm_rate": -0.1}, {"false_alarm_rate": "high"},
-    {"colour": "red"}, {"description": "x" * 501}, [], "text",
+    {"false_alarm_rate": 0.1}, {"colour": "red"}, {"description": "x" * 501}, [], "text",
 ])  # fmt: skip
 def test_bad_settings(api: TestClient, body: object) -> None:
     assert_problem(api.put("/machines/fan-1", json=body), 422, "malformed-request")
+
+
+@pytest.mark.parametrize("body", [
+    {"false_alarm_rate": 0}, {"false_alarm_rate": 1}, {"false_alarm_rate": -0.1}, {"false_alarm_rate": "high"},
+    {"rule": "median"}, {"rule": "manual"}, {"decision_threshold": 1.0}, {"rule": "gamma", "decision_threshold": 1.0},
+    {"rule": "manual", "decision_threshold": 1.0, "false_alarm_rate": 0.1}, {"rule": "gamma", "false_alarm_rate": 1},
+    [], "text",
+])  # fmt: skip
+def test_bad_threshold_settings(fan_api: TestClient, body: object) -> None:
+    before = fan_api.get("/machines/fan-1").json()
+    assert_problem(fan_api.put("/machines/fan-1/threshold", json=body), 422, "malformed-request")
+    assert fan_api.get("/machines/fan-1").json() == before
+
+
+@pytest.mark.parametrize("key", ["false_alarm_rate", "decision_threshold"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_thresholds_that_are_not_numbers(fan_api: TestClient, key: str, value: str) -> None:
+    text = f'{{"rule": "{"manual" if key == "decision_threshold" else "conformal"}", "{key}": {value}}}'
+    headers = {"Content-Type": "application/json"}
+    answer = fan_api.put("/machines/fan-1/threshold", content=text, headers=headers)
+    assert_problem(answer, 422, "malformed-request")
 
 
 @pytest.mark.parametrize("text", ['{"false_alarm_rate": NaN}', '{"false_alarm_rate": Infinity}', "{", "\xff"])

@@ -51,22 +51,32 @@ def test_the_answer_says_what_is_promised_for_which_domain(fan_api: TestClient, 
     alone = score(fan_api, fan(40))["threshold"]
     assert [(d["domain"], d["clips"], d["borrowed_scale"]) for d in alone["domains"]] == [("source", 5, False)]
     assert alone["warnings"] == [
-        "5 source clips promise a false-alarm rate of 0.167 there, not the requested 0.05. "
+        "5 source recordings promise a false-alarm rate of 0.167 there, not the requested 0.05. "
         "Enroll 14 more of the source domain."
     ]
     fan_api.post("/enroll", params={**FAN, "domain": "target"}, content=fan(1, domain="target"))
     both = score(fan_api, fan(40))["threshold"]
     source, target = both["domains"]
     assert source == alone["domains"][0]
-    assert target == {"domain": "target", "clips": 1, "promised_false_alarm_rate": 1.0, "borrowed_scale": True}
+    assert target == {
+        "domain": "target",
+        "clips": 1,
+        "recordings": 1,
+        "above_threshold": target["above_threshold"],
+        "promised_false_alarm_rate": 1.0,
+        "lowest_false_alarm_rate": 1.0,
+        "borrowed_scale": True,
+    }
     assert both["promised_false_alarm_rate"] == 1.0
     assert len(both["warnings"]) == 3
-    assert "1 target clip promises no false-alarm rate there. Enroll 18 more" in both["warnings"][1]
+    assert "1 target recording promises no false-alarm rate there. Enroll 18 more" in both["warnings"][1]
     assert "the other domain's deviation is used. Enroll 4 more." in both["warnings"][2]
-    fan_api.put("/machines/fan-1", json={"false_alarm_rate": 0.3})
+    fan_api.put("/machines/fan-1/threshold", json={"false_alarm_rate": 0.3})
     files = [("clips", (f"{number}.wav", fan(number, domain="target"))) for number in range(2, 6)]
     fan_api.post("/enroll", params={**FAN, "domain": "target"}, files=files)
-    assert score(fan_api, fan(40))["threshold"]["warnings"] == []
+    few = score(fan_api, fan(40))["threshold"]["warnings"]
+    assert [line.partition(":")[0] for line in few] == ["5 source recordings", "5 target recordings"]
+    assert all("varies much from bank to bank. Enroll 15 more." in line for line in few)
 
 
 @pytest.mark.parametrize("content_type", ["audio/wav", "application/octet-stream", "application/x-www-form-urlencoded"])

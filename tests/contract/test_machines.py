@@ -5,9 +5,12 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from service.domain.backends import DEFAULT_BACKEND
+
 
 def test_a_machine_from_creation_to_deletion(api: TestClient, fan: Callable[..., bytes]) -> None:
-    created = api.put("/machines/fan-1", json={"description": "Hall 2", "false_alarm_rate": 0.1})
+    created = api.put("/machines/fan-1", json={"description": "Hall 2"})
+    assert api.put("/machines/fan-1/threshold", json={"false_alarm_rate": 0.1}).status_code == 200
     assert created.status_code == 201
     assert created.json()["threshold"] is None
     assert created.json()["clips"] == {"source": 0, "target": 0}
@@ -23,14 +26,55 @@ def test_a_machine_from_creation_to_deletion(api: TestClient, fan: Callable[...,
 
 
 def test_settings_change_without_enrolling_again(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
-    strict = fan_api.put("/machines/fan-1", json={"false_alarm_rate": 0.5})
-    assert strict.status_code == 200
-    loose = fan_api.get("/machines/fan-1").json()
+    strict = fan_api.get("/machines/fan-1/threshold").json()
+    loose = fan_api.put("/machines/fan-1/threshold", json={"false_alarm_rate": 0.5}).json()
     assert loose["generation"] == 1
     assert loose["threshold"]["promised_false_alarm_rate"] == 0.5
-    reset = fan_api.put("/machines/fan-1").json()
-    assert reset["false_alarm_rate"] == 0.05
-    assert reset["threshold"]["decision_threshold"] >= loose["threshold"]["decision_threshold"]
+    assert loose["threshold"]["calibration_version"] == f"1:{DEFAULT_BACKEND}:conformal:0.5"
+    assert fan_api.put("/machines/fan-1", json={"description": "moved"}).json()["threshold"] == loose["threshold"]
+    reset = fan_api.delete("/machines/fan-1/threshold").json()
+    assert reset["threshold_settings"] == {"rule": "conformal", "false_alarm_rate": 0.05, "decision_threshold": None}
+    assert reset["threshold"] == strict
+    assert strict["decision_threshold"] >= loose["threshold"]["decision_threshold"]
+
+
+def test_a_manual_threshold_decides_and_promises_nothing(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+    def decisions(value: float) -> tuple[bool, dict]:
+        settings = {"rule": "manual", "decision_threshold": value}
+        threshold = fan_api.put("/machines/fan-1/threshold", json=settings).json()["threshold"]
+        scored = fan_api.post("/score", params={"machine_id": "fan-1"}, content=fan(7, severity=1.0)).json()
+        assert scored["threshold"] == threshold
+        return scored["clips"][0]["is_anomalous"], threshold
+
+    alarm, low = decisions(-1e6)
+    silence, high = decisions(1e6)
+    assert (alarm, silence) == (True, False)
+    assert (low["domains"][0]["above_threshold"], high["domains"][0]["above_threshold"]) == (5, 0)
+    assert low["requested_false_alarm_rate"] is None
+    assert low["promised_false_alarm_rate"] == 1.0
+    assert low["calibration_version"] != high["calibration_version"]
+    assert low["warnings"][0] == "A manual threshold promises no false-alarm rate; only the conformal rule does."
+
+
+def test_the_gamma_rule_takes_the_quantile_of_the_dcase_baselines(fan_api: TestClient) -> None:
+    shown = fan_api.put("/machines/fan-1/threshold", json={"rule": "gamma"}).json()
+    assert shown["threshold"]["requested_false_alarm_rate"] == 0.1
+    assert shown["threshold"]["promised_false_alarm_rate"] == 1.0
+    wide = fan_api.put("/machines/fan-1/threshold", json={"rule": "gamma", "false_alarm_rate": 0.4}).json()
+    assert wide["threshold"]["decision_threshold"] < shown["threshold"]["decision_threshold"]
+
+
+def test_pieces_of_one_recording_count_as_one(api: TestClient, fan: Callable[..., bytes]) -> None:
+    api.put("/machines/fan-1")
+    for number in range(6):
+        asked = {"machine_id": "fan-1", "recording": f"tape-{number // 2}"}
+        assert api.post("/enroll", params=asked, content=fan(number)).status_code == 201
+    source = api.get("/machines/fan-1/threshold").json()["domains"][0]
+    assert (source["clips"], source["recordings"]) == (6, 3)
+    assert source["lowest_false_alarm_rate"] == 1 / 4
+    assert [clip["recording"] for clip in api.get("/machines/fan-1/clips").json()["clips"]] == [
+        f"tape-{number // 2}" for number in range(6)
+    ]
 
 
 def test_a_deleted_clip_is_no_longer_compared_with(fan_api: TestClient, fan: Callable[..., bytes]) -> None:

@@ -18,7 +18,7 @@ def rows(generation: int, clips: int = 6) -> BankRows:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = np.arange(clips, dtype=np.int64)
     return BankRows(
-        generation, vectors, ids, np.zeros(clips), (Domain.SOURCE,) * clips, {i: f"{i}.wav" for i in range(clips)}
+        generation, vectors, ids, ids, np.zeros(clips), (Domain.SOURCE,) * clips, {i: f"{i}.wav" for i in range(clips)}
     )
 
 
@@ -125,7 +125,7 @@ def test_the_threshold_needs_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     build = bank_module.build_index
     monkeypatch.setattr(bank_module, "build_index", lambda *a, **k: built.append(1) or build(*a, **k))
     bank = MemoryBank.build(rows(1), exact_limit=100)
-    assert len(bank.detector.self_scores[Domain.SOURCE]) == 6
+    assert bank.detector.self_scores[Domain.SOURCE].recordings == 6
     assert not built
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: bank.score(rows(2).vectors[:1], 1), range(8)))

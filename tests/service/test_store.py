@@ -24,7 +24,7 @@ SPACE = "test-space"
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     store = Store.open(tmp_path)
-    store.put_machine("fan-1", description="", false_alarm_rate=None)
+    store.put_machine("fan-1", description="")
     yield store
     store.close()
 
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def new_clip(sha256: str, domain: Domain = Domain.SOURCE, windows: int = 2) -> NewClip:
     rng = np.random.default_rng(int(sha256, 16))
     vectors = rng.standard_normal((windows, 4)).astype(np.float32)
-    return NewClip(sha256, f"{sha256}.wav", domain, 10.0 * windows, 16_000, 1, vectors, 10.0 * np.arange(windows))
+    return NewClip(sha256, f"{sha256}.wav", None, domain, 10.0 * windows, 16_000, 1, vectors, 10.0 * np.arange(windows))
 
 
 def add(
@@ -112,7 +112,7 @@ def test_a_full_bank_takes_nothing_of_the_request(store: Store) -> None:
 def test_every_change_of_the_bank_moves_the_generation(store: Store) -> None:
     enrolled, one = add(store, [new_clip("a1"), new_clip("b2")])
     two = store.delete_clip("fan-1", enrolled[0].clip_id)
-    three, created = store.put_machine("fan-1", description="moved", false_alarm_rate=0.1)
+    three, created = store.put_machine("fan-1", description="moved")
     assert [record.generation for record in (one, two, three)] == [1, 2, 2]  # settings are no bank
     assert not created
     assert three.description == "moved"
@@ -123,7 +123,7 @@ def test_a_deleted_machine_takes_its_rows_along_and_its_key_is_not_used_again(st
     key = store.delete_machine("fan-1")
     with refused(ErrorKind.UNKNOWN_MACHINE):
         store.bank_rows(key)
-    again, created = store.put_machine("fan-1", description="", false_alarm_rate=None)
+    again, created = store.put_machine("fan-1", description="")
     assert created
     assert again.machine_key > key
     assert again.clips == 0
@@ -137,16 +137,16 @@ def test_the_generation_of_a_machine_id_never_goes_back(store: Store) -> None:
     seen = [store.machine("fan-1").generation]
     for _ in range(3):
         store.delete_machine("fan-1")
-        seen.append(store.put_machine("fan-1", description="", false_alarm_rate=None)[0].generation)
+        seen.append(store.put_machine("fan-1", description="")[0].generation)
         seen.append(add(store, [new_clip("a1")])[1].generation)
     assert seen == [1, 2, 3, 4, 5, 6, 7]
-    assert store.put_machine("fan-2", description="", false_alarm_rate=None)[0].generation == 0
+    assert store.put_machine("fan-2", description="")[0].generation == 0
 
 
 def test_clips_for_a_machine_that_was_made_again_meanwhile_are_refused(store: Store) -> None:
     seen = store.machine("fan-1")
     store.delete_machine("fan-1")
-    store.put_machine("fan-1", description="", false_alarm_rate=None)
+    store.put_machine("fan-1", description="")
     with refused(ErrorKind.UNKNOWN_MACHINE):
         store.add_clips(seen, SPACE, [new_clip("a1")], known={}, limits=BankLimits(10, 10))
     assert store.machine("fan-1").clips == 0
@@ -188,7 +188,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
     store = Store.open(tmp_path)
     assert store.machine("fan-1").generation == 4
     store.delete_machine("fan-1")
-    assert store.put_machine("fan-1", description="", false_alarm_rate=None)[0].generation == 5
+    assert store.put_machine("fan-1", description="")[0].generation == 5
     store.close()
 
 
@@ -215,7 +215,7 @@ def test_an_unknown_clip_is_named(store: Store) -> None:
 
 def test_pages_follow_each_other(store: Store) -> None:
     for number in range(7):
-        store.put_machine(f"m{number}", description="", false_alarm_rate=None)
+        store.put_machine(f"m{number}", description="")
     first = store.machines(after="", limit=5)
     second = store.machines(after=first[-1].machine_id, limit=5)
     assert [record.machine_id for record in first + second] == ["fan-1", *(f"m{number}" for number in range(7))]
@@ -241,14 +241,14 @@ def test_a_full_disk_is_its_own_error_and_changes_nothing(store: Store) -> None:
     with store._engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-    big = NewClip("b2", "b2.wav", Domain.SOURCE, 10.0, 16_000, 1, np.ones((500, 512), np.float32), np.zeros(500))
+    big = NewClip("b2", "b2.wav", None, Domain.SOURCE, 10.0, 16_000, 1, np.ones((500, 512), np.float32), np.zeros(500))
     with refused(ErrorKind.STORAGE_FULL):
         add(store, [big])
     assert store.machine("fan-1").clips == 1
 
 
 WRITES_AND_READS: list[Callable[[Store], object]] = [
-    lambda store: store.put_machine("fan-2", description="", false_alarm_rate=None),
+    lambda store: store.put_machine("fan-2", description=""),
     lambda store: store.machine("fan-1"),
     lambda store: store.machines(after="", limit=1),
 ]
@@ -260,7 +260,7 @@ def test_a_database_that_another_program_locks_is_busy_for_a_while(
 ) -> None:
     monkeypatch.setattr("service.store.engine._BUSY_MILLISECONDS", 50)
     store = Store.open(tmp_path)
-    store.put_machine("fan-1", description="", false_alarm_rate=None)
+    store.put_machine("fan-1", description="")
     store.close()
     other = sqlite3.connect(tmp_path / DATABASE_FILE, isolation_level=None)
     other.execute("PRAGMA locking_mode=EXCLUSIVE")  # keeps readers out too

@@ -34,7 +34,9 @@ class ServedBank:
         members = {domain: of_window == domain for domain in Domain if (of_window == domain).any()}
         vectors = {domain: bank.vectors[at] for domain, at in members.items()}
         try:
-            detector = Detector.fit(vectors, {domain: bank.clips[at] for domain, at in members.items()}, backend)
+            detector = Detector.fit(
+                vectors, {domain: bank.clips[at] for domain, at in members.items()}, backend=backend
+            )
         except OffkeyError as error:
             raise DataError(error.detail) from error
         return cls(detector, vectors)

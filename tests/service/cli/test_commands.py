@@ -13,6 +13,7 @@ from service import __version__
 from service.cli.serve import unknown_settings
 from service.client import Client, ProblemError, UnreachableError
 from service.domain.machine import Domain
+from service.schemas import ThresholdSettings
 from service.store import Store
 from service.store.engine import DATABASE_FILE
 from service.synthetic import plan_tree, write_tree
@@ -63,7 +64,9 @@ def test_a_folder_is_enrolled_scored_and_listed(serve: Callable[..., str], tree:
 def test_the_client_does_everything_the_api_does(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
     clips = sorted((tree / "train").glob("*source*"))
     with Client(serve(tmp_path / "data")) as client:
-        assert client.put_machine("fan-1", description="Hall 2", false_alarm_rate=0.2).false_alarm_rate == 0.2
+        assert client.put_machine("fan-1", description="Hall 2").threshold is None
+        asked = ThresholdSettings(false_alarm_rate=0.2)
+        assert client.put_threshold("fan-1", asked).threshold_settings == asked
         enrollment = client.enroll("fan-1", clips, domain=Domain.TARGET)
         assert enrollment.bank.target == len(clips)
         assert [clip.name for clip in client.clips("fan-1")] == [clip.name for clip in clips]

@@ -56,7 +56,7 @@ def test_self_scores_equal_the_definition() -> None:
     found, expected = Detector.fit(banks, clips).self_scores, slow_self_scores(banks, clips)
     assert found.keys() == expected.keys()
     for domain in found:
-        np.testing.assert_allclose(found[domain], expected[domain], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[domain].scores, expected[domain], rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_do_not_change_the_distances(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +81,8 @@ def test_a_domain_of_one_clip_borrows_the_scale_of_the_other() -> None:
     detector = Detector.fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
     assert detector.scales[0][Domain.TARGET] == detector.scales[0][Domain.SOURCE]
     assert detector.borrowed == {Domain.TARGET}
-    assert {domain: len(scores) for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
-    assert all(np.isfinite(scores).all() for scores in detector.self_scores.values())
+    assert {domain: scores.recordings for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
+    assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_identical_clips_give_finite_scores() -> None:
     vectors = np.repeat(unit(np.random.default_rng(5), 1), 6, axis=0)
     detector = Detector.fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(6)})
     assert detector.scales[0][Domain.SOURCE].sigma == ABSOLUTE_SIGMA_FLOOR
-    assert np.isfinite(detector.self_scores[Domain.SOURCE]).all()
+    assert np.isfinite(detector.self_scores[Domain.SOURCE].scores).all()
 
 
 def test_identical_clips_have_a_deviation_to_lend() -> None:
@@ -128,7 +128,7 @@ def test_identical_clips_have_a_deviation_to_lend() -> None:
     banks = {Domain.SOURCE: np.repeat(unit(rng, 1), 6, axis=0), Domain.TARGET: unit(rng, 2)}
     detector = Detector.fit(banks, {Domain.SOURCE: np.arange(6), Domain.TARGET: np.arange(6, 8)})
     assert np.isfinite(detector.scales[0][Domain.TARGET].sigma)
-    assert all(np.isfinite(scores).all() for scores in detector.self_scores.values())
+    assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
 
 def test_sigma_never_falls_below_its_floor() -> None:
@@ -160,7 +160,7 @@ def test_the_order_of_enrollment_does_not_matter(seed: int) -> None:
     straight = Detector.fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(12)})
     shuffled = Detector.fit({Domain.SOURCE: vectors[order]}, {Domain.SOURCE: order})
     np.testing.assert_allclose(
-        straight.self_scores[Domain.SOURCE], shuffled.self_scores[Domain.SOURCE], rtol=1e-4, atol=1e-4
+        straight.self_scores[Domain.SOURCE].scores, shuffled.self_scores[Domain.SOURCE].scores, rtol=1e-4, atol=1e-4
     )
 
 

@@ -228,7 +228,8 @@ def test_what_is_measured_is_what_a_real_service_answers(
     thresholds = {row["machine"]: row for row in told["thresholds"]}
     with TestClient(create_app(Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1))) as api:
         for name in ("fan-synthetic", "pump-synthetic"):
-            assert api.put(f"/machines/{name}", json={"false_alarm_rate": 0.3}).status_code == 201
+            assert api.put(f"/machines/{name}").status_code == 201
+            assert api.put(f"/machines/{name}/threshold", json={"false_alarm_rate": 0.3}).status_code == 200
             for domain in ("source", "target"):
                 files = [
                     ("clips", (p.name, p.read_bytes())) for p in sorted((tree / name / "train").glob(f"*{domain}*"))

@@ -1,0 +1,110 @@
+"""How a machine's decision threshold is chosen, and what it promises."""
+
+from collections.abc import Iterator
+
+from service.bank import MemoryBank
+from service.domain.detector import MIN_SCALE_RECORDINGS
+from service.domain.machine import Domain
+from service.domain.threshold import (
+    Promise,
+    Rule,
+    Threshold,
+    conformal_threshold,
+    gamma_threshold,
+    manual_threshold,
+)
+from service.schemas import DomainPromise, ThresholdSettings
+from service.schemas import Threshold as ThresholdAnswer
+from service.store import MachineRecord
+from service.usecases.context import Context
+
+USEFUL_RECORDINGS = 20
+_GAMMA_RATE = 0.1  # the baselines of DCASE Task 2 decide at the 0.9 quantile
+
+
+def settings_of(context: Context, record: MachineRecord) -> ThresholdSettings:
+    """What is in force for a machine: its own, or the service's default."""
+    rate = record.false_alarm_rate
+    if rate is None and record.threshold_rule is not Rule.MANUAL:
+        rate = _GAMMA_RATE if record.threshold_rule is Rule.GAMMA else context.settings.false_alarm_rate
+    return ThresholdSettings(
+        rule=record.threshold_rule, false_alarm_rate=rate, decision_threshold=record.decision_threshold
+    )
+
+
+def get_threshold(context: Context, machine_id: str) -> ThresholdAnswer:
+    """The decision threshold in force.
+
+    Raises:
+        OffkeyError: the machine is unknown, or its bank is empty, too small or of another embedding space.
+    """
+    record = context.store.machine(machine_id)
+    return threshold_of(context, record, context.bank(record))
+
+
+def threshold_of(context: Context, record: MachineRecord, bank: MemoryBank) -> ThresholdAnswer:
+    """The decision threshold of a machine's bank, as it is answered."""
+    settings = settings_of(context, record)
+    found = _choose(settings, bank)
+    clips, borrowed = bank.clips, bank.detector.borrowed
+    asked = settings.decision_threshold if found.rule is Rule.MANUAL else settings.false_alarm_rate
+    return ThresholdAnswer(
+        decision_threshold=found.value,
+        rule=found.rule,
+        calibration_version=f"{bank.generation}:{bank.detector.backend}:{found.rule}:{asked!r}",
+        requested_false_alarm_rate=found.requested_false_alarm_rate,
+        promised_false_alarm_rate=found.promised_false_alarm_rate,
+        domains=[
+            DomainPromise(
+                domain=domain,
+                clips=clips[domain],
+                recordings=promise.recordings,
+                promised_false_alarm_rate=promise.false_alarm_rate,
+                lowest_false_alarm_rate=promise.lowest_false_alarm_rate,
+                above_threshold=promise.above,
+                borrowed_scale=domain in borrowed,
+            )
+            for domain, promise in found.promises.items()
+        ],
+        warnings=[
+            *_warnings_of_rule(found),
+            *(line for d, promise in found.promises.items() for line in _warnings(found, d, promise, d in borrowed)),
+        ],
+    )
+
+
+def _choose(settings: ThresholdSettings, bank: MemoryBank) -> Threshold:
+    scores = bank.detector.self_scores
+    if settings.rule is Rule.MANUAL:
+        assert settings.decision_threshold is not None
+        return manual_threshold(scores, settings.decision_threshold)
+    assert settings.false_alarm_rate is not None
+    choose = gamma_threshold if settings.rule is Rule.GAMMA else conformal_threshold
+    return choose(scores, settings.false_alarm_rate)
+
+
+def _warnings_of_rule(found: Threshold) -> Iterator[str]:
+    if found.rule is not Rule.CONFORMAL:
+        yield f"A {found.rule} threshold promises no false-alarm rate; only the conformal rule does."
+
+
+def _warnings(found: Threshold, domain: Domain, promise: Promise, borrowed: bool) -> Iterator[str]:
+    recordings = f"{promise.recordings} {domain} recording{'s' if promise.recordings > 1 else ''}"
+    if promise.missing_recordings:
+        instead = (
+            f"promise a false-alarm rate of {promise.false_alarm_rate:.3g} there, not the requested "
+            f"{found.requested_false_alarm_rate:.3g}"
+            if promise.false_alarm_rate < 1.0
+            else "promises no false-alarm rate there"
+        )
+        yield f"{recordings} {instead}. Enroll {promise.missing_recordings} more of the {domain} domain."
+    elif promise.recordings < USEFUL_RECORDINGS:
+        yield (
+            f"{recordings}: with fewer than {USEFUL_RECORDINGS} the rate that comes about varies much from bank to "
+            f"bank. Enroll {USEFUL_RECORDINGS - promise.recordings} more."
+        )
+    if borrowed:
+        yield (
+            f"{recordings}: too few to tell how much healthy recordings of the {domain} domain differ, so the other "
+            f"domain's deviation is used. Enroll {MIN_SCALE_RECORDINGS - promise.recordings} more."
+        )
