@@ -19,7 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from service.domain.detector import Detector
-from service.domain.distance import Vectors, nearest_in
+from service.domain.distance import Vectors, nearest_rows
 from service.domain.machine import Domain
 from service.domain.threshold import conformal_threshold
 
@@ -63,7 +63,7 @@ def realized(count: int, pieces: int, banks: int, rates: Sequence[float]) -> NDA
             {Domain.SOURCE: enrolled}, {Domain.SOURCE: np.arange(len(enrolled))}, {Domain.SOURCE: recordings}
         )
         heard = draw_recordings(rng, center, HEARD, 1)
-        scores = detector.window_scores({Domain.SOURCE: nearest_in(heard, enrolled)})
+        scores = detector.window_scores(heard, {Domain.SOURCE: nearest_rows(heard, enrolled, detector.neighbors)})
         for row, rate in enumerate(rates):
             alarms[row, bank] = np.mean(scores > conformal_threshold(detector.self_scores, rate).value)
     return alarms

@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.backends import DEFAULT_BACKEND
 from service.domain.detector import Detector
 from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
@@ -73,8 +74,8 @@ class MemoryBank:
     _names: Mapping[int, str] = field(repr=False)
 
     @classmethod
-    def build(cls, rows: BankRows, *, exact_limit: int) -> Self:
-        """Calibrate a machine's rows.
+    def build(cls, rows: BankRows, *, exact_limit: int, backend: str = DEFAULT_BACKEND) -> Self:
+        """Calibrate a machine's rows with a backend, one of `BACKENDS`.
 
         Raises:
             OffkeyError: there is no row, or too few to know how much healthy recordings differ.
@@ -90,6 +91,7 @@ class MemoryBank:
             {d: rows.vectors[at] for d, at in members.items()},
             {d: rows.clips[at] for d, at in members.items()},
             {d: rows.recordings[at] for d, at in members.items()},
+            backend,
         )
         banks = {d: _DomainBank(rows, at, exact_limit) for d, at in members.items()}
         return cls(rows.generation, detector, banks, rows.names)
@@ -101,8 +103,8 @@ class MemoryBank:
 
     @property
     def values(self) -> int:
-        """Embedding values it holds: windows times dimensions."""
-        return sum(bank.vectors.size for bank in self._domains.values())
+        """Values of 4 bytes that it holds: windows times dimensions, and what the backend knows of them."""
+        return sum(bank.vectors.size for bank in self._domains.values()) + self.detector.values
 
     def score(self, windows: Vectors, neighbors: int) -> tuple[NDArray[np.float64], list[list[Neighbor]]]:
         """Score the windows of a clip.
@@ -125,14 +127,15 @@ class MemoryBank:
                 neighbors=neighbors,
                 enrolled_windows=enrolled,
             )
-        found = {domain: bank.index.search(windows, neighbors) for domain, bank in self._domains.items()}
-        scores = self.detector.window_scores({d: distances[:, 0] for d, (distances, _) in found.items()})
+        wanted = max(neighbors, self.detector.neighbors)
+        found = {domain: bank.index.search(windows, wanted) for domain, bank in self._domains.items()}
+        scores = self.detector.window_scores(windows, found)
         named = []
         for window in range(len(windows)):
             near = [
                 self._neighbor(domain, int(row), float(distance))
                 for domain, (distances, rows) in found.items()
-                for distance, row in zip(distances[window], rows[window], strict=True)
+                for distance, row in zip(distances[window, :neighbors], rows[window, :neighbors], strict=True)
             ]
             named.append(sorted(near, key=lambda neighbor: neighbor.distance)[:neighbors])
         return scores, named
@@ -158,9 +161,10 @@ class MemoryBank:
 class Banks:
     """The banks that were asked for last, each as new as the store when it was asked for."""
 
-    def __init__(self, *, exact_limit: int, max_values: int) -> None:
-        """Hold banks of `max_values` embedding values together, or a single one that is larger."""
+    def __init__(self, *, exact_limit: int, max_values: int, backend: str = DEFAULT_BACKEND) -> None:
+        """Hold banks of `max_values` values together, or a single one that is larger."""
         self._exact_limit = exact_limit
+        self._backend = backend
         self._max_values = max_values
         self._banks: OrderedDict[int, MemoryBank] = OrderedDict()  # least recently used first
         self._building: dict[int, threading.Lock] = {}
@@ -207,7 +211,7 @@ class Banks:
     def _build(self, machine_key: int, building: threading.Lock, load: Callable[[], BankRows]) -> MemoryBank:
         built: MemoryBank | None = None
         try:
-            built = MemoryBank.build(load(), exact_limit=self._exact_limit)
+            built = MemoryBank.build(load(), exact_limit=self._exact_limit, backend=self._backend)
             return built
         finally:
             with self._lock:

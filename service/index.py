@@ -9,11 +9,8 @@ from typing import Protocol
 
 import hnswlib
 import numpy as np
-from numpy.typing import NDArray
 
-from service.domain.distance import Distances, Vectors, cosine_distances
-
-Rows = NDArray[np.int64]
+from service.domain.distance import Near, Vectors, cosine_distances
 
 HNSW_LINKS = 32  # M: more links, better recall, more memory
 HNSW_BUILD_BREADTH = 200
@@ -24,7 +21,7 @@ _UNIT_TOLERANCE = 1e-3
 class Index(Protocol):
     """Search over the unit vectors it was built from."""
 
-    def search(self, queries: Vectors, k: int) -> tuple[Distances, Rows]:
+    def search(self, queries: Vectors, k: int) -> Near:
         """Cosine distances and rows of the min(k, n) nearest, nearest first: two `(m, min(k, n))` arrays."""
 
     def __len__(self) -> int: ...
@@ -39,11 +36,11 @@ class ExactIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Vectors, k: int) -> tuple[Distances, Rows]:
+    def search(self, queries: Vectors, k: int) -> Near:
         check_vectors(queries, dim=self._vectors.shape[1])
         distances = cosine_distances(queries, self._vectors)  # (m, n)
         rows = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(distances, rows, axis=1), rows.astype(np.int64)
+        return Near(np.take_along_axis(distances, rows, axis=1), rows.astype(np.int64))
 
 
 class HnswIndex:
@@ -60,7 +57,7 @@ class HnswIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Vectors, k: int) -> tuple[Distances, Rows]:
+    def search(self, queries: Vectors, k: int) -> Near:
         check_vectors(queries, dim=self._vectors.shape[1])
         k = min(k, len(self))
         self._graph.set_ef(max(HNSW_SEARCH_BREADTH, k))
@@ -70,7 +67,7 @@ class HnswIndex:
         found = self._vectors[rows]  # (m, k, dim)
         distances = np.clip(1.0 - np.einsum("md,mkd->mk", queries, found), 0.0, 2.0, dtype=np.float32)
         order = np.argsort(distances, axis=1, kind="stable")
-        return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        return Near(np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1))
 
 
 def build_index(vectors: Vectors, *, exact_limit: int) -> Index:

@@ -82,8 +82,8 @@ class Threshold(_Answer):
     decision_threshold: float = Field(description="a clip whose anomaly score is higher is anomalous")
     rule: Rule
     calibration_version: str = Field(
-        description="equal where the threshold is: it names the bank's generation, the rule and what was asked of it",
-        examples=["3:conformal:0.05"],
+        description="equal where the threshold is: it names the generation, the backend, the rule and what was asked",
+        examples=["3:nearest:conformal:0.05"],
     )
     requested_false_alarm_rate: float | None = Field(description="null: manual")
     promised_false_alarm_rate: float = Field(description="the largest of the domains': it holds for either")
@@ -235,6 +235,9 @@ class Scores(_Answer):
 
     machine_id: str
     bundle: str = Field(examples=["offkey-small/2"])
+    backend: str = Field(
+        examples=["nearest"], description="how scores are measured; docs/scoring.md lists the backends"
+    )
     generation: int = Field(description="of the bank that was compared with")
     threshold: Threshold
     clips: list[ClipScore]
@@ -252,6 +255,7 @@ class Info(_Answer):
     min_clip_seconds: float
     device: str = Field(description="as asked for")
     provider: str = Field(description="the ONNX Runtime provider in use")
+    backend: str = Field(description="how scores are measured")
     false_alarm_rate: float = Field(description="requested for machines that set none")
     formats: list[str]
     limits: dict[str, int | float] = Field(description="docs/settings.md has the units")

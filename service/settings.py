@@ -5,8 +5,10 @@ import sysconfig
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.domain.backends import DEFAULT_BACKEND, check_backend
 
 DEFAULT_BUNDLE = Path("offkey-small") / "2"
 
@@ -36,6 +38,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one")
     data_dir: Path = Field(Path("data"), description="folder of the store")
     bundle: Path = Field(default_factory=shipped_bundle, description="folder of the model bundle")
+    backend: str = Field(DEFAULT_BACKEND, description="how scores are measured; docs/scoring.md lists the backends")
     device: Device = Field(Device.AUTO, description="auto, cpu or cuda")
     workers: int = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2,
@@ -68,13 +71,18 @@ class Settings(BaseSettings):
     max_cached_values: int = Field(
         2**27,
         ge=1,
-        description="embedding values in the banks kept in memory, 4 bytes each (8 with HNSW); the least used leave",
+        description="values in the banks kept in memory, 4 bytes each (8 with HNSW); the least used leave",
     )
     max_neighbors: int = Field(32, ge=1, description="most neighbors a score may name per window")
     exact_limit: int = Field(10_000, ge=1, description="windows of a domain up to which search is exact; HNSW above")
     shutdown_seconds: int = Field(
         20, ge=3, description="time from SIGTERM to the end, seconds; running requests get all but the last 2"
     )
+
+    @field_validator("backend")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return check_backend(name)
 
     def limits(self) -> dict[str, int | float]:
         """The limits that `GET /info` reports, by setting name."""

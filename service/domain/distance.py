@@ -1,12 +1,22 @@
 """Cosine distances between unit embeddings, computed exactly."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]  # (count, dim)
 Distances = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 _BLOCK_ROWS = 1_024  # bounds the distance matrix held at once
+
+
+class Near(NamedTuple):
+    """The nearest references of each query, nearest first."""
+
+    distances: Distances  # (m, k)
+    rows: Rows  # (m, k)
 
 
 def cosine_distances(queries: Vectors, references: Vectors) -> Distances:
@@ -42,3 +52,30 @@ def nearest_in(queries: Vectors, references: Vectors) -> Distances:
             rows = slice(start, start + _BLOCK_ROWS)
             nearest[rows] = cosine_distances(queries[rows], references).min(axis=1)
     return nearest
+
+
+def nearest_rows(
+    queries: Vectors, references: Vectors, k: int, *, apart: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+) -> Near:
+    """The min(k, n) nearest references `(n, dim)` of each query `(m, dim)`, n >= 1.
+
+    Args:
+        queries: unit norm.
+        references: unit norm.
+        k: 1 or more.
+        apart: groups of the queries `(m,)` and of the references `(n,)`. A reference of the query's own group is
+            infinitely far.
+    """
+    k = min(k, len(references))
+    found = Near(np.empty((len(queries), k), dtype=np.float32), np.empty((len(queries), k), dtype=np.int64))
+    for start in range(0, len(queries), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        distances = cosine_distances(queries[block], references)
+        if apart is not None:
+            distances[apart[0][block, None] == apart[1][None, :]] = np.inf
+        rows = np.argpartition(distances, k - 1, axis=1)[:, :k]
+        held = np.take_along_axis(distances, rows, axis=1)
+        order = np.argsort(held, axis=1, kind="stable")
+        found.distances[block] = np.take_along_axis(held, order, axis=1)
+        found.rows[block] = np.take_along_axis(rows, order, axis=1)
+    return found

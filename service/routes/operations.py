@@ -55,6 +55,7 @@ async def info(context: ContextOf) -> Info:
         min_clip_seconds=manifest.window.min_seconds,
         device=context.settings.device.value,
         provider=context.encoder.provider,
+        backend=context.settings.backend,
         false_alarm_rate=context.settings.false_alarm_rate,
         formats=sorted(FORMATS),
         limits={**context.settings.limits(), **context.audio_limits.fixed(), **FORM_LIMITS, **_FIXED_LIMITS},

@@ -46,7 +46,7 @@ class Context:
             undo.callback(store.close)
             decoders.check()
             undo.pop_all()
-        banks = Banks(exact_limit=settings.exact_limit, max_values=settings.max_cached_values)
+        banks = Banks(exact_limit=settings.exact_limit, max_values=settings.max_cached_values, backend=settings.backend)
         metrics = Metrics()
         metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
         return cls(settings, encoder, decoders, store, banks, metrics)

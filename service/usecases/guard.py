@@ -64,6 +64,6 @@ def _judge(bank: MemoryBank, vectors: Vectors, threshold: float) -> Opinion:
             f"{threshold:.3g}. Listen to it; if it is healthy, enroll it with force=true.",
         )
     near = max((named[0] for named in neighbors), key=lambda neighbor: neighbor.distance)
-    if near.distance < _NEARLY_THE_SAME * bank.detector.scales[near.domain].mu:
+    if near.distance < _NEARLY_THE_SAME * bank.detector.usual_distance[near.domain]:
         return Opinion(score, repeats=f"It nearly repeats clip {near.clip_id} ({near.name}) and adds little.")
     return Opinion(score)

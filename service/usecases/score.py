@@ -30,6 +30,7 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], ne
     return Scores(
         machine_id=machine_id,
         bundle=f"{manifest.name}/{manifest.version}",
+        backend=bank.detector.backend,
         generation=bank.generation,
         threshold=threshold,
         clips=[_score(context, bank, threshold.decision_threshold, upload, neighbors) for upload in uploads],

@@ -51,7 +51,7 @@ def threshold_of(context: Context, record: MachineRecord, bank: MemoryBank) -> T
     return ThresholdAnswer(
         decision_threshold=found.value,
         rule=found.rule,
-        calibration_version=f"{bank.generation}:{found.rule}:{asked!r}",
+        calibration_version=f"{bank.generation}:{bank.detector.backend}:{found.rule}:{asked!r}",
         requested_false_alarm_rate=found.requested_false_alarm_rate,
         promised_false_alarm_rate=found.promised_false_alarm_rate,
         domains=[

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from service.domain.backends import DEFAULT_BACKEND
+
 
 def test_a_machine_from_creation_to_deletion(api: TestClient, fan: Callable[..., bytes]) -> None:
     created = api.put("/machines/fan-1", json={"description": "Hall 2"})
@@ -28,7 +30,7 @@ def test_settings_change_without_enrolling_again(fan_api: TestClient, fan: Calla
     loose = fan_api.put("/machines/fan-1/threshold", json={"false_alarm_rate": 0.5}).json()
     assert loose["generation"] == 1
     assert loose["threshold"]["promised_false_alarm_rate"] == 0.5
-    assert loose["threshold"]["calibration_version"] == "1:conformal:0.5"
+    assert loose["threshold"]["calibration_version"] == f"1:{DEFAULT_BACKEND}:conformal:0.5"
     assert fan_api.put("/machines/fan-1", json={"description": "moved"}).json()["threshold"] == loose["threshold"]
     reset = fan_api.delete("/machines/fan-1/threshold").json()
     assert reset["threshold_settings"] == {"rule": "conformal", "false_alarm_rate": 0.05, "decision_threshold": None}

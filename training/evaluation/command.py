@@ -17,6 +17,7 @@ def experiment(
     bundle: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="a method: any number of them")] = None,
     snr: Annotated[str | None, typer.Option(metavar="DB,...", help="signal-to-noise ratios, -10 to 30 dB")] = None,
     seeds: Annotated[int | None, typer.Option(help="draws of the noise")] = None,
+    backend: Annotated[str | None, typer.Option(help="that the served reading scores with")] = None,
     oracle: Annotated[
         str | None, typer.Option(metavar="NAME", help="the bundle whose oracle is shown; default: frozen, or the first")
     ] = None,
@@ -32,6 +33,7 @@ def experiment(
         "bundle": bundle,
         "snr": snr,
         "seeds": seeds,
+        "backend": backend,
         "oracle": oracle,
         "work": work,
     }

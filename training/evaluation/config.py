@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from service.domain.backends import DEFAULT_BACKEND, check_backend
 from training.config import ConfigError
 from training.tables import build, lay_over, read_toml
 
@@ -35,6 +36,7 @@ class ExperimentConfig:
     snr_db: tuple[float, ...] = (0.0, -5.0)
     seeds: int = 5  # draws of the noise
     methods: tuple[MethodConfig, ...] = ()
+    backend: str = DEFAULT_BACKEND  # that the served reading scores with
     oracle: str = ""  # the method that gives the oracle and that others are held against; empty: `frozen`, or the first
     bootstrap: int = 1000  # replicates behind an interval
     timing_rounds: int = 40  # timed clips per bundle
@@ -95,6 +97,10 @@ def _check(config: ExperimentConfig) -> None:
     for key, least in (("seeds", 1), ("bootstrap", 100), ("timing_rounds", 0), ("workers", 0)):
         if getattr(config, key) < least:
             raise ConfigError(f"`{key}` is {least} at least, not {getattr(config, key)}.")
+    try:
+        check_backend(config.backend)
+    except ValueError as error:
+        raise ConfigError(f"`backend`: {error}") from error
     _check_methods(config)
 
 

@@ -19,7 +19,7 @@ from training.evaluation.config import LOGMEL, ORACLE, ExperimentConfig
 from training.evaluation.listening import Listener
 from training.evaluation.noise import KINDS, Kind, Noise, Role
 from training.evaluation.protocol import Sound, sounds
-from training.evaluation.readings import READINGS, Reading
+from training.evaluation.readings import READINGS, Reading, readings
 from training.evaluation.timing import milliseconds
 from training.evaluation.tree import JudgedMachine, read_tree
 from training.evaluation.views import BundleView, Embedded, LogmelView, View, oracle
@@ -133,7 +133,7 @@ def _score(
     config: ExperimentConfig, machine: JudgedMachine, method: _Method, listener: Listener
 ) -> dict[str, dict[Cell, list[NDArray[np.float64]]]]:
     """Scores of a machine's test clips, by reading and cell, for each seed."""
-    domains = [clip.domain for clip in machine.train]
+    domains, read = [clip.domain for clip in machine.train], readings(config.backend)
     scores: dict[str, dict[Cell, list[NDArray[np.float64]]]] = {reading: {} for reading in READINGS}
     for snr in (None, *config.snr_db):
         wanted = [(cell, condition) for cell, condition in cells(config.snr_db) if cell.snr_db == snr]
@@ -144,7 +144,7 @@ def _score(
                 for role, kind in pair:
                     if (role, kind) not in heard:
                         heard[role, kind] = method.embedded(listener, machine, role, kind, snr, seed)
-                for name, reading in READINGS.items():
+                for name, reading in read.items():
                     found = _read(
                         reading, heard["bank", condition.bank], domains, heard["test", condition.test], machine
                     )

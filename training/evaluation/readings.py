@@ -7,8 +7,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.backends import DEFAULT_BACKEND
 from service.domain.detector import Detector, clip_score
-from service.domain.distance import Vectors, nearest_in
+from service.domain.distance import Vectors, nearest_in, nearest_rows
 from service.domain.errors import OffkeyError
 from service.domain.machine import Domain
 from service.domain.threshold import Threshold, conformal_threshold
@@ -27,24 +28,31 @@ class ServedBank:
     vectors: Mapping[Domain, Vectors]
 
     @classmethod
-    def enroll(cls, bank: Embedded, domains: Sequence[Domain]) -> Self:
+    def enroll(cls, bank: Embedded, domains: Sequence[Domain], backend: str = DEFAULT_BACKEND) -> Self:
         """Enroll the train clips, each under its domain. Raises `DataError` if they are too few to be scored with."""
         of_window = np.array(domains)[bank.clips]
         members = {domain: of_window == domain for domain in Domain if (of_window == domain).any()}
         vectors = {domain: bank.vectors[at] for domain, at in members.items()}
         try:
-            detector = Detector.fit(vectors, {domain: bank.clips[at] for domain, at in members.items()})
+            detector = Detector.fit(
+                vectors, {domain: bank.clips[at] for domain, at in members.items()}, backend=backend
+            )
         except OffkeyError as error:
             raise DataError(error.detail) from error
         return cls(detector, vectors)
 
-    def scores(self, test: Embedded) -> Scores:
-        """What `POST /score` answers for each clip."""
+    def window_scores(self, test: Embedded) -> list[Scores]:
+        """Of each clip the scores of its windows."""
+        count = max(self.detector.neighbors, 1)
         scores = []
         for windows in test.windows():
-            distances = {domain: nearest_in(windows, rows) for domain, rows in self.vectors.items()}
-            scores.append(clip_score(self.detector.window_scores(distances)))
-        return np.array(scores)
+            near = {domain: nearest_rows(windows, rows, count) for domain, rows in self.vectors.items()}
+            scores.append(self.detector.window_scores(windows, near))
+        return scores
+
+    def scores(self, test: Embedded) -> Scores:
+        """What `POST /score` answers for each clip."""
+        return np.array([clip_score(scores) for scores in self.window_scores(test)])
 
     def threshold(self, false_alarm_rate: float) -> Threshold:
         """The decision threshold at a requested rate in (0, 1), of the train clips alone."""
@@ -64,18 +72,17 @@ def nearest(bank: Embedded, domains: Sequence[Domain], test: Embedded) -> Scores
     return np.array([clip_score(distances) for distances in found])
 
 
-def served(bank: Embedded, domains: Sequence[Domain], test: Embedded) -> Scores:
-    """What `POST /score` answers once the train clips are enrolled, each under its domain.
+def served(backend: str = DEFAULT_BACKEND) -> Reading:
+    """What `POST /score` answers with a backend once the train clips are enrolled, each under its domain.
 
-    Args:
-        bank: the train clips.
-        domains: of the train clips.
-        test: the clips to be scored.
-
-    Raises:
-        DataError: the bank is too small to be scored with.
+    The reading raises `DataError` if the bank is too small to be scored with.
     """
-    return ServedBank.enroll(bank, domains).scores(test)
+    return lambda bank, domains, test: ServedBank.enroll(bank, domains, backend).scores(test)
 
 
-READINGS: Mapping[str, Reading] = {"nearest": nearest, "served": served}
+READINGS = ("nearest", "served")
+
+
+def readings(backend: str = DEFAULT_BACKEND) -> dict[str, Reading]:
+    """Each of `READINGS`, the served one with a backend."""
+    return {"nearest": nearest, "served": served(backend)}

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from service.domain.backends import DEFAULT_BACKEND
 from training.evaluation.bootstrap import LEVEL, Interval
 from training.evaluation.comparison import ALL, Cell, Key, summaries
 from training.evaluation.config import LOGMEL, ORACLE
@@ -52,7 +53,7 @@ def figures(result: Result, command: str) -> list[dict[str, str | float]]:
     for method in result.methods:
         named = f"oracle of {result.config.reference}" if method == ORACLE else method
         for reading, metric, title in _SHOWN:
-            read = "" if reading == "nearest" else " as served"
+            read = "" if reading == "nearest" else f" as served{_backend(result)}"
             cells = summaries(result.config.snr_db) if reading == "nearest" else summaries(())
             for cell in cells:
                 found = result.comparison.interval(Key(method, reading, ALL, cell, metric))
@@ -118,7 +119,10 @@ def markdown(result: Result) -> str:
     """The tables. Brackets hold 95 % intervals."""
     parts = []
     for reading, metric, title in _SHOWN:
-        parts += [f"## {title}, {_READ[reading]}", _main_table(result, reading, metric)]
+        parts += [
+            f"## {title}, {_READ[reading]}{_backend(result) if reading == 'served' else ''}",
+            _main_table(result, reading, metric),
+        ]
     parts += ["## Noisy, by machine: AUC, " + _READ["nearest"], _machine_table(result)]
     parts += [
         f"## Noisy, against {result.config.reference} and {LOGMEL}: differences of AUC",
@@ -126,6 +130,11 @@ def markdown(result: Result) -> str:
     ]
     parts += [f"## Share of the gap from {result.config.reference} to the oracle that is closed", _gap_table(result)]
     return "\n\n".join(parts) + "\n"
+
+
+def _backend(result: Result) -> str:
+    """Said where it is not the service's default."""
+    return "" if result.config.backend == DEFAULT_BACKEND else f" with {result.config.backend}"
 
 
 def _main_table(result: Result, reading: str, metric: str) -> str:

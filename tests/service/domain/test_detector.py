@@ -12,7 +12,7 @@ from service.domain.detector import (
     Scale,
     clip_score,
 )
-from service.domain.distance import cosine_distances, nearest_to_others
+from service.domain.distance import Near, cosine_distances, nearest_to_others
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 
@@ -79,7 +79,7 @@ def test_a_domain_of_one_clip_borrows_the_scale_of_the_other() -> None:
     rng = np.random.default_rng(3)
     banks = {Domain.SOURCE: unit(rng, 10), Domain.TARGET: unit(rng, 1)}
     detector = Detector.fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
-    assert detector.scales[Domain.TARGET] == detector.scales[Domain.SOURCE]
+    assert detector.scales[0][Domain.TARGET] == detector.scales[0][Domain.SOURCE]
     assert detector.borrowed == {Domain.TARGET}
     assert {domain: scores.recordings for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
@@ -100,10 +100,10 @@ def test_a_domain_of_few_clips_borrows_the_deviation_of_the_other(
     assert detector.borrowed == set(borrowed)
     own = {d: Scale.fit(nearest_to_others(banks[d], clips[d])) for d in enrolled}
     for domain in enrolled:
-        assert detector.scales[domain].mu == own[domain].mu
+        assert detector.scales[0][domain].mu == own[domain].mu
         lender = next(d for d in Domain if d is not domain) if domain in borrowed else domain
         relative = own[lender].sigma / own[lender].mu
-        assert detector.scales[domain].sigma == pytest.approx(relative * own[domain].mu)
+        assert detector.scales[0][domain].sigma == pytest.approx(relative * own[domain].mu)
 
 
 @pytest.mark.parametrize("domains", [[Domain.SOURCE], [Domain.TARGET], list(Domain)])
@@ -119,7 +119,7 @@ def test_one_clip_per_domain_is_too_few(domains: list[Domain]) -> None:
 def test_identical_clips_give_finite_scores() -> None:
     vectors = np.repeat(unit(np.random.default_rng(5), 1), 6, axis=0)
     detector = Detector.fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(6)})
-    assert detector.scales[Domain.SOURCE].sigma == ABSOLUTE_SIGMA_FLOOR
+    assert detector.scales[0][Domain.SOURCE].sigma == ABSOLUTE_SIGMA_FLOOR
     assert np.isfinite(detector.self_scores[Domain.SOURCE].scores).all()
 
 
@@ -127,7 +127,7 @@ def test_identical_clips_have_a_deviation_to_lend() -> None:
     rng = np.random.default_rng(7)
     banks = {Domain.SOURCE: np.repeat(unit(rng, 1), 6, axis=0), Domain.TARGET: unit(rng, 2)}
     detector = Detector.fit(banks, {Domain.SOURCE: np.arange(6), Domain.TARGET: np.arange(6, 8)})
-    assert np.isfinite(detector.scales[Domain.TARGET].sigma)
+    assert np.isfinite(detector.scales[0][Domain.TARGET].sigma)
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
 
@@ -146,7 +146,8 @@ def test_a_score_rises_with_distance(seed: int, one: float, other: float) -> Non
     rng = np.random.default_rng(seed)
     detector = Detector.fit({Domain.SOURCE: unit(rng, 6)}, {Domain.SOURCE: np.arange(6)})
     near, far = sorted((one, other))
-    scores = detector.window_scores({Domain.SOURCE: np.array([near, far], dtype=np.float32)})
+    found = Near(np.array([[near], [far]], dtype=np.float32), np.zeros((2, 1), dtype=np.int64))
+    scores = detector.window_scores(unit(rng, 2), {Domain.SOURCE: found})
     assert scores[0] <= scores[1]
 
 

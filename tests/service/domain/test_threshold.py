@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.detector import Detector
-from service.domain.distance import nearest_in
+from service.domain.distance import nearest_rows
 from service.domain.machine import Domain
 from service.domain.self_scores import SelfScores
 from service.domain.threshold import conformal_threshold, gamma_threshold, manual_threshold, p_value
@@ -97,7 +97,8 @@ def test_the_promise_holds_for_the_clips_of_either_domain(
         threshold = conformal_threshold(detector.self_scores, rate)
         for domain in enrolled:
             queries = draw(domain, fresh)
-            scores = detector.window_scores({other: nearest_in(queries, banks[other]) for other in enrolled})
+            near = {other: nearest_rows(queries, banks[other], detector.neighbors) for other in enrolled}
+            scores = detector.window_scores(queries, near)
             alarms[domain].append(float(np.mean(scores > threshold.value)))
     for domain in enrolled:
         promised = threshold.promises[domain].false_alarm_rate
@@ -177,7 +178,7 @@ def test_pieces_of_one_recording_do_not_pass_for_independent_clips() -> None:
         queries = unit(center + 0.4 * rng.standard_normal((20, 8)))
         for name, groups in (("as recordings", numbers), ("as clips", np.arange(len(numbers)))):
             detector = Detector.fit({SOURCE: bank}, {SOURCE: np.arange(len(bank))}, {SOURCE: groups})
-            scores = detector.window_scores({SOURCE: nearest_in(queries, bank)})
+            scores = detector.window_scores(queries, {SOURCE: nearest_rows(queries, bank, detector.neighbors)})
             realized[name].append(np.mean(scores > conformal_threshold(detector.self_scores, rate).value))
     error = 3 * np.std(realized["as recordings"]) / np.sqrt(trials)
     assert rate - 1 / (recordings + 1) - error <= np.mean(realized["as recordings"]) <= rate + error

@@ -150,6 +150,21 @@ def hidden(tree: Path, tmp_path: Path) -> tuple[Path, Path]:
     return root, table
 
 
+def test_another_backend_gives_other_scores_and_hears_nothing(
+    evaluated: Path, tree: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BundleView, "embed", lambda *_: pytest.fail("heard again"))
+    words = [str(tree), "--bundle", f"tiny={tiny_bundle}", "--work", str(evaluated / "work"), *OPTIONS]
+    found = CliRunner().invoke(app, ["evaluate", *words, "--backend", "mahalanobis", "--out", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    assert json.loads((tmp_path / "evaluation.json").read_text())["backend"] == "mahalanobis"
+    name = "csv/tiny/anomaly_score_fan-synthetic_section_00_test.csv"
+    assert (tmp_path / name).read_text() != (evaluated / name).read_text()
+    unknown = CliRunner().invoke(app, ["evaluate", *words, "--backend", "mahalonobis", "--out", str(tmp_path)])
+    assert unknown.exit_code == 1
+    assert "'mahalonobis' is no backend; did you mean mahalanobis" in unknown.stderr
+
+
 def test_labels_may_stand_in_a_table(
     hidden: tuple[Path, Path], evaluated: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def test_the_reference_is_frozen_or_the_first_or_what_is_asked_for() -> None:
         ({"methods": [{"name": "a"}]}, "either a `bundle` or a `config`"),
         ({"methods": [{"name": "a", "bundle": "b"}] * 2}, "Two methods are called 'a'"),
         ({"oracle": "b"}, "the methods are a"),
+        ({"backend": "nearst"}, "`backend`: 'nearst' is no backend; did you mean nearest"),
     ],
 )
 def test_what_makes_no_experiment_is_refused(change: dict[str, object], message: str) -> None:

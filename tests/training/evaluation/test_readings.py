@@ -9,12 +9,13 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.domain.backends import DEFAULT_BACKEND
 from service.domain.machine import Domain
 from service.settings import Settings
 from training.data.catalog import DataError
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound
-from training.evaluation.readings import READINGS, nearest, served
+from training.evaluation.readings import nearest, readings, served
 from training.evaluation.tree import read_tree
 from training.evaluation.views import BundleView, Embedded, LogmelView
 
@@ -27,9 +28,13 @@ def wav(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def test_served_scores_are_those_of_a_real_service(tree: Path, noise: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", [DEFAULT_BACKEND, "fusion"])
+def test_served_scores_are_those_of_a_real_service(
+    tree: Path, noise: Path, tiny_bundle: Path, tmp_path: Path, backend: str
+) -> None:
     recordings, view = Noise.read(noise, RATE), BundleView(tiny_bundle)
-    with TestClient(create_app(Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1))) as api:
+    settings = Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1, backend=backend)
+    with TestClient(create_app(settings)) as api:
         for machine in read_tree(tree):
             heard = {
                 role: list(Sound("mixture", role, kind, 0.0, 1).heard(machine, recordings, RATE))  # type: ignore[arg-type]
@@ -47,7 +52,7 @@ def test_served_scores_are_those_of_a_real_service(tree: Path, noise: Path, tiny
                 role: Embedded.join([view.embed(samples) for samples in clips]) for role, clips in heard.items()
             }
             assert len(embedded["test"].vectors) > 2 * len(machine.test)  # several windows to a clip
-            found = served(embedded["bank"], [clip.domain for clip in machine.train], embedded["test"])
+            found = served(backend)(embedded["bank"], [clip.domain for clip in machine.train], embedded["test"])
             assert found == pytest.approx([clip["anomaly_score"] for clip in answer.json()["clips"]], abs=1e-5)
 
 
@@ -63,7 +68,7 @@ def fan(tree: Path, noise: Path, tiny_bundle: Path) -> tuple[Embedded, list[Doma
     return bank, [clip.domain for clip in machine.train], test
 
 
-@pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS)
+@pytest.mark.parametrize("reading", readings().values(), ids=readings())
 def test_a_score_does_not_hang_on_other_test_clips(fan: tuple[Embedded, list[Domain], Embedded], reading) -> None:  # type: ignore[no-untyped-def]
     bank, domains, test = fan
     together = reading(bank, domains, test)
@@ -88,7 +93,7 @@ def test_nearest_is_the_distance_to_the_whole_bank() -> None:
 def test_a_bank_that_cannot_score_is_refused() -> None:
     one = Embedded(np.array([[1, 0]], np.float32), np.array([0]))
     with pytest.raises(DataError, match="at least 2 recordings"):
-        served(one, [Domain.SOURCE], one)
+        served()(one, [Domain.SOURCE], one)
 
 
 def test_the_log_mel_view_is_the_graphs_own_and_knows_no_level(tiny_bundle: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from service.domain.backends import DEFAULT_BACKEND
 from training.terminal import for_people, progress_bars
 
 
@@ -19,6 +20,9 @@ def evaluate(
     ] = None,
     channel: Annotated[str, typer.Option(help="near, far or a number from 0; default: the mean of all")] = "",
     false_alarm_rate: Annotated[float, typer.Option(help="requested of the decision threshold")] = 0.05,
+    backend: Annotated[
+        str, typer.Option(help="that scores are made with; docs/scoring.md lists them")
+    ] = DEFAULT_BACKEND,
     bootstrap: Annotated[int, typer.Option(help="replicates behind an interval")] = 1000,
     work: Annotated[Path, typer.Option(help="folder of embeddings made before; may be deleted")] = Path(
         "runs/evaluation"
@@ -41,6 +45,7 @@ def evaluate(
             false_alarm_rate=false_alarm_rate,
             labels=labels,
             channel=channel,
+            backend=backend,
             bootstrap=bootstrap,
             work=work,
             workers=workers,
@@ -51,7 +56,7 @@ def evaluate(
             draw_pictures(found, out / "plots", progress)
         words = ["offkey", "evaluate", str(tree), *(f"--bundle={one}" for one in bundle or [])]
         words += [f"--labels={labels}"] * (labels is not None) + [f"--channel={channel}"] * bool(channel)
-        words += [f"--false-alarm-rate={false_alarm_rate:g}", f"--bootstrap={bootstrap}"]
+        words += [f"--false-alarm-rate={false_alarm_rate:g}", f"--backend={backend}", f"--bootstrap={bootstrap}"]
         write_report(found, out, shlex.join(words))
     typer.echo(markdown(found))
     typer.echo(out / f"{NAME}.md")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from service.domain.backends import DEFAULT_BACKEND, check_backend
 from service.domain.threshold import Threshold
 from service.manifest import Manifest
 from training.config import ConfigError
@@ -38,6 +39,7 @@ class EvaluationConfig:
     false_alarm_rate: float  # requested
     labels: Path | None = None
     channel: str = ""  # near, far or a number from 0; empty: the mean of all, as the service hears
+    backend: str = DEFAULT_BACKEND
     bootstrap: int = 1000
     work: Path = Path("runs/evaluation")
     workers: int = 0
@@ -126,7 +128,7 @@ def evaluate(config: EvaluationConfig, progress: Progress) -> Evaluation:
     for machine in heard:
         weights = clip_weights(machine, config.bootstrap)
         for name in views:
-            judged[name, machine.name] = _judge(machine, name, hearing, weights, config.false_alarm_rate)
+            judged[name, machine.name] = _judge(machine, name, hearing, weights, config)
             progress.advance(task)
     manifests = {name: view.encoder.manifest for name, view in views.items()}
     return Evaluation(config, heard, manifests, dict(_named(machines, refused)), judged)
@@ -139,6 +141,10 @@ def _check(config: EvaluationConfig) -> None:
         raise ConfigError(f"An interval needs {LEAST_REPLICATES} replicates at least, not {config.bootstrap}.")
     if config.workers < 0:
         raise ConfigError(f"The number of workers is 0 at least, not {config.workers}.")
+    try:
+        check_backend(config.backend)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _views(bundles: Sequence[tuple[str, Path]]) -> dict[str, BundleView]:
@@ -176,14 +182,15 @@ def _named(machines: Sequence[JudgedMachine], refused: Mapping[Path, str]) -> It
 
 
 def _judge(
-    machine: JudgedMachine, bundle: str, hearing: Hearing, weights: NDArray[np.float64], false_alarm_rate: float
+    machine: JudgedMachine, bundle: str, hearing: Hearing, weights: NDArray[np.float64], config: EvaluationConfig
 ) -> Judged:
+    domains = [clip.domain for clip in machine.train]
     try:
-        bank = ServedBank.enroll(hearing.embedded(bundle, machine.train), [clip.domain for clip in machine.train])
+        bank = ServedBank.enroll(hearing.embedded(bundle, machine.train), domains, config.backend)
     except DataError as error:
         raise DataError(f"The machine {machine.name}: {error}") from error
     scores = bank.scores(hearing.embedded(bundle, machine.test))
-    threshold = bank.threshold(false_alarm_rate)
+    threshold = bank.threshold(config.false_alarm_rate)
     figures = section_figures(
         machine.form, scores, scores > threshold.value, machine.anomalous, machine.target, weights
     )

@@ -30,6 +30,7 @@ def as_json(found: Evaluation, command: str) -> dict[str, Any]:
         "form": found.form,
         "requested_false_alarm_rate": found.config.false_alarm_rate,
         "channel": found.config.channel or "mean",
+        "backend": found.config.backend,
         "git_revision": git_revision(),
         "environment": {"processor": processor(), **environment()},
         "interval": LEVEL,

@@ -1,0 +1,220 @@
+"""Every backend on machines with known faults: clean and in noise at 0 dB, source and target.
+
+    python benchmarks/backends.py --machines DIR --noise DIR [--bundle DIR]
+
+Two trees: the machines in DIR, and the synthetic ones of `offkey synthesize`. Clips are heard as `offkey experiment`
+does, by the protocol of arXiv 2510.25182, and scored as the service does once the train clips are enrolled under their
+domains. Beside the embedding, the backends score a second view of the same windows: their mean log-mel spectra without
+the level, and the minimum of both. No statistic is taken over test clips.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from machine import write
+from rich.progress import Progress
+
+from service.domain.backends import BACKENDS, DEFAULT_BACKEND
+from service.domain.machine import Domain
+from service.settings import shipped_bundle
+from service.synthetic import plan_tree, write_tree
+from training.evaluation.cells import Cells
+from training.evaluation.comparison import ALL, Cell, Comparison, Key, cells
+from training.evaluation.listening import Listener
+from training.evaluation.noise import Noise
+from training.evaluation.protocol import Sound, sounds
+from training.evaluation.readings import ServedBank
+from training.evaluation.tables import table
+from training.evaluation.tree import JudgedMachine, read_tree
+from training.evaluation.views import BundleView, Embedded, LogmelView, View
+
+SNR = 0.0  # dB
+SHOWN = (Cell("clean", None), Cell("noisy", None))
+DOMAINS = ("auc_source", "auc_target")
+REPLICATES = 1_000
+ONE_BANK = "all in one bank"
+EMBEDDING, LOGMEL, BOTH = "embedding", "log-mel", "minimum of both"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A machine's clips as all views hear them under one condition."""
+
+    bank: dict[str, Embedded]
+    test: dict[str, Embedded]
+    domains: Sequence[Domain]
+
+    def scores(self, backend: str) -> dict[str, np.ndarray]:
+        """Of the test clips, by view."""
+        windows = {}
+        for name, heard in self.bank.items():
+            windows[name] = ServedBank.enroll(heard, self.domains, backend).window_scores(self.test[name])
+        windows[BOTH] = [np.minimum(*pair) for pair in zip(windows[EMBEDDING], windows[LOGMEL], strict=True)]
+        return {name: np.array([own.max() for own in of_clips]) for name, of_clips in windows.items()}
+
+
+def main() -> None:
+    """Measure, print the tables, write results/backends.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--machines", type=Path, required=True, help="machines in the DCASE Task 2 layout")
+    parser.add_argument("--noise", type=Path, required=True, help="with stationary/ and nonstationary/ below it")
+    parser.add_argument("--bundle", type=Path, default=shipped_bundle())
+    parser.add_argument("--seeds", type=int, default=5, help="draws of the noise")
+    parser.add_argument("--work", type=Path, default=Path("runs/backends"), help="what was heard; may be deleted")
+    parser.add_argument("--workers", type=int, default=0, help="threads; 0: one per core")
+    given = parser.parse_args()
+    synthetic = given.work / "synthetic"
+    if not synthetic.is_dir():
+        write_tree(synthetic.with_suffix(".part"), plan_tree())
+        synthetic.with_suffix(".part").rename(synthetic)
+    bundle = BundleView(given.bundle)
+    views: dict[str, View] = {EMBEDDING: bundle, LOGMEL: LogmelView(bundle)}
+    listener = Listener(
+        Noise.read(given.noise, bundle.encoder.sample_rate), bundle.encoder.sample_rate, Cells(given.work)
+    )
+    manifest = bundle.encoder.manifest
+    found: dict[str, object] = {"bundle": f"{manifest.name}/{manifest.version}", "sha256": manifest.model_sha256}
+    measured: dict[str, Comparison] = {}
+    together: dict[str, Comparison] = {}
+    with Progress() as progress:
+        for title, tree in (("development", given.machines), ("synthetic", synthetic)):
+            machines = read_tree(tree)
+            wanted = [
+                (one, sound, list(views.values()))
+                for one in machines
+                for sound in sounds((SNR,), given.seeds, oracle=False)
+            ]
+            listener.hear(wanted, given.workers, progress)
+            heard = Heard(listener, views, given.seeds)
+            measured[title] = measure([(machine, [machine]) for machine in machines], heard, progress)
+            together[title] = measure([(one_bank(machines), machines)], heard, progress)
+    print(f"{found['bundle']}, AUC as served\n\n{overview(measured)}")
+    for title, comparison in measured.items():
+        print(f"\n{title}, mean over conditions and domains\n\n{by_machine(comparison, together[title])}")
+        found[title] = [*rows(comparison), *rows(together[title])]
+    command = "python benchmarks/backends.py --machines DIR --noise DIR --bundle DIR"
+    print(f"\n{write('backends', f'{command} --seeds {given.seeds}', found)}")
+
+
+def one_bank(machines: Sequence[JudgedMachine]) -> JudgedMachine:
+    """All machines as if they were one that runs in as many conditions."""
+    train = tuple(clip for machine in machines for clip in machine.train)
+    return JudgedMachine(ONE_BANK, train, tuple(clip for machine in machines for clip in machine.test))
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Every clip of a tree, embedded by every view under every condition."""
+
+    listener: Listener
+    views: dict[str, View]
+    seeds: int
+
+    def trials(self, machines: Sequence[JudgedMachine]) -> Iterator[tuple[Cell, Trial]]:
+        """Every condition with every draw of the noise; the clips of several machines in one bank."""
+        domains = [clip.domain for machine in machines for clip in machine.train]
+        for cell, condition in cells((SNR,)):
+            for seed in range(1 if condition.bank is None else self.seeds):
+                heard = []
+                for role, kind in (("bank", condition.bank), ("test", condition.test)):
+                    sound = Sound("clean", role) if kind is None else Sound("mixture", role, kind, SNR, seed)
+                    heard.append({name: self._windows(view, machines, sound) for name, view in self.views.items()})
+                yield cell, Trial(*heard, domains)
+
+    def _windows(self, view: View, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
+        of_machines = [self.listener.embedded(view, machine, sound).windows() for machine in machines]
+        return Embedded.join(windows for clips in of_machines for windows in clips)
+
+
+def measure(
+    banks: Sequence[tuple[JudgedMachine, Sequence[JudgedMachine]]], heard: Heard, progress: Progress
+) -> Comparison:
+    """Scores of every backend and view, as methods of a comparison. A bank is of one machine or of several."""
+    comparison = Comparison([whole for whole, _ in banks], (SNR,), heard.seeds, REPLICATES)
+    for backend in progress.track(BACKENDS, description="scoring"):
+        scores: dict[str, dict[tuple[str, Cell], list[np.ndarray]]] = {name: {} for name in (*heard.views, BOTH)}
+        for whole, members in banks:
+            for cell, trial in heard.trials(members):
+                for name, of_clips in trial.scores(backend).items():
+                    scores[name].setdefault((whole.name, cell), []).append(of_clips)
+        for name, of_banks in scores.items():
+            comparison.add(backend, name, of_banks)
+    return comparison
+
+
+def figure(comparison: Comparison, backend: str, view: str, machine: str, cell: Cell, metric: str) -> float:
+    """NaN where a machine has no clip of a domain."""
+    interval = comparison.interval(Key(backend, view, machine, cell, metric))
+    return float("nan") if interval is None else interval.value
+
+
+def overall(comparison: Comparison, backend: str, view: str, machine: str) -> float:
+    """Mean over conditions and domains."""
+    return float(
+        np.nanmean([figure(comparison, backend, view, machine, cell, metric) for cell in SHOWN for metric in DOMAINS])
+    )
+
+
+def short(comparison: Comparison, backend: str, view: str) -> float:
+    """How much the mean over machines lacks of the best backend and view of each machine by itself."""
+    best = [
+        max(overall(comparison, name, EMBEDDING, machine.name) for name in BACKENDS) for machine in comparison.machines
+    ]
+    own = [overall(comparison, backend, view, machine.name) for machine in comparison.machines]
+    return float(np.mean(best) - np.mean(own))
+
+
+def overview(measured: dict[str, Comparison]) -> str:
+    """Means over machines."""
+    lines = []
+    for view in (EMBEDDING, LOGMEL, BOTH):
+        for backend in BACKENDS:
+            line = [view, backend + (" (default)" if (view, backend) == (EMBEDDING, DEFAULT_BACKEND) else "")]
+            for comparison in measured.values():
+                line += [
+                    f"{figure(comparison, backend, view, ALL, cell, metric):.3f}"
+                    for cell in SHOWN
+                    for metric in DOMAINS
+                ]
+                line.append(f"{short(comparison, backend, view):.3f}")
+            lines.append(line)
+    heads = [
+        f"{title}: {cell}"
+        for title in measured
+        for cell in ("clean source", "clean target", "0 dB source", "0 dB target", "short of best")
+    ]
+    return table(["view", "backend", *heads], lines)
+
+
+def by_machine(comparison: Comparison, together: Comparison) -> str:
+    """Of the embedding."""
+    found = [(one, machine.name) for one in (comparison, together) for machine in one.machines]
+    lines = [
+        [backend, *(f"{overall(one, backend, EMBEDDING, name):.3f}" for one, name in found)] for backend in BACKENDS
+    ]
+    return table(["backend", *(name for _, name in found)], lines)
+
+
+def rows(comparison: Comparison) -> Iterator[dict[str, object]]:
+    """Every figure that a table shows, with its interval and that of its difference from the default."""
+    for key in comparison.known:
+        if key.cell in SHOWN and key.metric in DOMAINS:
+            interval = comparison.interval(key)
+            if interval is not None:
+                less = comparison.difference(key, DEFAULT_BACKEND)
+                yield {
+                    "view": key.reading,
+                    "backend": key.method,
+                    "machine": key.machine,
+                    "condition": str(key.cell),
+                    "metric": key.metric,
+                    **{name: round(value, 4) for name, value in asdict(interval).items()},
+                    "less_default": less and [round(value, 4) for value in asdict(less).values()],
+                }
+
+
+if __name__ == "__main__":
+    main()

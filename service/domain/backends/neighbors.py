@@ -1,0 +1,70 @@
+"""Distance to the nearest enrolled windows."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+
+from service.domain.backends.base import LeftOut, Measures, Recordings, numbered
+from service.domain.distance import Distances, Near, Vectors, nearest_in, nearest_rows, nearest_to_others
+from service.domain.machine import Domain
+
+MEAN_OF = 5  # nearest windows
+
+
+class Nearest:
+    """Cosine distance to the nearest window of a bank (1-NN)."""
+
+    neighbors: ClassVar[int] = 1
+    values = 0
+
+    @classmethod
+    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
+        """Nothing but the left-out distances."""
+        left_out = {
+            domain: {
+                bank: nearest_to_others(windows, recordings[domain]) if bank is domain else nearest_in(windows, rows)
+                for bank, rows in banks.items()
+            }
+            for domain, windows in banks.items()
+        }
+        return cls(), {
+            d: {bank: found.astype(np.float64) for bank, found in row.items()} for d, row in left_out.items()
+        }
+
+    def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
+        """The first of the distances that the search found."""
+        del windows
+        return {bank: found.distances[:, 0].astype(np.float64) for bank, found in near.items()}
+
+
+class NearestMean:
+    """Mean cosine distance to the five nearest windows of a bank, or to all of them if it has fewer (kNN)."""
+
+    neighbors: ClassVar[int] = MEAN_OF
+    values = 0
+
+    @classmethod
+    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
+        """Nothing but the left-out distances."""
+        numbers = numbered(recordings)
+        return cls(), {
+            domain: {
+                bank: _mean(nearest_rows(windows, rows, MEAN_OF, apart=(numbers[domain], numbers[bank])).distances)
+                for bank, rows in banks.items()
+            }
+            for domain, windows in banks.items()
+        }
+
+    def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
+        """The mean of the distances that the search found."""
+        del windows
+        return {bank: _mean(found.distances[:, :MEAN_OF]) for bank, found in near.items()}
+
+
+def _mean(distances: Distances) -> Measures:
+    """Mean of the finite ones of each row `(m, k)`, infinite where there is none."""
+    there = np.isfinite(distances)
+    count = there.sum(axis=1)
+    total = np.where(there, distances, 0.0).sum(axis=1, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.inf)
