@@ -83,7 +83,7 @@ class Threshold(_Answer):
     rule: Rule
     calibration_version: str = Field(
         description="equal where the threshold is: it names the generation, the backend, the rule and what was asked",
-        examples=["3:nearest:conformal:0.05"],
+        examples=["3:mahalanobis:conformal:0.05"],
     )
     requested_false_alarm_rate: float | None = Field(description="null: manual")
     promised_false_alarm_rate: float = Field(description="the largest of the domains': it holds for either")

@@ -8,7 +8,7 @@ from service.domain.backends.density import DensityDifference, DensityRatio
 from service.domain.backends.neighbors import Nearest, NearestMean
 from service.domain.backends.spread import Mahalanobis, PcaResidual
 
-DEFAULT_BACKEND = "nearest"
+DEFAULT_BACKEND = "mahalanobis"
 
 # By name; of several the smallest normalized measure counts: anomalous is what is so to each of them.
 BACKENDS: Mapping[str, tuple[type[Backend], ...]] = {

@@ -22,6 +22,10 @@ def unit(rng: np.random.Generator, count: int, dim: int = 8) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+def fit(banks: dict[Domain, np.ndarray], clips: dict[Domain, np.ndarray]) -> Detector:
+    return Detector.fit(banks, clips, backend="nearest")
+
+
 def slow_self_scores(banks: dict[Domain, np.ndarray], clips: dict[Domain, np.ndarray]) -> dict[Domain, list[float]]:
     """Self-scores one clip and one pair at a time, from the definition."""
 
@@ -53,7 +57,7 @@ def test_self_scores_equal_the_definition() -> None:
     rng = np.random.default_rng(0)
     banks = {Domain.SOURCE: unit(rng, 24), Domain.TARGET: unit(rng, 15)}
     clips = {Domain.SOURCE: np.repeat(np.arange(8), 3), Domain.TARGET: np.repeat(np.arange(8, 13), 3)}
-    found, expected = Detector.fit(banks, clips).self_scores, slow_self_scores(banks, clips)
+    found, expected = fit(banks, clips).self_scores, slow_self_scores(banks, clips)
     assert found.keys() == expected.keys()
     for domain in found:
         np.testing.assert_allclose(found[domain].scores, expected[domain], rtol=1e-4, atol=1e-5)
@@ -78,7 +82,7 @@ def test_a_window_of_the_same_clip_is_not_a_neighbor() -> None:
 def test_a_domain_of_one_clip_borrows_the_scale_of_the_other() -> None:
     rng = np.random.default_rng(3)
     banks = {Domain.SOURCE: unit(rng, 10), Domain.TARGET: unit(rng, 1)}
-    detector = Detector.fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
+    detector = fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
     assert detector.scales[0][Domain.TARGET] == detector.scales[0][Domain.SOURCE]
     assert detector.borrowed == {Domain.TARGET}
     assert {domain: scores.recordings for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
@@ -96,7 +100,7 @@ def test_a_domain_of_few_clips_borrows_the_deviation_of_the_other(
     banks = {Domain.SOURCE: unit(rng, 2 * source), Domain.TARGET: unit(rng, 2 * target)}
     clips = {domain: np.arange(len(vectors)) // 2 for domain, vectors in banks.items()}  # of two windows each
     enrolled = [domain for domain in Domain if len(banks[domain])]
-    detector = Detector.fit({d: banks[d] for d in enrolled}, {d: clips[d] for d in enrolled})
+    detector = fit({d: banks[d] for d in enrolled}, {d: clips[d] for d in enrolled})
     assert detector.borrowed == set(borrowed)
     own = {d: Scale.fit(nearest_to_others(banks[d], clips[d])) for d in enrolled}
     for domain in enrolled:
@@ -112,13 +116,13 @@ def test_one_clip_per_domain_is_too_few(domains: list[Domain]) -> None:
     banks = {domain: unit(rng, 1) for domain in domains}
     clips = {domain: np.array([number]) for number, domain in enumerate(domains)}
     with pytest.raises(OffkeyError) as refused:
-        Detector.fit(banks, clips)
+        fit(banks, clips)
     assert refused.value.kind is ErrorKind.BANK_TOO_SMALL
 
 
 def test_identical_clips_give_finite_scores() -> None:
     vectors = np.repeat(unit(np.random.default_rng(5), 1), 6, axis=0)
-    detector = Detector.fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(6)})
+    detector = fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(6)})
     assert detector.scales[0][Domain.SOURCE].sigma == ABSOLUTE_SIGMA_FLOOR
     assert np.isfinite(detector.self_scores[Domain.SOURCE].scores).all()
 
@@ -126,7 +130,7 @@ def test_identical_clips_give_finite_scores() -> None:
 def test_identical_clips_have_a_deviation_to_lend() -> None:
     rng = np.random.default_rng(7)
     banks = {Domain.SOURCE: np.repeat(unit(rng, 1), 6, axis=0), Domain.TARGET: unit(rng, 2)}
-    detector = Detector.fit(banks, {Domain.SOURCE: np.arange(6), Domain.TARGET: np.arange(6, 8)})
+    detector = fit(banks, {Domain.SOURCE: np.arange(6), Domain.TARGET: np.arange(6, 8)})
     assert np.isfinite(detector.scales[0][Domain.TARGET].sigma)
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
@@ -144,7 +148,7 @@ def test_the_clip_score_is_its_worst_window() -> None:
 @settings(max_examples=50)
 def test_a_score_rises_with_distance(seed: int, one: float, other: float) -> None:
     rng = np.random.default_rng(seed)
-    detector = Detector.fit({Domain.SOURCE: unit(rng, 6)}, {Domain.SOURCE: np.arange(6)})
+    detector = fit({Domain.SOURCE: unit(rng, 6)}, {Domain.SOURCE: np.arange(6)})
     near, far = sorted((one, other))
     found = Near(np.array([[near], [far]], dtype=np.float32), np.zeros((2, 1), dtype=np.int64))
     scores = detector.window_scores(unit(rng, 2), {Domain.SOURCE: found})
@@ -157,8 +161,8 @@ def test_the_order_of_enrollment_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     vectors = unit(rng, 12)
     order = rng.permutation(12)
-    straight = Detector.fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(12)})
-    shuffled = Detector.fit({Domain.SOURCE: vectors[order]}, {Domain.SOURCE: order})
+    straight = fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(12)})
+    shuffled = fit({Domain.SOURCE: vectors[order]}, {Domain.SOURCE: order})
     np.testing.assert_allclose(
         straight.self_scores[Domain.SOURCE].scores, shuffled.self_scores[Domain.SOURCE].scores, rtol=1e-4, atol=1e-4
     )
