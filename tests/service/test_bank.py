@@ -96,10 +96,7 @@ def test_a_bank_that_is_forgotten_while_it_is_built_is_not_kept() -> None:
 
 
 def test_the_least_recently_used_bank_leaves_first() -> None:
-    banks, loads = (
-        Banks(exact_limit=100, max_values=3 * 6 * 8, backend="nearest"),
-        [],
-    )  # three of six clips, eight values
+    banks, loads = Banks(exact_limit=100, max_values=3 * 6 * 8, backend="nearest"), []  # three of six clips
 
     def get(machine_key: int) -> None:
         banks.get(machine_key, 1, lambda: loads.append(machine_key) or rows(1))
