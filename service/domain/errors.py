@@ -39,6 +39,7 @@ class ErrorKind(StrEnum):
     STORE_BUSY = "store-busy"
     STORAGE_FULL = "storage-full"
     STORE_UNUSABLE = "store-unusable"
+    MACHINE_DAMAGED = "machine-damaged"
     NOT_READY = "not-ready"
     STOPPING = "stopping"
     INTERNAL = "internal"

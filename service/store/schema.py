@@ -1,6 +1,7 @@
 """The tables. One schema for every database that SQLAlchemy speaks to; migrations/ makes it."""
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
@@ -65,6 +66,7 @@ embedding = Table(
     Column("window", Integer, primary_key=True),  # 0, 1, ... in order of time
     Column("start_s", Float, nullable=False),
     Column("vector", LargeBinary, nullable=False),  # float32, little-endian
+    Column("checksum", BigInteger, nullable=False, server_default="0"),  # vectors.checksum
 )
 
 clips_of_machine = Index("clips_of_machine", clip.c.machine_key, clip.c.clip_id)

@@ -6,7 +6,7 @@ raises `OffkeyError` where the database is locked, full, read-only, damaged or o
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -18,14 +18,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.bank import BankRows
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
-from service.store.engine import open_engine
-from service.store.failures import RETRY_AFTER_SECONDS, explained
+from service.store.engine import DATABASE_FILE, check_in_place, file_identity, open_engine
+from service.store.failures import RETRY_AFTER_SECONDS, explained, quarantined
+from service.store.lock import FolderLock
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
+from service.store.restore import finish_restore
 from service.store.schema import clip, embedding, machine, retired
+from service.store.vectors import DTYPE, checksum, stacked
 
 logger = logging.getLogger(__name__)
-
-_DTYPE = np.dtype("<f4")
 
 
 class BankChangedError(Exception):
@@ -35,24 +36,40 @@ class BankChangedError(Exception):
 class Store:
     """Machines and banks, kept durably. Safe to use from many threads."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, database: Path, lock: FolderLock) -> None:
         self._engine = engine
+        self._database = database
+        self._identity = file_identity(database)
+        self._lock = lock
 
     @classmethod
     def open(cls, data_dir: Path) -> Self:
-        """Open the store of a data folder, creating and migrating it as needed. Raises as `open_engine` does."""
-        return cls(open_engine(data_dir))
+        """Open the store of a data folder, creating and migrating it as needed.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+            OffkeyError: another process uses the folder, or as `open_engine` does.
+        """
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as undo:
+            lock = undo.enter_context(FolderLock(data_dir))
+            finish_restore(data_dir)
+            engine = open_engine(data_dir)
+            undo.pop_all()
+        return cls(engine, data_dir / DATABASE_FILE, lock)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and let another process have the folder."""
         self._engine.dispose()
+        self._lock.close()
 
     def ping(self) -> None:
         """Read one row. Raises `OffkeyError` (not ready) where that is not possible, for whatever reason."""
         try:
             with self._engine.connect() as connection:
+                check_in_place(connection, self._database, self._identity)
                 connection.execute(text("SELECT 1 FROM machine LIMIT 1"))
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OffkeyError) as error:
             logger.exception("the store cannot be read")
             raise OffkeyError(
                 ErrorKind.NOT_READY,
@@ -198,41 +215,56 @@ class Store:
         """Return all enrolled windows of a machine, as of one generation.
 
         Raises:
-            OffkeyError: the machine was deleted.
+            OffkeyError: the machine was deleted, or what is stored of it is damaged.
         """
         with self._read() as connection:
-            generation = connection.execute(
-                select(machine.c.generation).where(machine.c.machine_key == machine_key)
-            ).scalar_one_or_none()
-            if generation is None:
+            found = connection.execute(
+                select(machine.c.machine_id, machine.c.generation).where(machine.c.machine_key == machine_key)
+            ).one_or_none()
+            if found is None:
                 raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
-            rows = connection.execute(
-                select(clip.c.clip_id, clip.c.name, clip.c.domain, embedding.c.start_s, embedding.c.vector)
-                .join(embedding, embedding.c.clip_id == clip.c.clip_id)
-                .where(clip.c.machine_key == machine_key)
-                .order_by(clip.c.clip_id, embedding.c.window)
-            ).all()
-            return BankRows(
-                generation=generation,
-                vectors=np.array([np.frombuffer(row.vector, dtype=_DTYPE) for row in rows], dtype=np.float32),
-                clips=np.array([row.clip_id for row in rows], dtype=np.int64),
-                starts=np.array([row.start_s for row in rows], dtype=np.float64),
-                domains=tuple(Domain(row.domain) for row in rows),
-                names={row.clip_id: row.name for row in rows},
-            )
+            with quarantined(found.machine_id):
+                return _bank_rows(connection, machine_key, found.generation)
 
     # -- transactions
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         with explained(), self._engine.connect() as connection:
+            check_in_place(connection, self._database, self._identity)
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         with explained(), self._engine.connect().execution_options(write=True) as connection:
+            check_in_place(connection, self._database, self._identity)
             yield connection
             connection.commit()
+            check_in_place(connection, self._database, self._identity)  # or the commit went to a deleted file
+
+
+def _bank_rows(connection: Connection, machine_key: int, generation: int) -> BankRows:
+    """Read a bank. Raises ValueError, TypeError or what SQLite says if it is not what was written."""
+    of_clip, of_window = clip.c, embedding.c
+    rows = connection.execute(
+        select(of_clip.clip_id, of_clip.name, of_clip.domain, of_window.window)
+        .add_columns(of_window.start_s, of_window.vector, of_window.checksum)
+        .join(embedding, of_window.clip_id == of_clip.clip_id)
+        .where(of_clip.machine_key == machine_key)
+        .order_by(of_clip.clip_id, of_window.window)
+    ).all()
+    for row in rows:
+        written = checksum(machine_key, row.domain, row.clip_id, row.window, row.start_s, row.vector)
+        if written != row.checksum:
+            raise ValueError(f"window {row.window} of clip {row.clip_id} does not fit its checksum")
+    return BankRows(
+        generation=generation,
+        vectors=stacked([row.vector for row in rows]),
+        clips=np.array([row.clip_id for row in rows], dtype=np.int64),
+        starts=np.array([row.start_s for row in rows], dtype=np.float64),
+        domains=tuple(Domain(row.domain) for row in rows),
+        names={row.clip_id: row.name for row in rows},
+    )
 
 
 def _machines() -> Select[Any]:
@@ -347,16 +379,10 @@ def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolle
         )
         .returning(clip.c.clip_id)
     ).scalar_one()
-    connection.execute(
-        insert(embedding),
-        [
-            {
-                "clip_id": clip_id,
-                "window": window,
-                "start_s": float(start),
-                "vector": vector.astype(_DTYPE).tobytes(),
-            }
-            for window, (start, vector) in enumerate(zip(new.starts, new.vectors, strict=True))
-        ],
-    )
+    rows = []
+    for window, (start, values) in enumerate(zip(new.starts, new.vectors, strict=True)):
+        vector = values.astype(DTYPE).tobytes()
+        row = {"clip_id": clip_id, "window": window, "start_s": float(start), "vector": vector}
+        rows.append(row | {"checksum": checksum(machine_key, new.domain, clip_id, window, float(start), vector)})
+    connection.execute(insert(embedding), rows)
     return Enrolled(clip_id, new.domain, duplicate=False)
