@@ -3,6 +3,7 @@
 It speaks to SQLite itself: of a database that is damaged, all that can be read is to be told.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from service.store.vectors import checksum, stacked
+from service.store.engine import log_of
+from service.store.vectors import Window, check_windows, stacked
 
 _MOST_MESSAGES = 10
 _UNIT_TOLERANCE = 1e-3
@@ -57,8 +59,10 @@ def contents(machines: int, clips: int, windows: int, schema_revision: str) -> s
 
 
 def open_read_only(database: Path) -> sqlite3.Connection:
-    """Open a database that exists, beside a service that uses it."""
+    """Open a database that exists, beside a service that uses it, or on a volume that cannot be written."""
     uri = f"file:{quote(str(database.absolute()))}?mode=ro"
+    if not (log_of(database).exists() or os.access(database.parent, os.W_OK)):
+        uri += "&immutable=1"  # SQLite would otherwise want to begin a log
     return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
 
 
@@ -102,19 +106,10 @@ def _machine(connection: sqlite3.Connection, machine_key: int, has_checksums: bo
     """What is wrong with a bank: one message, for its first damage."""
     select = _WINDOWS.format(checksum="e.checksum" if has_checksums else "NULL")
     try:
-        vectors = []
-        last, due = None, 0
-        for clip_id, domain, window, start_s, vector, written in connection.execute(select, (machine_key,)):
-            due = due + 1 if clip_id == last else 0
-            last = clip_id
-            if window != due:
-                yield f"window {due} of clip {clip_id} is missing"
-                return
-            if has_checksums and checksum(machine_key, domain, clip_id, window, start_s, vector) != written:
-                yield f"window {window} of clip {clip_id} does not fit its checksum"
-                return
-            vectors.append(vector)
-        bank = stacked(vectors)  # (windows, dim)
+        rows = [Window(*row) for row in connection.execute(select, (machine_key,))]
+        if has_checksums:
+            check_windows(machine_key, rows)
+        bank = stacked([row.vector for row in rows])  # (windows, dim)
     except Exception as error:  # a damaged value can be of any type
         yield str(error)
         return

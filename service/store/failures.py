@@ -18,6 +18,7 @@ _PRIMARY_CODE = 0xFF  # the rest of SQLite's code tells the circumstances
 
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGE_TOLD = ("Could not decode to UTF-8", "no such table", "no such column")  # errors without a code of their own
 
 
 @contextmanager
@@ -34,6 +35,11 @@ def explained() -> Iterator[None]:
         if explanation.kind is not ErrorKind.STORE_BUSY:
             logger.error("the store fails: %s", error.orig)
         raise explanation from error
+    except (ValueError, TypeError, AttributeError) as error:
+        logger.exception("the store holds what cannot have been written")
+        raise OffkeyError(
+            ErrorKind.STORE_UNUSABLE, f"The store's database is damaged: it holds what was never written. {RESTORE}"
+        ) from error
 
 
 @contextmanager
@@ -56,7 +62,7 @@ def quarantined(machine_id: str) -> Iterator[None]:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite says that what it read cannot be what was written."""
-    return _code(error) in _DAMAGE or str(error).startswith("Could not decode to UTF-8")
+    return _code(error) in _DAMAGE or str(error).startswith(_DAMAGE_TOLD)
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -24,7 +24,7 @@ from service.store.lock import FolderLock
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.restore import finish_restore
 from service.store.schema import clip, embedding, machine, retired
-from service.store.vectors import DTYPE, checksum, stacked
+from service.store.vectors import DTYPE, Window, check_windows, checksum, stacked
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Store:
             with self._engine.connect() as connection:
                 check_in_place(connection, self._database, self._identity)
                 connection.execute(text("SELECT 1 FROM machine LIMIT 1"))
-        except (SQLAlchemyError, OffkeyError) as error:
+        except (SQLAlchemyError, OffkeyError, ValueError) as error:  # ValueError: a damaged name
             logger.exception("the store cannot be read")
             raise OffkeyError(
                 ErrorKind.NOT_READY,
@@ -249,14 +249,18 @@ def _bank_rows(connection: Connection, machine_key: int, generation: int) -> Ban
     rows = connection.execute(
         select(of_clip.clip_id, of_clip.name, of_clip.domain, of_window.window)
         .add_columns(of_window.start_s, of_window.vector, of_window.checksum)
-        .join(embedding, of_window.clip_id == of_clip.clip_id)
+        .join(embedding, of_window.clip_id == of_clip.clip_id, isouter=True)
         .where(of_clip.machine_key == machine_key)
         .order_by(of_clip.clip_id, of_window.window)
     ).all()
-    for row in rows:
-        written = checksum(machine_key, row.domain, row.clip_id, row.window, row.start_s, row.vector)
-        if written != row.checksum:
-            raise ValueError(f"window {row.window} of clip {row.clip_id} does not fit its checksum")
+    check_windows(
+        machine_key,
+        [Window(row.clip_id, row.domain, row.window, row.start_s, row.vector, row.checksum) for row in rows],
+    )
+    # The rows were found by an index; without it there must be as many.
+    clips = connection.execute(select(func.count()).where(of_clip.machine_key + 0 == machine_key)).scalar_one()
+    if clips != len({row.clip_id for row in rows}):
+        raise ValueError(f"{clips} clips are stored, {len({row.clip_id for row in rows})} are found")
     return BankRows(
         generation=generation,
         vectors=stacked([row.vector for row in rows]),
@@ -379,10 +383,10 @@ def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolle
         )
         .returning(clip.c.clip_id)
     ).scalar_one()
-    rows = []
-    for window, (start, values) in enumerate(zip(new.starts, new.vectors, strict=True)):
+    rows, windows = [], len(new.vectors)
+    for window, (start_s, values) in enumerate(zip(new.starts.tolist(), new.vectors, strict=True)):
         vector = values.astype(DTYPE).tobytes()
-        row = {"clip_id": clip_id, "window": window, "start_s": float(start), "vector": vector}
-        rows.append(row | {"checksum": checksum(machine_key, new.domain, clip_id, window, float(start), vector)})
+        written = checksum(machine_key, new.domain, clip_id, window, windows, start_s, vector)
+        rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
     connection.execute(insert(embedding), rows)
     return Enrolled(clip_id, new.domain, duplicate=False)

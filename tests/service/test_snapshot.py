@@ -323,8 +323,9 @@ DAMAGES = {
     f"UPDATE embedding SET start_s = 3.0 WHERE {OF_M1}": "does not fit its checksum",
     f"UPDATE embedding SET checksum = 5 WHERE {OF_M1}": "does not fit its checksum",
     f"UPDATE embedding SET vector = 'text' WHERE {OF_M1}": "",
-    f"DELETE FROM embedding WHERE \"window\" = 0 AND {OF_M1}": "window 0 of clip 5 is missing",
-    f"DELETE FROM embedding WHERE {OF_M1}": "window 0 of clip 5 is missing",
+    f"DELETE FROM embedding WHERE \"window\" = 0 AND {OF_M1}": "window 1 of clip 5 does not fit",
+    f"DELETE FROM embedding WHERE \"window\" = 1 AND {OF_M1}": "window 0 of clip 5 does not fit",
+    f"DELETE FROM embedding WHERE {OF_M1}": "required argument is not an integer",
     f"UPDATE clip SET domain = 'source' WHERE {OF_M1}": "does not fit its checksum",
 }  # fmt: skip
 

@@ -20,7 +20,8 @@ def upgrade() -> None:
     after = (-1, -1)
     while rows := connection.execute(
         sa.text(
-            'SELECT c.machine_key, c.domain, e.clip_id, e."window", e.start_s, e.vector '
+            'SELECT c.machine_key, c.domain, e.clip_id, e."window", '
+            "(SELECT count(*) FROM embedding o WHERE o.clip_id = e.clip_id) AS windows, e.start_s, e.vector "
             'FROM embedding e JOIN clip c ON c.clip_id = e.clip_id WHERE (e.clip_id, e."window") > (:clip, :window) '
             'ORDER BY e.clip_id, e."window" LIMIT :most'
         ),
