@@ -18,6 +18,7 @@ class ErrorKind(StrEnum):
     BANK_FULL = "bank-full"
     EMBEDDING_SPACE_MISMATCH = "embedding-space-mismatch"
     DOMAIN_CONFLICT = "domain-conflict"
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     EMPTY_AUDIO = "empty-audio"
     UNDECODABLE_AUDIO = "undecodable-audio"
     TRUNCATED_AUDIO = "truncated-audio"

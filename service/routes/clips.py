@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import APIRouter, Header, Query, Request, Response, status
 
 from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
@@ -16,6 +16,16 @@ from service.usecases.score import score_clips
 router = APIRouter(tags=["clips"])
 
 ClipName = Annotated[str | None, Query(max_length=255, description="name of a clip sent as the raw body")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="a request with the key of an earlier one gets the earlier answer for 24 h, and nothing is done",
+    ),
+]
 
 
 @router.post(
@@ -35,13 +45,19 @@ async def enroll(
     machine_id: MachineIdQuery = None,
     domain: Annotated[Domain | None, Query(description="source unless said otherwise")] = None,
     name: ClipName = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Enrollment:
     """Add normal clips to a machine's memory bank. All clips of a request are enrolled, or none."""
     async with workers.permit() as permit:
         budget = Budget(context.settings.max_decoded_samples, permit.stopping)
         posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
         answer = await permit.run(
-            enroll_clips, context, _machine_id(machine_id, posted), _domain(domain, posted), posted.uploads
+            enroll_clips,
+            context,
+            _machine_id(machine_id, posted),
+            _domain(domain, posted),
+            posted.uploads,
+            idempotency_key,
         )
     if all(clip.status == "duplicate" for clip in answer.clips):
         response.status_code = status.HTTP_200_OK

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.bank import BankRows
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
+from service.store.answered import AnsweredError, Once, earlier_answer, keep_answer
 from service.store.engine import DATABASE_FILE, check_in_place, file_identity, open_engine
 from service.store.failures import RETRY_AFTER_SECONDS, explained, quarantined
 from service.store.lock import FolderLock
@@ -160,6 +161,7 @@ class Store:
         *,
         known: Mapping[str, Enrolled],
         limits: BankLimits,
+        once: Once | None = None,
     ) -> tuple[list[Enrolled], MachineRecord]:
         """Enroll clips, all of them or none. Content that is enrolled already is not added again.
 
@@ -169,8 +171,10 @@ class Store:
             clips: to enroll.
             known: clips of the same request that `enrolled` found; they must be enrolled still.
             limits: of the bank.
+            once: whose answer is kept with what it tells of.
 
         Raises:
+            AnsweredError: the same request was answered meanwhile.
             BankChangedError: a known clip is no longer what it was; ask `enrolled` again.
             OffkeyError: the machine is gone; a bank of another embedding space; the same content enrolled under
                 the other domain; too many clips or windows.
@@ -179,6 +183,8 @@ class Store:
             key = seen.machine_key
             record = _machine_of_key(connection, seen)
             check_space(record, embedding_space_id)
+            if once and (answer := earlier_answer(connection, once.key, once.fingerprint)) is not None:
+                raise AnsweredError(answer)
             if _enrolled(connection, key, list(known)) != known:
                 raise BankChangedError
             enrolled = [_add_clip(connection, key, new) for new in clips]
@@ -191,7 +197,18 @@ class Store:
                 )
                 record = _machine_of_key(connection, seen)
                 _check_size(connection, record, limits)
+            if once:
+                keep_answer(connection, once, key, once.answer(enrolled, record))
             return enrolled, record
+
+    def earlier_answer(self, key: str, fingerprint: str) -> str | None:
+        """Return what a request with this `Idempotency-Key` was answered.
+
+        Raises:
+            OffkeyError: it was another request.
+        """
+        with self._read() as connection:
+            return earlier_answer(connection, key, fingerprint)
 
     def delete_clip(self, machine_id: str, clip_id: int) -> MachineRecord:
         """Take a clip out of the bank. Raises `OffkeyError` (unknown machine or clip)."""
