@@ -16,7 +16,9 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.client import Client
+from service.domain.machine import Domain
 from service.settings import Settings, shipped_bundle
+from service.store import BankLimits, NewClip, Store
 from service.synthetic import MACHINES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -64,6 +66,37 @@ def fan() -> Callable[..., bytes]:
         return wav(samples, subtype="PCM_16")
 
     return clip
+
+
+@pytest.fixture(scope="session")
+def fill() -> Callable[..., None]:
+    """`fill(data_dir, machines=3, clips=4)` makes a store of machines m0, m1, ... with random unit embeddings."""
+
+    def make(data_dir: Path, machines: int = 3, clips: int = 4, windows: int = 2, dim: int = 64) -> None:
+        rng = np.random.default_rng(0)
+        store = Store.open(data_dir)
+        for machine in range(machines):
+            record, _ = store.put_machine(f"m{machine}", description=f"the {machine}th")
+            vectors = rng.standard_normal((clips, windows, dim)).astype(np.float32)
+            vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+            new = [
+                NewClip(
+                    sha256=f"{machine:032x}{clip:032x}",
+                    name=f"{clip}.wav",
+                    recording=None,
+                    domain=Domain.TARGET if clip == 0 else Domain.SOURCE,
+                    seconds=10.0 * windows,
+                    sample_rate=16_000,
+                    channels=1,
+                    vectors=vectors[clip],
+                    starts=10.0 * np.arange(windows),
+                )
+                for clip in range(clips)
+            ]
+            store.add_clips(record, "a-space", new, known={}, limits=BankLimits(10**6, 10**6))
+        store.close()
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import APIRouter, Header, Query, Request, Response, status
 
 from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
@@ -21,6 +21,16 @@ RecordingQuery = Annotated[
     Query(max_length=255, description="that all clips of the request were cut from; otherwise each is its own"),
 ]
 ClipName = Annotated[str | None, Query(max_length=255, description="name of a clip sent as the raw body")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="a request with the key of an earlier one gets the earlier answer for 24 h, and nothing is done",
+    ),
+]
 
 
 @router.post(
@@ -42,6 +52,7 @@ async def enroll(
     name: ClipName = None,
     recording: RecordingQuery = None,
     force: Annotated[bool, Query(description="enroll also what sounds anomalous")] = False,
+    idempotency_key: IdempotencyKey = None,
 ) -> Enrollment:
     """Add normal clips to a machine's memory bank.
 
@@ -57,6 +68,7 @@ async def enroll(
             _machine_id(machine_id, posted),
             Condition(_domain(domain, posted), _recording(recording, posted), trusted=force),
             posted.uploads,
+            idempotency_key,
         )
     if not any(clip.status == "enrolled" for clip in answer.clips):
         response.status_code = status.HTTP_200_OK

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 DATABASE_FILE = "offkey.sqlite3"
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_MILLISECONDS = 10_000
+_LOG = "log"  # key of a connection's own write-ahead log
 
 
 def open_engine(data_dir: Path) -> Engine:
@@ -34,6 +35,11 @@ def open_engine(data_dir: Path) -> Engine:
     path = data_dir / DATABASE_FILE
     engine = create_engine(URL.create("sqlite", database=str(path)))  # a folder may be called `da?ta`
     event.listen(engine, "connect", _configure)
+
+    @event.listens_for(engine, "connect")
+    def know_log(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        record.info[_LOG] = file_identity(log_of(path))
+
     event.listen(engine, "begin", _begin)
     with explained(), engine.connect().execution_options(write=True) as connection:
         migrate(connection)
@@ -48,18 +54,59 @@ def migrate(connection: Connection) -> None:
     Raises:
         OffkeyError: it has a migration that this version does not know.
     """
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # of an INI file
+    config = _config()
     config.attributes["connection"] = connection
     scripts = ScriptDirectory.from_config(config)
     found = MigrationContext.configure(connection).get_current_revision()
-    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+    if found is not None and found not in known_revisions():
         raise OffkeyError(
             ErrorKind.STORE_UNUSABLE,
             f"The store has schema {found}, which a newer version of Offkey made; this one knows up to "
             f"{scripts.get_current_head()}. Run the newer version, or name another data folder.",
         )
     command.upgrade(config, "head")
+
+
+def known_revisions() -> set[str]:
+    """The schemas that this version can migrate."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # of an INI file
+    return config
+
+
+FileIdentity = tuple[int, int] | None  # device and inode; None: no such file
+
+
+def file_identity(path: Path) -> FileIdentity:
+    """What tells a file from another that takes its name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def log_of(database: Path) -> Path:
+    """SQLite's write-ahead log of a database."""
+    return database.with_name(f"{database.name}-wal")
+
+
+def check_in_place(connection: Connection, database: Path, identity: FileIdentity) -> None:
+    """Raise `OffkeyError` if the database or its log is no longer the file that was opened.
+
+    A file that was deleted goes on working for whoever has it open, and all that is written to it is lost at the end.
+    """
+    for path, opened in ((database, identity), (log_of(database), connection.info.get(_LOG))):
+        if file_identity(path) != opened:
+            raise OffkeyError(
+                ErrorKind.STORE_UNUSABLE,
+                f"{path.name} was deleted or replaced while the service was running, so nothing more is written. Put "
+                "it back, or restore a snapshot (`offkey restore`), and start the service again.",
+            )
 
 
 def _configure(dbapi_connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -73,6 +120,7 @@ def _configure(dbapi_connection: DBAPIConnection, _: ConnectionPoolEntry) -> Non
         "foreign_keys=ON",
     ):
         cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute("SELECT count(*) FROM sqlite_master")  # opens the log
     cursor.close()
 
 

@@ -1,5 +1,6 @@
 """What the store holds, as values."""
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,6 +28,12 @@ class MachineRecord:
     source_clips: int
     target_clips: int
 
+    def __post_init__(self) -> None:
+        """Raise ValueError or TypeError for what only a damaged database can hold."""
+        rate = self.false_alarm_rate
+        if self.generation < 0 or not (rate is None or 0.0 < rate < 1.0):
+            raise ValueError(f"machine {self.machine_id!r}: generation {self.generation}, false-alarm rate {rate}")
+
     @property
     def clips(self) -> int:
         """Enrolled clips of both domains."""
@@ -47,6 +54,11 @@ class ClipRecord:
     channels: int
     windows: int
     enrolled_at: datetime
+
+    def __post_init__(self) -> None:
+        """Raise ValueError or TypeError for what only a damaged database can hold."""
+        if not math.isfinite(self.seconds):
+            raise ValueError(f"clip {self.clip_id} lasts {self.seconds} s")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The tables. One schema for every database that SQLAlchemy speaks to; migrations/ makes it."""
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -68,6 +70,20 @@ embedding = Table(
     Column("window", Integer, primary_key=True),  # 0, 1, ... in order of time
     Column("start_s", Float, nullable=False),
     Column("vector", LargeBinary, nullable=False),  # float32, little-endian
+    Column("checksum", BigInteger, nullable=False, server_default="0"),  # vectors.checksum
 )
 
 clips_of_machine = Index("clips_of_machine", clip.c.machine_key, clip.c.clip_id)
+
+# Goes with its machine: an answer must not tell of clips that went with a deleted one.
+answered = Table(
+    "answered",
+    metadata,
+    Column("idempotency_key", String(255), primary_key=True),
+    Column("machine_key", ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
+    Column("fingerprint", String(64), nullable=False),  # sha256 of all that the answer depends on
+    Column("answer", Text, nullable=False),  # JSON
+    Column("answered_at", DateTime(timezone=True), nullable=False),
+)
+
+answered_by_time = Index("answered_by_time", answered.c.answered_at)

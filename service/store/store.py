@@ -6,12 +6,11 @@ raises `OffkeyError` where the database is locked, full, read-only, damaged or o
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from sqlalchemy import Connection, Engine, RowMapping, Select, delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,14 +18,17 @@ from service.bank import BankRows
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.domain.threshold import Rule
-from service.store.engine import open_engine
-from service.store.failures import RETRY_AFTER_SECONDS, explained
+from service.store.answered import AnsweredError, Once, earlier_answer, keep_answer
+from service.store.bank_rows import bank_rows
+from service.store.engine import DATABASE_FILE, check_in_place, file_identity, open_engine
+from service.store.failures import RETRY_AFTER_SECONDS, explained, quarantined
+from service.store.lock import FolderLock
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
+from service.store.restore import finish_restore
 from service.store.schema import clip, embedding, machine, retired
+from service.store.vectors import DTYPE, checksum
 
 logger = logging.getLogger(__name__)
-
-_DTYPE = np.dtype("<f4")
 
 
 class BankChangedError(Exception):
@@ -36,24 +38,40 @@ class BankChangedError(Exception):
 class Store:
     """Machines and banks, kept durably. Safe to use from many threads."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, database: Path, lock: FolderLock) -> None:
         self._engine = engine
+        self._database = database
+        self._identity = file_identity(database)
+        self._lock = lock
 
     @classmethod
     def open(cls, data_dir: Path) -> Self:
-        """Open the store of a data folder, creating and migrating it as needed. Raises as `open_engine` does."""
-        return cls(open_engine(data_dir))
+        """Open the store of a data folder, creating and migrating it as needed.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+            OffkeyError: another process uses the folder, or as `open_engine` does.
+        """
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as undo:
+            lock = undo.enter_context(FolderLock(data_dir))
+            finish_restore(data_dir)
+            engine = open_engine(data_dir)
+            undo.pop_all()
+        return cls(engine, data_dir / DATABASE_FILE, lock)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and let another process have the folder."""
         self._engine.dispose()
+        self._lock.close()
 
     def ping(self) -> None:
         """Read one row. Raises `OffkeyError` (not ready) where that is not possible, for whatever reason."""
         try:
             with self._engine.connect() as connection:
+                check_in_place(connection, self._database, self._identity)
                 connection.execute(text("SELECT 1 FROM machine LIMIT 1"))
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OffkeyError, ValueError) as error:  # ValueError: a damaged name
             logger.exception("the store cannot be read")
             raise OffkeyError(
                 ErrorKind.NOT_READY,
@@ -155,6 +173,7 @@ class Store:
         *,
         known: Mapping[str, Enrolled],
         limits: BankLimits,
+        once: Once | None = None,
     ) -> tuple[list[Enrolled], MachineRecord]:
         """Enroll clips, all of them or none. Content that is enrolled already is not added again.
 
@@ -164,8 +183,10 @@ class Store:
             clips: to enroll.
             known: clips of the same request that `enrolled` found; they must be enrolled still.
             limits: of the bank.
+            once: whose answer is kept with what it tells of.
 
         Raises:
+            AnsweredError: the same request was answered meanwhile.
             BankChangedError: a known clip is no longer what it was; ask `enrolled` again.
             OffkeyError: the machine is gone; a bank of another embedding space; the same content enrolled under
                 the other domain; too many clips or windows.
@@ -174,6 +195,8 @@ class Store:
             key = seen.machine_key
             record = _machine_of_key(connection, seen)
             check_space(record, embedding_space_id)
+            if once and (answer := earlier_answer(connection, once.key, once.fingerprint)) is not None:
+                raise AnsweredError(answer)
             if _enrolled(connection, key, list(known)) != known:
                 raise BankChangedError
             enrolled = [_add_clip(connection, key, new) for new in clips]
@@ -186,7 +209,18 @@ class Store:
                 )
                 record = _machine_of_key(connection, seen)
                 _check_size(connection, record, limits)
+            if once:
+                keep_answer(connection, once, key, once.answer(enrolled, record))
             return enrolled, record
+
+    def earlier_answer(self, key: str, fingerprint: str) -> str | None:
+        """Return what a request with this `Idempotency-Key` was answered.
+
+        Raises:
+            OffkeyError: it was another request.
+        """
+        with self._read() as connection:
+            return earlier_answer(connection, key, fingerprint)
 
     def delete_clip(self, machine_id: str, clip_id: int) -> MachineRecord:
         """Take a clip out of the bank. Raises `OffkeyError` (unknown machine or clip)."""
@@ -210,52 +244,32 @@ class Store:
         """Return all enrolled windows of a machine, as of one generation.
 
         Raises:
-            OffkeyError: the machine was deleted.
+            OffkeyError: the machine was deleted, or what is stored of it is damaged.
         """
         with self._read() as connection:
-            generation = connection.execute(
-                select(machine.c.generation).where(machine.c.machine_key == machine_key)
-            ).scalar_one_or_none()
-            if generation is None:
+            found = connection.execute(
+                select(machine.c.machine_id, machine.c.generation).where(machine.c.machine_key == machine_key)
+            ).one_or_none()
+            if found is None:
                 raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
-            rows = connection.execute(
-                select(
-                    *(clip.c.clip_id, clip.c.name, clip.c.recording, clip.c.domain),
-                    *(embedding.c.start_s, embedding.c.vector),
-                )
-                .join(embedding, embedding.c.clip_id == clip.c.clip_id)
-                .where(clip.c.machine_key == machine_key)
-                .order_by(clip.c.clip_id, embedding.c.window)
-            ).all()
-            named: dict[str, int] = {}  # a recording goes by its first clip
-            return BankRows(
-                generation=generation,
-                vectors=np.array([np.frombuffer(row.vector, dtype=_DTYPE) for row in rows], dtype=np.float32),
-                clips=np.array([row.clip_id for row in rows], dtype=np.int64),
-                recordings=np.array(
-                    [
-                        row.clip_id if row.recording is None else named.setdefault(row.recording, row.clip_id)
-                        for row in rows
-                    ],
-                    dtype=np.int64,
-                ),
-                starts=np.array([row.start_s for row in rows], dtype=np.float64),
-                domains=tuple(Domain(row.domain) for row in rows),
-                names={row.clip_id: row.name for row in rows},
-            )
+            with quarantined(found.machine_id):
+                return bank_rows(connection, machine_key, found.generation)
 
     # -- transactions
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         with explained(), self._engine.connect() as connection:
+            check_in_place(connection, self._database, self._identity)
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         with explained(), self._engine.connect().execution_options(write=True) as connection:
+            check_in_place(connection, self._database, self._identity)
             yield connection
             connection.commit()
+            check_in_place(connection, self._database, self._identity)  # or the commit went to a deleted file
 
 
 def _machines() -> Select[Any]:
@@ -377,16 +391,10 @@ def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolle
         )
         .returning(clip.c.clip_id)
     ).scalar_one()
-    connection.execute(
-        insert(embedding),
-        [
-            {
-                "clip_id": clip_id,
-                "window": window,
-                "start_s": float(start),
-                "vector": vector.astype(_DTYPE).tobytes(),
-            }
-            for window, (start, vector) in enumerate(zip(new.starts, new.vectors, strict=True))
-        ],
-    )
+    rows, windows = [], len(new.vectors)
+    for window, (start_s, values) in enumerate(zip(new.starts.tolist(), new.vectors, strict=True)):
+        vector = values.astype(DTYPE).tobytes()
+        written = checksum(machine_key, new.domain, clip_id, window, windows, start_s, vector)
+        rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
+    connection.execute(insert(embedding), rows)
     return Enrolled(clip_id, new.domain, duplicate=False)

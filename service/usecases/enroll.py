@@ -1,12 +1,14 @@
 """Enroll normal clips into a machine's memory bank."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from service.domain.machine import Domain
 from service.schemas import ClipCounts, EnrolledClip, Enrollment
-from service.store import BankChangedError, Enrolled, MachineRecord, NewClip
+from service.store import AnsweredError, BankChangedError, Enrolled, MachineRecord, NewClip, Once
 from service.store.store import check_same_domain, check_space
 from service.usecases.clip import Upload, embed_clip
 from service.usecases.context import Context
@@ -28,38 +30,82 @@ class Condition:
     trusted: bool = False
 
 
-def enroll_clips(context: Context, machine_id: str, condition: Condition, uploads: Sequence[Upload]) -> Enrollment:
+def enroll_clips(
+    context: Context,
+    machine_id: str,
+    condition: Condition,
+    uploads: Sequence[Upload],
+    idempotency_key: str | None = None,
+) -> Enrollment:
     """Decode, embed, guard, commit. If one clip cannot be used, none is enrolled.
 
-    Clips enrolled before are not added again; clips that sound anomalous are not added unless they are trusted.
+    Clips enrolled before are not added again; clips that sound anomalous are not added unless they are trusted. A
+    request with the `idempotency_key` of an earlier one is given the earlier answer, and nothing is done.
 
     Raises:
         OffkeyError: the machine is unknown, its bank is full or of another embedding space, or a clip is
-            not usable or is enrolled under the other domain.
+            not usable or is enrolled under the other domain; or the key came with another request.
     """
-    sha256s = [upload.sha256 for upload in uploads]
+    if idempotency_key is None:
+        return _enroll(context, machine_id, condition, uploads, None)
+    fingerprint = _fingerprint(machine_id, condition, uploads)
+    answer = context.store.earlier_answer(idempotency_key, fingerprint)
+    if answer is None:
+        try:
+            return _enroll(context, machine_id, condition, uploads, (idempotency_key, fingerprint))
+        except AnsweredError as error:  # the same request, sent twice at once
+            answer = error.answer
+    return Enrollment.model_validate_json(answer)
+
+
+def _fingerprint(machine_id: str, condition: Condition, uploads: Sequence[Upload]) -> str:
+    """Of all that an answer depends on, however it was sent."""
+    request = [machine_id, asdict(condition), [[upload.name, upload.sha256] for upload in uploads]]
+    return hashlib.sha256(json.dumps(request).encode()).hexdigest()
+
+
+def _enroll(
+    context: Context, machine_id: str, condition: Condition, uploads: Sequence[Upload], key: tuple[str, str] | None
+) -> Enrollment:
     embedded: dict[str, NewClip] = {}
     while True:  # again only if a clip that was found enrolled is deleted by another request at that moment
-        record, known = context.store.enrolled(machine_id, sha256s)
-        check_space(record, context.embedding_space_id)
-        for upload in uploads:
-            if upload.sha256 in known:
-                check_same_domain(known[upload.sha256], upload.name, condition.domain)
-        for upload in uploads:
-            if upload.sha256 not in known and upload.sha256 not in embedded:
-                embedded[upload.sha256] = _embed(context, upload, condition)
-        new = {sha256: clip for sha256, clip in embedded.items() if sha256 not in known}
-        opinions = _opinions(context, record, condition, new)
-        welcome = [clip for sha256, clip in new.items() if opinions[sha256].held_back is None]
-        if not welcome:
-            return _answer(record, uploads, known, opinions, condition)
-        with context.metrics.stage("store"), suppress(BankChangedError):
-            added, record = context.store.add_clips(
-                record, context.embedding_space_id, welcome, known=known, limits=context.bank_limits
-            )
-            context.metrics.enrolled(sum(not one.duplicate for one in added))
-            results = known | {clip.sha256: one for clip, one in zip(welcome, added, strict=True)}
-            return _answer(record, uploads, results, opinions, condition)
+        with suppress(BankChangedError):
+            return _attempt(context, machine_id, condition, uploads, embedded, key)
+
+
+def _attempt(
+    context: Context,
+    machine_id: str,
+    condition: Condition,
+    uploads: Sequence[Upload],
+    embedded: dict[str, NewClip],
+    key: tuple[str, str] | None,
+) -> Enrollment:
+    record, known = context.store.enrolled(machine_id, [upload.sha256 for upload in uploads])
+    check_space(record, context.embedding_space_id)
+    for upload in uploads:
+        if upload.sha256 in known:
+            check_same_domain(known[upload.sha256], upload.name, condition.domain)
+    for upload in uploads:
+        if upload.sha256 not in known and upload.sha256 not in embedded:
+            embedded[upload.sha256] = _embed(context, upload, condition)
+    new = {sha256: clip for sha256, clip in embedded.items() if sha256 not in known}
+    opinions = _opinions(context, record, condition, new)
+    welcome = [clip for sha256, clip in new.items() if opinions[sha256].held_back is None]
+
+    def answer(added: Sequence[Enrolled], record: MachineRecord) -> Enrollment:
+        results = known | {clip.sha256: one for clip, one in zip(welcome, added, strict=True)}
+        return _answer(record, uploads, results, opinions, condition)
+
+    if not welcome and key is None:
+        return answer([], record)
+    once = None if key is None else Once(*key, lambda *found: answer(*found).model_dump_json())
+    with context.metrics.stage("store"):
+        added, record = context.store.add_clips(
+            record, context.embedding_space_id, welcome, known=known, limits=context.bank_limits, once=once
+        )
+    context.metrics.enrolled(sum(not one.duplicate for one in added))
+    return answer(added, record)
 
 
 def _embed(context: Context, upload: Upload, condition: Condition) -> NewClip:

@@ -77,7 +77,10 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path, fan: Callable[..
 
     def enroll(url: str, number: int) -> None:
         answer = httpx2.post(
-            f"{url}/enroll", params={"machine_id": "fan-1", "name": f"{number}"}, content=clips[number], timeout=30
+            f"{url}/enroll",
+            params={"machine_id": "fan-1", "name": f"{number}", "force": True},
+            content=clips[number],
+            timeout=30,
         )
         assert answer.status_code in (200, 201), answer.text
         clip = answer.json()["clips"][0]

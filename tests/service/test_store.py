@@ -75,6 +75,7 @@ def test_what_was_added_is_there_after_a_restart(store: Store, tmp_path: Path) -
     assert rows.domains == (Domain.SOURCE, Domain.SOURCE, Domain.TARGET)
     assert rows.starts.tolist() == [0.0, 10.0, 0.0]
     assert [clip.windows for clip in reopened.clips("fan-1", after=0, limit=10)] == [2, 1]
+    reopened.close()
 
 
 def test_the_same_content_is_added_once(store: Store) -> None:

@@ -1,0 +1,77 @@
+"""`offkey snapshot`, `offkey restore` and `offkey verify`."""
+
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+DataDir = Annotated[Path, typer.Option(help="Folder of the store.", envvar="OFFKEY_DATA_DIR")]
+Snapshot = Annotated[Path, typer.Argument(help="The snapshot's file.")]
+
+_DATA = Path("data")
+
+
+@app.command()
+def snapshot(file: Snapshot, data_dir: DataDir = _DATA) -> None:
+    """Pack a data folder into one file. The service may be running; the file appears whole or not at all."""
+    from service.store.snapshot import write_snapshot  # here, so that --help does not wait for SQLAlchemy
+
+    with _refusals():
+        made = write_snapshot(data_dir, file)
+    typer.echo(f"{file} holds {made.contents}.")
+
+
+@app.command()
+def restore(
+    file: Snapshot,
+    data_dir: DataDir = _DATA,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="The folder may hold data; its database is lost for good.")
+    ] = False,
+) -> None:
+    """Make a data folder hold what a snapshot holds. The service must not be running."""
+    from service.store.restore import restore as run
+
+    with _refusals():
+        found = run(file, data_dir, replace=replace)
+    typer.echo(f"{data_dir} holds {found.contents}, as of {found.created_at:%Y-%m-%d %H:%M:%S} UTC.")
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A snapshot, or a data folder, whose service may be running.", envvar="OFFKEY_DATA_DIR"),
+    ] = _DATA,
+) -> None:
+    """Check every page, relation and embedding, and name the machines that are damaged. Exit status 1 if one is."""
+    from service.store.check import check_database
+    from service.store.snapshot import SnapshotError, damage_told, data_database, unpack
+
+    with _refusals():
+        if path.is_dir():
+            report = check_database(data_database(path))
+            if report.damage:
+                raise SnapshotError(damage_told(str(path), report))
+            contents = report.contents
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                contents = unpack(path, Path(folder) / "database").contents
+    typer.echo(f"{path} is sound: {contents}.")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    from service.store.snapshot import SnapshotError
+
+    try:
+        yield
+    except (SnapshotError, sqlite3.Error) as error:
+        typer.secho(f"offkey: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(1) from error

@@ -1,0 +1,258 @@
+"""A database that is damaged, deleted, read-only or out of room under a service: told, never a wrong answer."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import event
+
+from service.problems import PROBLEM_JSON, TYPE_PREFIX
+from service.settings import Settings
+from service.store.check import check_database
+from service.store.engine import DATABASE_FILE
+
+MUTATIONS = 10_000 if "OFFKEY_TORTURE" in os.environ else 300
+SHARD = 150  # mutations in one test, so that tests can run side by side
+MACHINES = ("fan-1", "fan-2", "fan-3")
+
+
+def kind(answer: httpx2.Response) -> str:
+    assert answer.headers["content-type"] == PROBLEM_JSON, answer.text
+    assert len(answer.json()["detail"]) > 30
+    return str(answer.json()["type"]).removeprefix(TYPE_PREFIX)
+
+
+@pytest.fixture
+def fans_api(api: TestClient, fan: Callable[..., bytes]) -> TestClient:
+    """Three machines of four clips each."""
+    for number, machine in enumerate(MACHINES):
+        api.put(f"/machines/{machine}")
+        files = [("clips", (f"{clip}.wav", fan(10 * number + clip, seconds=1.0))) for clip in range(4)]
+        assert api.post("/enroll", params={"machine_id": machine}, files=files).status_code == 201
+    return api
+
+
+def forget(api: TestClient) -> None:
+    """Close every connection and drop every bank, as if the service had just been started."""
+    context = api.app.state.context
+    context.store._engine.dispose()
+    context.banks._banks.clear()
+
+
+def mutate(whole: bytes, rng: random.Random) -> bytes:
+    """Spoil a byte, a few, or a page."""
+    spoiled, page = bytearray(whole), 4_096
+    at = rng.randrange(len(whole))
+    start = at - at % page
+    match rng.randrange(6):
+        case 0 | 1:
+            spoiled[at] ^= 1 << rng.randrange(8)
+        case 2:
+            spoiled[at : at + 64] = rng.randbytes(len(spoiled[at : at + 64]))
+        case 3:
+            spoiled[start : start + page] = bytes(page)
+        case 4:
+            spoiled[start : start + page] = rng.randbytes(page)
+        case _:
+            other = rng.randrange(len(whole) // page) * page
+            spoiled[start : start + page] = whole[other : other + page]
+    return bytes(spoiled)
+
+
+@pytest.mark.parametrize("shard", range(MUTATIONS // SHARD))
+def test_a_damaged_database_gives_no_wrong_score(
+    fans_api: TestClient, settings: Settings, fan: Callable[..., bytes], shard: int
+) -> None:
+    path, clip = settings.data_dir / DATABASE_FILE, fan(99, seconds=1.0)
+
+    def score(machine: str) -> httpx2.Response:
+        return fans_api.post("/score", params={"machine_id": machine}, content=clip)
+
+    right = {machine: score(machine).json()["clips"][0]["anomaly_score"] for machine in MACHINES}
+    assert len(set(right.values())) == 3
+    forget(fans_api)
+    whole = path.read_bytes()
+    rng, answers, alone = random.Random(shard), Counter[str](), 0
+    for number in range(SHARD):
+        spoiled = mutate(whole, rng)
+        path.write_bytes(spoiled)
+        told = [""] * 3
+        for place, machine in enumerate(MACHINES):
+            answer = score(machine)
+            if answer.status_code == 200:
+                assert answer.json()["clips"][0]["anomaly_score"] == right[machine], f"shard {shard}, {number}"
+            else:
+                assert answer.status_code in (404, 409, 503), answer.text
+                told[place] = kind(answer)
+        for ask in ("/machines", "/machines/fan-1", "/machines/fan-1/clips", "/readyz"):
+            answer = fans_api.get(ask)
+            assert answer.status_code in (200, 404, 503), answer.text
+        answers.update(told)
+        alone += told.count("machine-damaged") == 1 and told.count("") == 2
+        forget(fans_api)
+    path.write_bytes(whole)
+    assert [score(machine).status_code for machine in MACHINES] == [200] * 3
+    assert answers["machine-damaged"] > 20
+    assert alone > 10
+
+
+def test_one_damaged_machine_is_told_and_the_others_serve(
+    fans_api: TestClient, settings: Settings, fan: Callable[..., bytes]
+) -> None:
+    store = fans_api.app.state.context.store
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE embedding SET vector = zeroblob(length(vector)) WHERE clip_id = 6")
+    forget(fans_api)
+    scores = [fans_api.post("/score", params={"machine_id": name}, content=fan(9)) for name in MACHINES]
+    assert [answer.status_code for answer in scores] == [200, 503, 200]
+    problem = scores[1].json()
+    assert kind(scores[1]) == "machine-damaged"
+    assert problem["machine_id"] == "fan-2"
+    assert "offkey restore" in problem["detail"]
+    assert "Retry-After" not in scores[1].headers  # waiting does not help
+    assert fans_api.get("/machines/fan-2").status_code == 503
+    assert fans_api.get("/readyz").status_code == 200
+    (damage,) = check_database(settings.data_dir / DATABASE_FILE).damage
+    assert damage.machine_id == "fan-2"
+    assert fans_api.delete("/machines/fan-2").status_code == 204
+    assert fans_api.put("/machines/fan-2").status_code == 201
+    for number in range(2):
+        fans_api.post("/enroll", params={"machine_id": "fan-2"}, content=fan(number))
+    assert fans_api.post("/score", params={"machine_id": "fan-2"}, content=fan(9)).status_code == 200
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "deleted": lambda path: path.unlink(),
+    "deleted with its log": lambda path: [one.unlink() for one in path.parent.glob(f"{path.name}*")],
+    "without its log": lambda path: path.with_name(f"{path.name}-wal").unlink(),
+    "replaced": lambda path: shutil.copy(path, path.with_name("other")) and path.with_name("other").replace(path),
+    "moved with its folder": lambda path: path.parent.rename(path.parent.with_name("moved")),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_nothing_is_acknowledged_by_a_database_that_is_gone(
+    fans_api: TestClient, settings: Settings, fan: Callable[..., bytes], loss: str
+) -> None:
+    LOSSES[loss](settings.data_dir / DATABASE_FILE)
+    for _ in range(2):
+        answers = [
+            fans_api.put("/machines/new"),
+            fans_api.post("/enroll", params={"machine_id": "fan-1"}, content=fan(50)),
+            fans_api.post("/score", params={"machine_id": "fan-1"}, content=fan(50)),
+            fans_api.get("/machines"),
+            fans_api.delete("/machines/fan-1/clips/1"),
+            fans_api.delete("/machines/fan-1"),
+        ]
+        assert [answer.status_code for answer in answers] == [503] * 6
+        assert {kind(answer) for answer in answers} == {"store-unusable"}
+        assert fans_api.get("/readyz").status_code == 503
+        assert fans_api.get("/livez").status_code == 200
+
+
+def test_a_commit_into_a_file_that_is_deleted_meanwhile_is_not_acknowledged(
+    fans_api: TestClient, settings: Settings
+) -> None:
+    """Deleted after the first look: the commit succeeds, into nothing."""
+    engine = fans_api.app.state.context.store._engine
+    event.listen(engine, "commit", lambda _: (settings.data_dir / DATABASE_FILE).unlink(missing_ok=True))
+    answer = fans_api.put("/machines/new")
+    assert answer.status_code == 503
+    assert kind(answer) == "store-unusable"
+
+
+def test_a_store_that_became_read_only_still_scores(fans_api: TestClient, fan: Callable[..., bytes]) -> None:
+    """SQLite's own switch gives the very error of a file system that was mounted anew after a failure."""
+    engine = fans_api.app.state.context.store._engine
+    engine.dispose()
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only=ON"))
+    assert fans_api.post("/score", params={"machine_id": "fan-1"}, content=fan(50)).status_code == 200
+    for answer in (
+        fans_api.put("/machines/new"),
+        fans_api.post("/enroll", params={"machine_id": "fan-1"}, content=fan(50)),
+        fans_api.delete("/machines/fan-1"),
+    ):
+        assert answer.status_code == 503
+        assert kind(answer) == "store-unusable"
+        assert "read-only" in answer.json()["detail"]
+
+
+def refused_start(data_dir: Path) -> str:
+    """What `offkey serve` says of a folder that it cannot use."""
+    found = subprocess.run(
+        [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--data-dir", str(data_dir)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1, found.stderr
+    return found.stderr
+
+
+def test_a_service_does_not_start_on_a_volume_that_cannot_be_written(
+    small_disk: Callable[[int], Path], fill: Callable[..., None]
+) -> None:
+    disk = small_disk(2**20)
+    fill(disk / "data", machines=1)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert "Read-only file system" in refused_start(disk / "data")
+    assert check_database(disk / "data" / DATABASE_FILE).machines == 1
+
+
+def test_a_second_service_in_a_folder_is_refused(serve: Callable[..., str], tmp_path: Path) -> None:
+    url = serve(tmp_path / "data")
+    assert "Another Offkey process uses the data folder" in refused_start(tmp_path / "data")
+    assert httpx2.get(f"{url}/readyz").status_code == 200
+
+
+def clips_of(fan: Callable[..., bytes]) -> Iterator[bytes]:
+    """A clip of its own each time."""
+    base = fan(0, seconds=1.0)
+    for number in range(100_000):
+        yield base[:-4] + number.to_bytes(4, "little")
+
+
+def test_a_full_disk_is_507_while_scoring_goes_on_and_ends_by_itself(
+    serve: Callable[..., str], small_disk: Callable[[int], Path], fan: Callable[..., bytes]
+) -> None:
+    disk = small_disk(10 * 2**20)
+    url = serve(disk / "data")
+    clips, enrolled = clips_of(fan), []
+    fan_1 = {"machine_id": "fan-1"}
+
+    def enroll() -> int:
+        answer = httpx2.post(f"{url}/enroll", params=fan_1, content=next(clips), timeout=30)
+        if answer.status_code == 507:
+            assert kind(answer) == "storage-full"
+        else:
+            assert answer.status_code == 201, answer.text
+            enrolled.append(answer.json()["clips"][0]["clip_id"])
+        return int(answer.status_code)
+
+    def score() -> int:
+        return int(httpx2.post(f"{url}/score", params=fan_1, content=fan(50, seconds=1.0), timeout=30).status_code)
+
+    httpx2.put(f"{url}/machines/fan-1")
+    assert [enroll() for _ in range(3)] == [201] * 3
+    filler = disk / "filler"
+    for _ in range(2):
+        with filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4_096)) == 4_096 and shutil.disk_usage(disk).free:
+                pass
+        statuses = [enroll() for _ in range(10)]
+        assert 507 in statuses
+        assert statuses[-1] == 507
+        assert [score() for _ in range(3)] == [200] * 3
+        assert httpx2.put(f"{url}/machines/new", json={"description": "x" * 500}).status_code == 507
+        assert httpx2.get(f"{url}/readyz").status_code == 200
+        filler.unlink()
+        assert [enroll() for _ in range(3)] == [201] * 3
+        assert score() == 200
+    listed = httpx2.get(f"{url}/machines/fan-1/clips", params={"limit": 1_000}).json()["clips"]
+    assert [clip["clip_id"] for clip in listed] == enrolled
