@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.domain.threshold import MIN_FALSE_ALARM_RATE
+
 DEFAULT_BUNDLE = Path("offkey-small") / "2"
 
 
@@ -45,7 +47,7 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(64, ge=0, description="requests that may wait for a worker before 503")
     false_alarm_rate: float = Field(
-        0.05, gt=0, lt=1, description="requested rate of a machine that sets none of its own"
+        0.05, ge=MIN_FALSE_ALARM_RATE, lt=1, description="requested rate of a machine that sets none of its own"
     )
     max_header_bytes: int = Field(
         32_768, ge=4_096, description="largest head of a request, its first line and headers together, bytes"
