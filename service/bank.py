@@ -140,16 +140,31 @@ class MemoryBank:
             named.append(sorted(near, key=lambda neighbor: neighbor.distance)[:neighbors])
         return scores, named
 
+    def vectors_of(self, clip_id: int) -> Vectors:
+        """The embeddings `(windows, dim)` of an enrolled clip.
+
+        Raises:
+            OffkeyError: the clip is not in the bank.
+        """
+        domain, rows = self._enrolled(clip_id)
+        return self._domains[domain].vectors[rows]
+
     def self_score(self, clip_id: int) -> float:
         """The score of an enrolled clip with its own recording left out.
 
         Raises:
             OffkeyError: the clip is not in the bank.
         """
+        domain, _ = self._enrolled(clip_id)
+        position = np.searchsorted(np.unique(self._domains[domain].clips), clip_id)
+        return float(self.detector.self_scores[domain].scores[position])
+
+    def _enrolled(self, clip_id: int) -> tuple[Domain, NDArray[np.int64]]:
+        """The domain that a clip is enrolled under, and its rows in that domain's bank."""
         for domain, bank in self._domains.items():
-            found = np.flatnonzero(np.unique(bank.clips) == clip_id)
-            if len(found):
-                return float(self.detector.self_scores[domain].scores[found[0]])
+            rows = np.flatnonzero(bank.clips == clip_id)
+            if len(rows):
+                return domain, rows
         raise OffkeyError(ErrorKind.UNKNOWN_CLIP, f"Clip {clip_id} was deleted meanwhile. Send it again.")
 
     def _neighbor(self, domain: Domain, row: int, distance: float) -> Neighbor:
@@ -191,7 +206,7 @@ class Banks:
             return bank
 
     def at_hand(self, machine_key: int) -> MemoryBank | None:
-        """The bank of a machine that was built last, of whatever generation; None: none is in memory."""
+        """The bank of a machine that was built last, be it a generation or more behind; None: none is in memory."""
         with self._lock:
             return self._banks.get(machine_key)
 

@@ -23,7 +23,7 @@ PROBLEMS: Mapping[ErrorKind, tuple[int, str]] = {
     ErrorKind.BANK_TOO_SMALL: (409, "Too few clips are enrolled to score"),
     ErrorKind.BANK_FULL: (409, "The memory bank is full"),
     ErrorKind.EMBEDDING_SPACE_MISMATCH: (409, "The bank was made by another model"),
-    ErrorKind.DOMAIN_CONFLICT: (409, "The clip is enrolled under the other domain"),
+    ErrorKind.DOMAIN_CONFLICT: (409, "The clip or its recording is enrolled under the other domain"),
     ErrorKind.IDEMPOTENCY_KEY_REUSED: (422, "The idempotency key came with another request"),
     ErrorKind.EMPTY_AUDIO: (422, "The clip is empty"),
     ErrorKind.UNDECODABLE_AUDIO: (422, "The clip is not audio that can be decoded"),

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.domain.machine import Domain
-from service.domain.threshold import Rule
+from service.domain.threshold import MIN_FALSE_ALARM_RATE, Rule
 
 MAX_DESCRIPTION_CHARACTERS = 500
 
@@ -36,7 +36,7 @@ class ThresholdSettings(BaseModel):
     )
     false_alarm_rate: float | None = Field(
         None,
-        gt=0,
+        ge=MIN_FALSE_ALARM_RATE,
         lt=1,
         description="share of healthy clips that may raise an alarm; null: the service's default, of gamma 0.1",
     )
@@ -50,6 +50,14 @@ class ThresholdSettings(BaseModel):
         elif self.decision_threshold is not None:
             raise ValueError(f"the {self.rule} rule takes no decision_threshold; the manual rule does")
         return self
+
+
+class ThresholdChoice(_Answer):
+    """How a machine's decision threshold is chosen."""
+
+    rule: Rule
+    false_alarm_rate: float | None = Field(description="null: manual")
+    decision_threshold: float | None = Field(description="of the manual rule")
 
 
 class ClipCounts(_Answer):
@@ -99,7 +107,7 @@ class Machine(_Answer):
     generation: int = Field(description="moves on with every change of the bank, and never back for a machine id")
     clips: ClipCounts
     embedding_space_id: str | None = Field(description="null until a clip is enrolled")
-    threshold_settings: ThresholdSettings = Field(description="in force, defaults filled in")
+    threshold_settings: ThresholdChoice = Field(description="in force, defaults filled in")
     threshold: Threshold | None = Field(description="null until two recordings of one domain are enrolled")
     created_at: datetime
 
@@ -150,17 +158,21 @@ class EnrolledClip(_Answer):
     clip_id: int | None = Field(description="null: held back")
     status: Literal["enrolled", "duplicate", "held-back"] = Field(
         description="duplicate: the same bytes were enrolled before, nothing was added; held-back: it sounds "
-        "anomalous, nothing was added"
+        "plainly anomalous, nothing was added"
     )
     domain: Domain
-    note: str | None = Field(None, description="why it was held back, or which enrolled clip it nearly repeats")
+    note: str | None = Field(
+        None,
+        description="why it was held back, which enrolled clip it nearly repeats, or that it is enrolled as a piece of "
+        "another recording",
+    )
     anomaly_score: float | None = Field(
         None, description="against the bank before; null where that had too few recordings of the domain to ask"
     )
 
 
 class Enrollment(_Answer):
-    """The answer of `POST /enroll`. If one clip cannot be used, none is enrolled."""
+    """The answer of `POST /enroll`. If one clip cannot be used, none is enrolled; clips held back leave the others."""
 
     machine_id: str
     generation: int = Field(description="of the bank with these clips in it")
@@ -173,6 +185,7 @@ class Judgment(_Answer):
 
     anomaly_score: float
     decision_threshold: float
+    calibration_version: str
     is_anomalous: bool
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.domain.backends import DEFAULT_BACKEND, check_backend
+from service.domain.threshold import MIN_FALSE_ALARM_RATE
 
 DEFAULT_BUNDLE = Path("offkey-small") / "2"
 
@@ -48,7 +49,7 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(64, ge=0, description="requests that may wait for a worker before 503")
     false_alarm_rate: float = Field(
-        0.05, gt=0, lt=1, description="requested rate of a machine that sets none of its own"
+        0.05, ge=MIN_FALSE_ALARM_RATE, lt=1, description="requested rate of a machine that sets none of its own"
     )
     max_header_bytes: int = Field(
         32_768, ge=4_096, description="largest head of a request, its first line and headers together, bytes"

@@ -1,4 +1,4 @@
-"""`offkey enroll` and `offkey score`."""
+"""`offkey enroll`, `offkey feedback` and `offkey score`."""
 
 import json
 from collections import Counter
@@ -22,22 +22,25 @@ _CLIPS_PER_REQUEST = 8
 
 Files = Annotated[list[Path], typer.Argument(help="Audio files, or folders that are searched for them.")]
 
+ConditionOption = Annotated[Domain, typer.Option(help="Condition the clips were recorded under.")]
+RecordingOption = Annotated[
+    str | None, typer.Option(help="The one recording that all the clips were cut from; otherwise each is its own.")
+]
+
 
 @app.command()
 def enroll(
     files: Files,
     machine: MachineId,
-    domain: Annotated[Domain, typer.Option(help="Condition the clips were recorded under.")] = Domain.SOURCE,
-    recording: Annotated[
-        str | None, typer.Option(help="The one recording that all the clips were cut from; otherwise each is its own.")
-    ] = None,
+    domain: ConditionOption = Domain.SOURCE,
+    recording: RecordingOption = None,
     force: Annotated[bool, typer.Option("--force", help="Enroll also what sounds anomalous.")] = False,
     url: Url = URL,
 ) -> None:
     """Add normal clips to a machine's memory bank. The machine is created if there is none of that id."""
     paths = audio_files(files)
     counts: Counter[str] = Counter()
-    held_back: list[str] = []
+    notes: list[str] = []
     try:
         with Client(url) as client, progress() as bar:
             _create_if_absent(client, machine)
@@ -45,15 +48,16 @@ def enroll(
             for batch in batches(client, paths):
                 answer = client.enroll(machine, batch, domain=domain, recording=recording, force=force)
                 counts.update(clip.status for clip in answer.clips)
-                held_back += [f"{clip.name} is held back. {clip.note}" for clip in answer.clips if clip.clip_id is None]
+                notes += [str(plain(f"{clip.name}: {clip.status}. {clip.note}")) for clip in answer.clips if clip.note]
                 bar.advance(task, len(batch))
     finally:  # where a later request fails, the earlier ones are done all the same
         if counts:
-            for line in held_back:
+            held_back = counts["held-back"]
+            for line in notes:
                 typer.echo(line)
             typer.echo(
                 f"{machine}: {counts['enrolled']} clips enrolled, {counts['duplicate']} were there already"
-                f"{f', {len(held_back)} held back' if held_back else ''}; the bank has "
+                f"{f', {held_back} HELD BACK (--force enrolls them)' if held_back else ''}; the bank has "
                 f"{answer.bank.source} source and {answer.bank.target} target clips (generation {answer.generation})."
             )
 
@@ -62,7 +66,8 @@ def enroll(
 def feedback(
     files: Files,
     machine: MachineId,
-    domain: Annotated[Domain, typer.Option(help="Condition the clips were recorded under.")] = Domain.SOURCE,
+    domain: ConditionOption = Domain.SOURCE,
+    recording: RecordingOption = None,
     url: Url = URL,
 ) -> None:
     """Say that the alarms of these clips were false: they are enrolled as normal."""
@@ -74,7 +79,7 @@ def feedback(
         with Client(url) as client, progress() as bar:
             task = bar.add_task(f"learning for {machine}", total=len(paths))
             for batch in batches(client, paths):
-                for clip in client.feedback(machine, batch, domain=domain).clips:
+                for clip in client.feedback(machine, batch, domain=domain, recording=recording).clips:
                     row = (f"{value:.2f}" for judged in (clip.before, clip.after) for value in _numbers(judged))
                     table.add_row(plain(clip.name), str(clip.clip_id), *row)
                 bar.advance(task, len(batch))

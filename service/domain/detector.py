@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.backends import BACKENDS, DEFAULT_BACKEND
-from service.domain.backends.base import TINY, Backend, Measures
+from service.domain.backends.base import Backend, LeftOut, Measures
 from service.domain.backends.neighbors import Nearest
 from service.domain.distance import Near, Vectors
 from service.domain.errors import ErrorKind, OffkeyError
@@ -25,7 +25,6 @@ from service.domain.self_scores import SelfScores
 # A handful of recordings can agree by chance: their deviation is then no measure of what is normal.
 MIN_SCALE_RECORDINGS = 5
 RELATIVE_SIGMA_FLOOR = 0.05  # of the mean measure
-ABSOLUTE_SIGMA_FLOOR = TINY  # identical clips have mean and deviation 0
 
 
 @dataclass(frozen=True)
@@ -36,18 +35,18 @@ class Scale:
     sigma: float
 
     @classmethod
-    def fit(cls, measures: NDArray[np.floating]) -> Self:
-        """Fit to `(n,)` finite measures; sigma never falls below its floor."""
+    def fit(cls, measures: NDArray[np.floating], floor: float) -> Self:
+        """Fit to `(n,)` finite measures; sigma never falls below `floor`, nor below a share of mu."""
         mu = float(np.mean(measures, dtype=np.float64))
         sigma = float(np.std(measures, dtype=np.float64))
-        return cls(mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, ABSOLUTE_SIGMA_FLOOR))
+        return cls(mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, floor))
 
-    def lend(self, own: Self | None) -> Self:
+    def lend(self, own: Self | None, floor: float) -> Self:
         """The scale of a domain with few recordings: its own mean if it has one, and this one's relative deviation."""
         if own is None:
             return self
         relative = self.sigma / max(self.mu, self.sigma)  # at most 1, also where identical clips have mean 0
-        return replace(own, sigma=max(relative * own.mu, ABSOLUTE_SIGMA_FLOOR))
+        return replace(own, sigma=max(relative * own.mu, floor))
 
     def standardize(self, measures: NDArray[np.floating]) -> NDArray[np.float64]:
         """(measure - mu) / sigma."""
@@ -99,14 +98,14 @@ class Detector:
         window_scores: dict[Domain, list[Measures]] = {domain: [] for domain in banks}
         for kind in BACKENDS[backend]:
             one, left_out = kind.fit(banks, recordings)
-            scales, borrowed = _fit_scales({domain: left_out[domain][domain] for domain in banks}, counts)
+            scales, borrowed = _fit_scales(kind, left_out, counts)
             fitted.append((one, scales))
             usual = scales if kind is Nearest else usual
             for domain in banks:
                 window_scores[domain] += _standardized(scales, left_out[domain])
         if usual is None:
             _, left_out = Nearest.fit(banks, recordings)
-            usual, _ = _fit_scales({domain: left_out[domain][domain] for domain in banks}, counts)
+            usual, _ = _fit_scales(Nearest, left_out, counts)
         self_scores = {
             domain: _of_clips(np.min(scores, axis=0), clips[domain], recordings[domain])
             for domain, scores in window_scores.items()
@@ -157,13 +156,15 @@ def _check(counts: Mapping[Domain, int]) -> None:
 
 
 def _fit_scales(
-    own: Mapping[Domain, Measures], counts: Mapping[Domain, int]
+    kind: type[Backend], left_out: LeftOut, counts: Mapping[Domain, int]
 ) -> tuple[dict[Domain, Scale], frozenset[Domain]]:
     """A scale per domain, and the domains that borrowed theirs."""
-    scales = {domain: Scale.fit(own[domain]) for domain, count in counts.items() if count > 1}
+    scales = {
+        domain: Scale.fit(left_out[domain][domain], kind.sigma_floor) for domain, count in counts.items() if count > 1
+    }
     lender = max(scales, key=lambda domain: counts[domain])
     borrowed = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_RECORDINGS, counts[lender]))
-    return scales | {d: scales[lender].lend(scales.get(d)) for d in borrowed}, borrowed
+    return scales | {d: scales[lender].lend(scales.get(d), kind.sigma_floor) for d in borrowed}, borrowed
 
 
 def _standardized(scales: Mapping[Domain, Scale], measures: Mapping[Domain, Measures]) -> list[Measures]:

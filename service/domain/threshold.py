@@ -22,6 +22,8 @@ from service.domain.gamma import gamma_quantile
 from service.domain.machine import Domain
 from service.domain.self_scores import SelfScores
 
+MIN_FALSE_ALARM_RATE = 1e-6  # as much as a million recordings could promise
+
 # The slack keeps a product that is a whole number on paper from being rounded up.
 _SLACK = 1e-9
 
@@ -130,6 +132,21 @@ def p_value(self_scores: Mapping[Domain, SelfScores], score: float) -> float:
         score: of a clip.
     """
     return max((1.0 + own.at_least(score)) / (own.recordings + 1) for own in self_scores.values() if own.recordings > 1)
+
+
+def guard_bound(own: SelfScores, decision_threshold: float) -> float:
+    """The score above which a clip to be enrolled is held back: far above the threshold, not merely above it.
+
+    One healthy clip in 20 is above a threshold at 5 %. A bank that lost these would know the calm ones alone, its
+    threshold would fall with every clip it takes in, and the rate that comes about would double. So a clip may exceed
+    the highest self-score by as much as that exceeds their median.
+
+    Args:
+        own: self-scores of the clip's domain.
+        decision_threshold: in force.
+    """
+    highest = float(own.scores.max())
+    return max(decision_threshold, 2.0 * highest - own.quantile(own.recordings / 2))
 
 
 def lowest_rate(recordings: int) -> float:

@@ -56,8 +56,8 @@ async def enroll(
 ) -> Enrollment:
     """Add normal clips to a machine's memory bank.
 
-    If one clip cannot be used, none is enrolled. Once the domain has 20 recordings, a clip that sounds anomalous is
-    held back and reported, unless `force` is set.
+    If one clip cannot be used, none is enrolled. Once the domain has 20 recordings, a clip that sounds plainly
+    anomalous is held back and reported, unless `force` is set.
     """
     async with workers.permit() as permit:
         budget = Budget(context.settings.max_decoded_samples, permit.stopping)

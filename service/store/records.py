@@ -90,4 +90,5 @@ class Enrolled:
 
     clip_id: int
     domain: Domain
+    recording: str | None
     duplicate: bool

@@ -188,8 +188,8 @@ class Store:
         Raises:
             AnsweredError: the same request was answered meanwhile.
             BankChangedError: a known clip is no longer what it was; ask `enrolled` again.
-            OffkeyError: the machine is gone; a bank of another embedding space; the same content enrolled under
-                the other domain; too many clips or windows.
+            OffkeyError: the machine is gone; a bank of another embedding space; the same content, or a piece of
+                the same recording, enrolled under the other domain; too many clips or windows.
         """
         with self._write() as connection:
             key = seen.machine_key
@@ -199,6 +199,8 @@ class Store:
                 raise AnsweredError(answer)
             if _enrolled(connection, key, list(known)) != known:
                 raise BankChangedError
+            for recording, domain in {(new.recording, new.domain) for new in clips if new.recording is not None}:
+                _check_recording(connection, key, recording, domain)
             enrolled = [_add_clip(connection, key, new) for new in clips]
             added = sum(not one.duplicate for one in enrolled)
             if added:
@@ -351,11 +353,26 @@ def check_space(record: MachineRecord, embedding_space_id: str) -> None:
 
 def _enrolled(connection: Connection, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
     rows = connection.execute(
-        select(clip.c.sha256, clip.c.clip_id, clip.c.domain).where(
+        select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording).where(
             clip.c.machine_key == machine_key, clip.c.sha256.in_(sha256s)
         )
     )
-    return {row.sha256: Enrolled(row.clip_id, Domain(row.domain), duplicate=True) for row in rows}
+    return {row.sha256: Enrolled(row.clip_id, Domain(row.domain), row.recording, duplicate=True) for row in rows}
+
+
+def _check_recording(connection: Connection, machine_key: int, recording: str, domain: Domain) -> None:
+    other = connection.execute(
+        select(clip.c.clip_id).where(
+            clip.c.machine_key == machine_key, clip.c.recording == recording, clip.c.domain != domain.value
+        )
+    ).first()
+    if other is not None:
+        raise OffkeyError(
+            ErrorKind.DOMAIN_CONFLICT,
+            f"Clip {other.clip_id} of the recording {recording!r} is enrolled under the other domain. One recording is "
+            f"of one domain: name it otherwise, or delete its clips first to enroll it as {domain}.",
+            recording=recording,
+        )
 
 
 def _check_size(connection: Connection, grown: MachineRecord, limits: BankLimits) -> None:
@@ -397,4 +414,4 @@ def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolle
         written = checksum(machine_key, new.domain, clip_id, window, windows, start_s, vector)
         rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
     connection.execute(insert(embedding), rows)
-    return Enrolled(clip_id, new.domain, duplicate=False)
+    return Enrolled(clip_id, new.domain, new.recording, duplicate=False)

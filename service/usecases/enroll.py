@@ -39,8 +39,8 @@ def enroll_clips(
 ) -> Enrollment:
     """Decode, embed, guard, commit. If one clip cannot be used, none is enrolled.
 
-    Clips enrolled before are not added again; clips that sound anomalous are not added unless they are trusted. A
-    request with the `idempotency_key` of an earlier one is given the earlier answer, and nothing is done.
+    Clips enrolled before are not added again; clips that sound plainly anomalous are not added unless they are trusted.
+    A request with the `idempotency_key` of an earlier one is given the earlier answer, and nothing is done.
 
     Raises:
         OffkeyError: the machine is unknown, its bank is full or of another embedding space, or a clip is
@@ -128,8 +128,15 @@ def _opinions(
 ) -> dict[str, Opinion]:
     if condition.trusted or not new:
         return dict.fromkeys(new, Opinion())
-    judge = guard(context, record, condition.domain)
+    judge = guard(context, record, condition.domain, piece=condition.recording is not None)
     return {sha256: judge(clip.vectors) for sha256, clip in new.items()}
+
+
+def _other_recording(enrolled: Enrolled | None, condition: Condition) -> str | None:
+    if enrolled is None or condition.recording in (None, enrolled.recording):
+        return None
+    was = "a recording of its own" if enrolled.recording is None else f"a piece of {enrolled.recording!r}"
+    return f"It is enrolled as {was}. Delete clip {enrolled.clip_id} first to make it one of {condition.recording!r}."
 
 
 def _answer(
@@ -146,13 +153,14 @@ def _answer(
         # Twice in one request is once enrolled.
         duplicate = result is not None and (result.duplicate or upload.sha256 in seen)
         seen.add(upload.sha256)
+        note = _other_recording(result, condition) if duplicate else opinion.note
         clips.append(
             EnrolledClip(
                 name=upload.name,
                 clip_id=None if result is None else result.clip_id,
                 status="held-back" if result is None else "duplicate" if duplicate else "enrolled",
                 domain=condition.domain,
-                note=None if duplicate else opinion.note,
+                note=note,
                 anomaly_score=None if duplicate else opinion.score,
             )
         )

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from service.bank import MemoryBank
 from service.domain.detector import clip_score
-from service.schemas import Feedback, FeedbackOnClip, Judgment
-from service.usecases.clip import Upload, embed_clip
+from service.domain.distance import Vectors
+from service.schemas import Feedback, FeedbackOnClip, Judgment, Threshold
+from service.usecases.clip import Upload
 from service.usecases.context import Context
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.threshold import threshold_of
@@ -19,33 +20,37 @@ def learn_false_alarms(context: Context, machine_id: str, condition: Condition, 
     """
     record = context.store.machine(machine_id)
     bank = context.bank(record)
-    threshold = threshold_of(context, record, bank).decision_threshold
-    before = [_judgment(_score(context, bank, upload), threshold) for upload in uploads]
+    threshold = threshold_of(context, record, bank)
     enrollment = enroll_clips(context, machine_id, condition, uploads)
     record = context.store.machine(machine_id)
-    bank = context.bank(record)
-    threshold = threshold_of(context, record, bank).decision_threshold
+    grown = context.bank(record)
+    new_threshold = threshold_of(context, record, grown)
     return Feedback(
         machine_id=machine_id,
-        generation=bank.generation,
+        generation=grown.generation,
         clips=[
             FeedbackOnClip(
                 name=clip.name,
                 clip_id=clip.clip_id,
                 status=clip.status,
-                before=was,
-                after=_judgment(bank.self_score(clip.clip_id), threshold),
+                before=_judgment(_score(bank, grown.vectors_of(clip.clip_id)), threshold),
+                after=_judgment(grown.self_score(clip.clip_id), new_threshold),
             )
-            for clip, was in zip(enrollment.clips, before, strict=True)
+            for clip in enrollment.clips
             if clip.clip_id is not None and clip.status != "held-back"  # never of trusted clips
         ],
     )
 
 
-def _score(context: Context, bank: MemoryBank, upload: Upload) -> float:
-    scores, _ = bank.score(embed_clip(context, upload).vectors, 1)
+def _score(bank: MemoryBank, vectors: Vectors) -> float:
+    scores, _ = bank.score(vectors, 1)
     return clip_score(scores)
 
 
-def _judgment(score: float, threshold: float) -> Judgment:
-    return Judgment(anomaly_score=score, decision_threshold=threshold, is_anomalous=score > threshold)
+def _judgment(score: float, threshold: Threshold) -> Judgment:
+    return Judgment(
+        anomaly_score=score,
+        decision_threshold=threshold.decision_threshold,
+        calibration_version=threshold.calibration_version,
+        is_anomalous=score > threshold.decision_threshold,
+    )

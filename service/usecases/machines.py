@@ -75,7 +75,9 @@ def list_clips(context: Context, machine_id: str, after: int, limit: int) -> Cli
 
 def delete_clip(context: Context, machine_id: str, clip_id: int) -> Machine:
     """Take a clip out of the bank and return the machine. Raises `OffkeyError` (unknown machine or clip)."""
-    return _machine(context, context.store.delete_clip(machine_id, clip_id))
+    record = context.store.delete_clip(machine_id, clip_id)
+    context.banks.forget(record.machine_key)  # the guard would go on comparing with the clip
+    return _machine(context, record)
 
 
 def _machine(context: Context, record: MachineRecord) -> Machine:

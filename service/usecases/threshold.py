@@ -13,7 +13,7 @@ from service.domain.threshold import (
     gamma_threshold,
     manual_threshold,
 )
-from service.schemas import DomainPromise, ThresholdSettings
+from service.schemas import DomainPromise, ThresholdChoice
 from service.schemas import Threshold as ThresholdAnswer
 from service.store import MachineRecord
 from service.usecases.context import Context
@@ -22,12 +22,12 @@ USEFUL_RECORDINGS = 20
 _GAMMA_RATE = 0.1  # the baselines of DCASE Task 2 decide at the 0.9 quantile
 
 
-def settings_of(context: Context, record: MachineRecord) -> ThresholdSettings:
+def settings_of(context: Context, record: MachineRecord) -> ThresholdChoice:
     """What is in force for a machine: its own, or the service's default."""
     rate = record.false_alarm_rate
     if rate is None and record.threshold_rule is not Rule.MANUAL:
         rate = _GAMMA_RATE if record.threshold_rule is Rule.GAMMA else context.settings.false_alarm_rate
-    return ThresholdSettings(
+    return ThresholdChoice(
         rule=record.threshold_rule, false_alarm_rate=rate, decision_threshold=record.decision_threshold
     )
 
@@ -73,7 +73,7 @@ def threshold_of(context: Context, record: MachineRecord, bank: MemoryBank) -> T
     )
 
 
-def _choose(settings: ThresholdSettings, bank: MemoryBank) -> Threshold:
+def _choose(settings: ThresholdChoice, bank: MemoryBank) -> Threshold:
     scores = bank.detector.self_scores
     if settings.rule is Rule.MANUAL:
         assert settings.decision_threshold is not None

@@ -229,6 +229,7 @@ def test_bad_settings(api: TestClient, body: object) -> None:
 
 @pytest.mark.parametrize("body", [
     {"false_alarm_rate": 0}, {"false_alarm_rate": 1}, {"false_alarm_rate": -0.1}, {"false_alarm_rate": "high"},
+    {"false_alarm_rate": 1e-300}, {"decision_threshold": "1"},
     {"rule": "median"}, {"rule": "manual"}, {"decision_threshold": 1.0}, {"rule": "gamma", "decision_threshold": 1.0},
     {"rule": "manual", "decision_threshold": 1.0, "false_alarm_rate": 0.1}, {"rule": "gamma", "false_alarm_rate": 1},
     [], "text",

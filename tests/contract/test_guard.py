@@ -5,6 +5,9 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from service.app import create_app
+from service.settings import Settings
+
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
 
@@ -27,7 +30,8 @@ def test_a_clip_that_sounds_anomalous_is_held_back(full_api: TestClient, fan: Fa
     assert (held["clip_id"], held["status"], duplicate["status"]) == (None, "held-back", "duplicate")
     threshold = full_api.get("/machines/fan-1/threshold").json()["decision_threshold"]
     assert held["anomaly_score"] > threshold
-    assert "force=true" in held["note"]
+    assert "sounds anomalous" in held["note"]
+    assert "force" in held["note"]
     assert answer.json()["bank"]["source"] == 20
     forced = full_api.post("/enroll", params={**FAN, "force": True}, content=faulty)
     assert forced.status_code == 201
@@ -36,13 +40,7 @@ def test_a_clip_that_sounds_anomalous_is_held_back(full_api: TestClient, fan: Fa
 
 
 def test_the_others_of_the_request_are_enrolled(full_api: TestClient, fan: Fan) -> None:
-    full_api.put("/machines/fan-1/threshold", json={"false_alarm_rate": 0.01})
-    healthy = next(
-        number
-        for number in range(30, 60)
-        if not full_api.post("/score", params=FAN, content=fan(number)).json()["clips"][0]["is_anomalous"]
-    )
-    files = [("clips", ("faulty.wav", fan(90, severity=1.0))), ("clips", ("new.wav", fan(healthy)))]
+    files = [("clips", ("faulty.wav", fan(90, severity=1.0))), ("clips", ("new.wav", fan(30)))]
     answer = full_api.post("/enroll", params=FAN, files=files)
     assert answer.status_code == 201
     assert [clip["status"] for clip in answer.json()["clips"]] == ["held-back", "enrolled"]
@@ -50,10 +48,59 @@ def test_the_others_of_the_request_are_enrolled(full_api: TestClient, fan: Fan) 
     assert answer.json()["bank"]["source"] == 21
 
 
-def test_a_small_bank_and_a_new_domain_are_not_guarded(fan_api: TestClient, full_api: TestClient, fan: Fan) -> None:
+def test_what_is_merely_above_the_threshold_is_enrolled(full_api: TestClient, fan: Fan) -> None:
+    """One healthy clip in 20 is: a bank without them would call ever more healthy clips anomalous."""
+    full_api.put("/machines/fan-1/threshold", json={"false_alarm_rate": 0.5})
+    alarms = [
+        number
+        for number in range(30, 42)
+        if full_api.post("/score", params=FAN, content=fan(number)).json()["clips"][0]["is_anomalous"]
+    ]
+    files = [("clips", (f"{number}.wav", fan(number))) for number in alarms]
+    assert files
+    clips = full_api.post("/enroll", params=FAN, files=files).json()["clips"]
+    assert {clip["status"] for clip in clips} == {"enrolled"}
+
+
+def test_a_manual_threshold_above_all_holds_nothing_back(full_api: TestClient, fan: Fan) -> None:
+    full_api.put("/machines/fan-1/threshold", json={"rule": "manual", "decision_threshold": 1e9})
+    clip = full_api.post("/enroll", params=FAN, content=fan(90, severity=1.0)).json()["clips"][0]
+    assert clip["status"] == "enrolled"
+
+
+@pytest.mark.parametrize("severity", [0.0, 1.0])
+def test_a_small_bank_holds_nothing_back(fan_api: TestClient, fan: Fan, severity: float) -> None:
+    clip = fan_api.post("/enroll", params=FAN, content=fan(90, severity=severity)).json()["clips"][0]
+    assert clip["status"] == "enrolled"
+    assert clip["anomaly_score"] is not None
+
+
+def test_a_new_domain_is_not_guarded(full_api: TestClient, fan: Fan) -> None:
     shifted = full_api.post("/enroll", params={**FAN, "domain": "target"}, content=fan(0, domain="target"))
     assert shifted.json()["clips"][0]["status"] == "enrolled"
     assert shifted.json()["clips"][0]["anomaly_score"] is None
+
+
+def test_many_pieces_of_one_recording_are_no_bank_to_ask(api: TestClient, fan: Fan) -> None:
+    api.put("/machines/fan-1")
+    files = [("clips", (f"{number}.wav", fan(number))) for number in range(6)]
+    tape = {**FAN, "recording": "tape-1"}
+    assert api.post("/enroll", params=tape, files=files).status_code == 201
+    answer = api.post("/enroll", params=FAN, content=fan(6))
+    assert answer.status_code == 201
+    assert answer.json()["clips"][0]["anomaly_score"] is None
+
+
+@pytest.mark.parametrize("large", [0, 1_000])
+def test_a_deleted_clip_vouches_for_no_other(
+    full_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr("service.usecases.guard._LARGE", large)
+    forced = full_api.post("/enroll", params={**FAN, "force": True}, content=fan(90, severity=1.0)).json()
+    full_api.get("/machines/fan-1")  # a bank with it is at hand now
+    full_api.delete(f"/machines/fan-1/clips/{forced['clips'][0]['clip_id']}")
+    again = full_api.post("/enroll", params=FAN, content=fan(91, severity=1.0)).json()
+    assert again["clips"][0]["status"] == "held-back"
 
 
 def test_near_repeats_are_noted(full_api: TestClient, fan: Fan) -> None:
@@ -62,6 +109,8 @@ def test_near_repeats_are_noted(full_api: TestClient, fan: Fan) -> None:
     assert clip["status"] == "enrolled"
     assert "nearly repeats" in clip["note"]
     assert "healthy_3.wav" in clip["note"]
+    known = full_api.post("/enroll", params={**FAN, "recording": "tape-1"}, content=almost[:-2] + b"\x02\x00")
+    assert known.json()["clips"][0]["note"] is None  # pieces of a recording may repeat each other
 
 
 def test_feedback_enrolls_and_says_what_changes(full_api: TestClient, fan: Fan) -> None:
@@ -73,6 +122,10 @@ def test_feedback_enrolls_and_says_what_changes(full_api: TestClient, fan: Fan) 
         assert clip["status"] == "enrolled"
         assert clip["before"]["is_anomalous"]
         assert clip["after"]["anomaly_score"] < clip["before"]["anomaly_score"]
+        assert [clip[when]["calibration_version"] for when in ("before", "after")] == [
+            "1:mahalanobis:conformal:0.05",
+            "2:mahalanobis:conformal:0.05",
+        ]
         assert not clip["after"]["is_anomalous"]  # each has three of its like now
     assert full_api.get("/machines/fan-1").json()["clips"]["source"] == 24
 
@@ -81,3 +134,69 @@ def test_feedback_needs_a_bank(api: TestClient, fan: Fan) -> None:
     api.put("/machines/fan-1")
     assert api.post("/feedback", params=FAN, content=fan(0)).status_code == 409
     assert api.get("/machines/fan-1").json()["clips"] == {"source": 0, "target": 0}
+
+
+def test_a_false_alarm_among_healthy_clips_is_explained(full_api: TestClient, fan: Fan) -> None:
+    """Of its kind there is but one: its like would raise the alarm again only if the threshold had not moved."""
+    clip = full_api.post("/feedback", params=FAN, content=fan(90, severity=1.0)).json()["clips"][0]
+    assert clip["after"]["decision_threshold"] > clip["before"]["decision_threshold"]
+    again = full_api.post("/feedback", params=FAN, content=fan(90, severity=1.0)).json()["clips"][0]
+    assert (again["status"], again["clip_id"]) == ("duplicate", clip["clip_id"])
+
+
+def test_feedback_decodes_a_clip_once(settings: Settings, fan: Fan) -> None:
+    budget = settings.model_copy(update={"max_decoded_samples": 3 * 16_000 * 5})
+    with TestClient(create_app(budget)) as api:
+        api.put("/machines/fan-1")
+        files = [("clips", (f"{number}.wav", fan(number))) for number in range(5)]
+        assert api.post("/enroll", params=FAN, files=files).status_code == 201
+        files = [("clips", (f"{number}.wav", fan(number))) for number in range(5, 10)]
+        assert api.post("/feedback", params=FAN, files=files).status_code == 200
+
+
+def test_a_recording_is_of_one_domain(fan_api: TestClient, fan: Fan) -> None:
+    tape = {**FAN, "recording": "tape-1"}
+    assert fan_api.post("/enroll", params=tape, content=fan(10)).status_code == 201
+    answer = fan_api.post("/enroll", params={**tape, "domain": "target"}, content=fan(11))
+    assert answer.status_code == 409
+    assert answer.json()["type"] == "urn:offkey:problem:domain-conflict"
+    assert "'tape-1'" in answer.json()["detail"]
+    assert fan_api.get("/machines/fan-1").json()["clips"] == {"source": 6, "target": 0}
+
+
+def test_a_duplicate_of_another_recording_is_pointed_out(fan_api: TestClient, fan: Fan) -> None:
+    clip = fan_api.post("/enroll", params={**FAN, "recording": "tape-1"}, content=fan(0)).json()["clips"][0]
+    assert clip["status"] == "duplicate"
+    assert "recording of its own" in clip["note"]
+    assert str(clip["clip_id"]) in clip["note"]
+
+
+@pytest.mark.parametrize("recording", ["", "x" * 256, "a\nb"])
+def test_recordings_have_usable_names(fan_api: TestClient, fan: Fan, recording: str) -> None:
+    asked = fan_api.post("/enroll", params={**FAN, "recording": recording}, content=fan(10))
+    form = fan_api.post("/enroll", data={**FAN, "recording": recording}, files=[("clips", ("a.wav", fan(10)))])
+    assert (asked.status_code, form.status_code) == (422, 422)
+    assert fan_api.get("/machines/fan-1").json()["clips"]["source"] == 5
+
+
+def test_the_recording_may_be_a_form_field(fan_api: TestClient, fan: Fan) -> None:
+    files = [("clips", (f"{number}.wav", fan(number))) for number in (10, 11)]
+    assert fan_api.post("/enroll", data={**FAN, "recording": "tape-1"}, files=files).status_code == 201
+    source = fan_api.get("/machines/fan-1/threshold").json()["domains"][0]
+    assert (source["clips"], source["recordings"]) == (7, 6)
+
+
+def test_identical_sounds_give_finite_numbers(api: TestClient, fan: Fan) -> None:
+    """Twenty copies that differ in one inaudible sample: distances and deviations are 0."""
+    api.put("/machines/fan-1")
+    files = [("clips", (f"{n}.wav", fan(0)[:-2] + n.to_bytes(2, "little"))) for n in range(20)]
+    assert api.post("/enroll", params=FAN, files=files).status_code == 201
+    for rule in ("conformal", "gamma"):
+        threshold = api.put("/machines/fan-1/threshold", json={"rule": rule}).json()["threshold"]
+        assert abs(threshold["decision_threshold"]) < 1e6
+        copy = fan(0)[:-2] + b"\x30\x00"
+        same, other = (api.post("/score", params=FAN, content=clip).json()["clips"][0] for clip in (copy, fan(1)))
+        assert abs(same["anomaly_score"] - threshold["decision_threshold"]) < 1
+        assert (other["is_anomalous"], other["p_value"]) == (True, 1 / 21)
+    copy = api.post("/enroll", params=FAN, content=fan(0)[:-2] + b"\x63\x00").json()["clips"][0]
+    assert "nearly repeats" in copy["note"]

@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
+from service.domain.threshold import Rule
 from service.store import BankChangedError, BankLimits, Enrolled, MachineRecord, NewClip, Store
 from service.store.engine import DATABASE_FILE, MIGRATIONS, open_engine
 from service.store.schema import metadata
@@ -156,7 +157,7 @@ def test_clips_for_a_machine_that_was_made_again_meanwhile_are_refused(store: St
 def test_nothing_is_written_if_a_known_clip_has_gone_or_changed(store: Store) -> None:
     enrolled, _ = add(store, [new_clip("a1")])
     seen, known = store.enrolled("fan-1", ["a1", "b2"])
-    assert known == {"a1": Enrolled(enrolled[0].clip_id, Domain.SOURCE, duplicate=True)}
+    assert known == {"a1": Enrolled(enrolled[0].clip_id, Domain.SOURCE, None, duplicate=True)}
     store.delete_clip("fan-1", enrolled[0].clip_id)
     with pytest.raises(BankChangedError):
         store.add_clips(seen, SPACE, [new_clip("b2")], known=known, limits=BankLimits(10, 10))
@@ -185,9 +186,16 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
         Store.open(tmp_path).close()
     with sqlite3.connect(tmp_path / DATABASE_FILE) as raw:
         raw.execute("INSERT INTO machine VALUES (7, 'fan-1', '', NULL, NULL, 4, '2026-01-01 00:00:00.000000')")
+        raw.execute(
+            "INSERT INTO clip VALUES (3, 7, 'a1', 'a.wav', 'source', 10, 16000, 1, '2026-01-01 00:00:00.000000')"
+        )
+        raw.execute("INSERT INTO embedding VALUES (3, 0, 0, ?)", (np.ones(4, np.float32).tobytes(),))
     raw.close()
     store = Store.open(tmp_path)
-    assert store.machine("fan-1").generation == 4
+    record = store.machine("fan-1")
+    assert (record.generation, record.threshold_rule, record.decision_threshold) == (4, Rule.CONFORMAL, None)
+    assert [one.recording for one in store.clips("fan-1", after=0, limit=9)] == [None]
+    assert store.bank_rows(7).recordings.tolist() == [3]
     store.delete_machine("fan-1")
     assert store.put_machine("fan-1", description="")[0].generation == 5
     store.close()

@@ -24,6 +24,7 @@ class Backend(Protocol):
     """
 
     neighbors: ClassVar[int]  # how many nearest windows of each domain it looks at; 0: none
+    sigma_floor: ClassVar[float]  # deviation that is ascribed to its measures at least: copies have none
 
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:

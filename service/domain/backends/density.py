@@ -30,6 +30,7 @@ class DensityRatio:
     """
 
     neighbors: ClassVar[int] = CANDIDATES
+    sigma_floor: ClassVar[float] = 0.05
     _local: Mapping[Domain, Measures]  # (n,)
 
     @classmethod
@@ -70,6 +71,7 @@ class DensityDifference:
     """
 
     neighbors: ClassVar[int] = CANDIDATES
+    sigma_floor: ClassVar[float] = TINY
     _excess: Mapping[Domain, Measures]  # (n,), the share of it
 
     @classmethod

@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from service.domain.backends.base import LeftOut, Measures, Recordings, numbered
+from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
 from service.domain.distance import Distances, Near, Vectors, nearest_in, nearest_rows, nearest_to_others
 from service.domain.machine import Domain
 
@@ -16,6 +16,7 @@ class Nearest:
     """Cosine distance to the nearest window of a bank (1-NN)."""
 
     neighbors: ClassVar[int] = 1
+    sigma_floor: ClassVar[float] = TINY
     values = 0
 
     @classmethod
@@ -42,6 +43,7 @@ class NearestMean:
     """Mean cosine distance to the five nearest windows of a bank, or to all of them if it has fewer (kNN)."""
 
     neighbors: ClassVar[int] = MEAN_OF
+    sigma_floor: ClassVar[float] = TINY
     values = 0
 
     @classmethod

@@ -52,6 +52,7 @@ class Mahalanobis:
     """
 
     neighbors: ClassVar[int] = 0
+    sigma_floor: ClassVar[float] = 0.05
     _spread: _Spread
     _kept: float  # share of the covariance that shrinkage leaves
     _ridge: float  # variance that it adds in every direction
@@ -63,8 +64,8 @@ class Mahalanobis:
         spread = _fit(windows, _none(windows))
         count = sum(len(np.unique(numbers)) for numbers in recordings.values())
         shrinkage = max(_ledoit_wolf(spread), 1.0 / count)
-        variance = max(float(spread.variances.sum()), TINY) / spread.dim
-        kept, ridge = 1.0 - shrinkage, shrinkage * variance
+        variance = float(spread.variances.sum()) / spread.dim
+        kept, ridge = 1.0 - shrinkage, max(shrinkage * variance, TINY / spread.dim)  # copies may have no variance
         return cls(spread, kept, ridge), _left_out(
             windows, recordings, lambda bank, held, fold: _mahalanobis(fold, kept, ridge, bank, held)
         )
@@ -87,6 +88,7 @@ class PcaResidual:
     """
 
     neighbors: ClassVar[int] = 0
+    sigma_floor: ClassVar[float] = 0.005
     _spread: _Spread
 
     @classmethod

@@ -66,7 +66,7 @@ def test_the_client_does_everything_the_api_does(serve: Callable[..., str], tree
     with Client(serve(tmp_path / "data")) as client:
         assert client.put_machine("fan-1", description="Hall 2").threshold is None
         asked = ThresholdSettings(false_alarm_rate=0.2)
-        assert client.put_threshold("fan-1", asked).threshold_settings == asked
+        assert client.put_threshold("fan-1", asked).threshold_settings.false_alarm_rate == 0.2
         enrollment = client.enroll("fan-1", clips, domain=Domain.TARGET)
         assert enrollment.bank.target == len(clips)
         assert [clip.name for clip in client.clips("fan-1")] == [clip.name for clip in clips]
@@ -105,6 +105,41 @@ def test_the_table_says_what_is_promised(serve: Callable[..., str], tree: Path, 
     found = offkey("score", target[1], "--machine", "fan-1", "--url", url)
     assert "Promised false-alarm rate: source 20.0%, target unknown." in found.stdout
     assert "Enroll 15 more of the source domain." in found.stdout
+
+
+def test_what_sounds_anomalous_is_held_back_and_alarms_are_taken_back(
+    serve: Callable[..., str], tmp_path: Path
+) -> None:
+    write_tree(tmp_path, plan_tree(["fan-synthetic"], train_source=20, train_target=0, test_each=1, severities=(100,)))
+    fan, url = tmp_path / "fan-synthetic", serve(tmp_path / "data")
+    faulty = next((fan / "test").glob("*source*anomaly*"))
+    to = ("--machine", "fan-1", "--url", url)
+    assert "20 clips enrolled, 0 were there already; the bank" in offkey("enroll", fan / "train", *to).stdout
+    held = offkey("enroll", faulty, *to)
+    assert held.returncode == 0, held.stderr
+    assert f"{faulty.name}: held-back. It sounds anomalous" in held.stdout
+    assert "0 clips enrolled, 0 were there already, 1 HELD BACK (--force enrolls them)" in held.stdout
+    learned = offkey("feedback", faulty, *to)
+    assert learned.returncode == 0, learned.stderr
+    assert faulty.name in learned.stdout
+    assert "1 clips enrolled" in offkey("enroll", next((fan / "test").glob("*normal*")), *to, "--force").stdout
+
+
+def test_the_threshold_is_shown_and_changed(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+    to = ("--machine", "fan-1", "--url", serve(tmp_path / "data"))
+    assert offkey("threshold", *to).returncode == 1  # there is no such machine
+    offkey("enroll", *(tree / "train").glob("*source*"), *to)
+    assert "(conformal, calibration 1:mahalanobis:conformal:0.05)" in offkey("threshold", *to).stdout
+    assert "1:mahalanobis:conformal:0.3" in offkey("threshold", *to, "--false-alarm-rate", "0.3").stdout
+    assert "1:mahalanobis:gamma:0.1" in offkey("threshold", *to, "--gamma").stdout
+    assert "fan-1: 7.50 (manual" in offkey("threshold", *to, "--value", "7.5").stdout
+    assert "manual" in offkey("threshold", *to).stdout
+    assert "1:mahalanobis:conformal:0.05" in offkey("threshold", *to, "--default").stdout
+    for options in (["--default", "--gamma"], ["--value", "1", "--gamma"], ["--false-alarm-rate", "1"]):
+        assert offkey("threshold", *to, *options).returncode == 2
+    taped = offkey("enroll", *(tree / "train").glob("*target*"), *to, "--domain", "target", "--recording", "tape-1")
+    assert taped.returncode == 0, taped.stderr
+    assert "1 target recording promises no false-alarm rate" in offkey("threshold", *to).stdout
 
 
 def test_names_from_outside_are_no_markup(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.domain.backends.base import TINY
 from service.domain.detector import (
-    ABSOLUTE_SIGMA_FLOOR,
     RELATIVE_SIGMA_FLOOR,
     Detector,
     Scale,
@@ -41,7 +41,7 @@ def slow_self_scores(banks: dict[Domain, np.ndarray], clips: dict[Domain, np.nda
     for domain in banks:
         own = [nearest(v, domain, c) for v, c in zip(banks[domain], clips[domain], strict=True)]
         mu, sigma = np.mean(own), np.std(own)
-        scales[domain] = (mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, ABSOLUTE_SIGMA_FLOOR))
+        scales[domain] = (mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, TINY))
     scores: dict[Domain, dict[int, float]] = {domain: {} for domain in banks}
     for domain in banks:
         for vector, clip in zip(banks[domain], clips[domain], strict=True):
@@ -102,7 +102,7 @@ def test_a_domain_of_few_clips_borrows_the_deviation_of_the_other(
     enrolled = [domain for domain in Domain if len(banks[domain])]
     detector = fit({d: banks[d] for d in enrolled}, {d: clips[d] for d in enrolled})
     assert detector.borrowed == set(borrowed)
-    own = {d: Scale.fit(nearest_to_others(banks[d], clips[d])) for d in enrolled}
+    own = {d: Scale.fit(nearest_to_others(banks[d], clips[d]), TINY) for d in enrolled}
     for domain in enrolled:
         assert detector.scales[0][domain].mu == own[domain].mu
         lender = next(d for d in Domain if d is not domain) if domain in borrowed else domain
@@ -123,7 +123,7 @@ def test_one_clip_per_domain_is_too_few(domains: list[Domain]) -> None:
 def test_identical_clips_give_finite_scores() -> None:
     vectors = np.repeat(unit(np.random.default_rng(5), 1), 6, axis=0)
     detector = fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(6)})
-    assert detector.scales[0][Domain.SOURCE].sigma == ABSOLUTE_SIGMA_FLOOR
+    assert detector.scales[0][Domain.SOURCE].sigma == TINY
     assert np.isfinite(detector.self_scores[Domain.SOURCE].scores).all()
 
 
@@ -136,7 +136,7 @@ def test_identical_clips_have_a_deviation_to_lend() -> None:
 
 
 def test_sigma_never_falls_below_its_floor() -> None:
-    scale = Scale.fit(np.full(5, 0.4, dtype=np.float32))
+    scale = Scale.fit(np.full(5, 0.4, dtype=np.float32), TINY)
     assert scale.sigma == pytest.approx(0.4 * RELATIVE_SIGMA_FLOOR)
 
 

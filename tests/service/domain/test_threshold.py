@@ -9,7 +9,14 @@ from service.domain.detector import Detector
 from service.domain.distance import nearest_rows
 from service.domain.machine import Domain
 from service.domain.self_scores import SelfScores
-from service.domain.threshold import conformal_threshold, gamma_threshold, manual_threshold, p_value
+from service.domain.threshold import (
+    MIN_FALSE_ALARM_RATE,
+    conformal_threshold,
+    gamma_threshold,
+    guard_bound,
+    manual_threshold,
+    p_value,
+)
 
 SOURCE, TARGET = Domain.SOURCE, Domain.TARGET
 ONE = SelfScores.of(np.array([1e6]))
@@ -191,3 +198,16 @@ def test_pieces_share_the_vote_of_their_recording() -> None:
     assert scores.weights.tolist() == [0.5, 0.5, 1.0, 0.5, 0.5]
     assert scores.at_least(4.0) == 1.0  # half of the first recording, half of the third
     assert [scores.quantile(n) for n in (0.5, 1.5, 2.0, 2.1, 2.5, 3.0, 9.0)] == [1.0, 2.0, 3.0, 4.0, 4.0, 5.0, 5.0]
+
+
+def test_the_guard_asks_for_as_much_above_the_highest_as_that_is_above_the_median() -> None:
+    scores = SelfScores.of(np.array([1.0, 2.0, 3.0, 4.0, 10.0]))
+    assert guard_bound(scores, 10.0) == 17.0
+    assert guard_bound(scores, 99.0) == 99.0
+
+
+@pytest.mark.parametrize("rate", [MIN_FALSE_ALARM_RATE, 1 - 1e-12])
+def test_extreme_rates_give_an_answer(rate: float) -> None:
+    scores = {SOURCE: SelfScores.of(np.arange(1.0, 21.0))}
+    assert 1.0 <= conformal_threshold(scores, rate).value <= 20.0
+    assert np.isfinite(gamma_threshold(scores, rate).value)
