@@ -155,9 +155,9 @@ def test_another_backend_gives_other_scores_and_hears_nothing(
 ) -> None:
     monkeypatch.setattr(BundleView, "embed", lambda *_: pytest.fail("heard again"))
     words = [str(tree), "--bundle", f"tiny={tiny_bundle}", "--work", str(evaluated / "work"), *OPTIONS]
-    found = CliRunner().invoke(app, ["evaluate", *words, "--backend", "mahalanobis", "--out", str(tmp_path)])
+    found = CliRunner().invoke(app, ["evaluate", *words, "--backend", "nearest", "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output
-    assert json.loads((tmp_path / "evaluation.json").read_text())["backend"] == "mahalanobis"
+    assert json.loads((tmp_path / "evaluation.json").read_text())["backend"] == "nearest"
     name = "csv/tiny/anomaly_score_fan-synthetic_section_00_test.csv"
     assert (tmp_path / name).read_text() != (evaluated / name).read_text()
     unknown = CliRunner().invoke(app, ["evaluate", *words, "--backend", "mahalonobis", "--out", str(tmp_path)])
