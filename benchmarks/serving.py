@@ -26,6 +26,8 @@ from rich.table import Table
 
 from service.client import Client
 from service.settings import Settings
+from service.store.restore import restore
+from service.store.snapshot import write_snapshot
 from service.synthetic import plan_tree, write_tree
 from service.usecases.clip import Upload
 from service.usecases.context import Context
@@ -72,7 +74,9 @@ def main() -> None:
         with server(root / "data") as url, Client(url) as client:
             client.put_machine(MACHINE)
             client.enroll(MACHINE, train)
-            context = Context.open(Settings(data_dir=root / "data"))
+            write_snapshot(root / "data", root / "snapshot.tar")
+            restore(root / "snapshot.tar", root / "copy", replace=False)  # one process may use a data folder
+            context = Context.open(Settings(data_dir=root / "copy"))
 
             def inside(_: int = 0) -> None:
                 score_clips(context, MACHINE, [upload], 1)
