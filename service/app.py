@@ -15,9 +15,10 @@ from service import __version__
 from service.domain.errors import ErrorKind, OffkeyError
 from service.middleware import BodyLimit, Observe
 from service.problems import problem_response
-from service.routes import clips, machines, operations
+from service.routes import clips, keys, machines, operations
 from service.schemas import Problem
 from service.settings import Settings
+from service.usecases.access import Gate
 from service.usecases.context import Context
 from service.workers import Workers
 
@@ -34,8 +35,14 @@ def create_app(settings: Settings) -> FastAPI:
         BundleError, DeviceError: the encoder cannot be used.
         NurseryError: no decoder can be started.
         OSError, OffkeyError: the data folder cannot be used.
+        OpenToNetworkError: there is no key, and others than this computer could reach the service.
     """
     context = Context.open(settings)
+    try:
+        gate = Gate(settings, context.store)
+    except BaseException:
+        context.close()
+        raise
     workers = Workers(settings.workers, settings.queue_limit)
     readers = Workers(_READERS, settings.queue_limit, name="reader")
     context.metrics.watch(workers=lambda: workers.permits, readers=lambda: readers.permits)
@@ -59,10 +66,11 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.state.context = context
+    app.state.gate = gate
     app.state.workers = workers
     app.state.readers = readers
-    for module in (clips, machines, operations):
-        app.include_router(module.router)
+    for router in (clips.router, machines.router, keys.router, operations.router, operations.open_router):
+        app.include_router(router)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observe, metrics=context.metrics)
     app.add_exception_handler(OffkeyError, _refused)
