@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -22,8 +23,10 @@ from service.usecases.access import Gate
 from service.usecases.context import Context
 from service.workers import Workers
 
-# Probes and lists have threads of their own, so that no load of clips keeps them waiting.
+# Probes and lists have threads of their own, so that no load of clips keeps them waiting, and so has the look at keys,
+# so that no crowd before the door does.
 _READERS = 2
+_GATEKEEPERS = 2
 _CLOSE_SECONDS = 0.5
 _ROUTING_ERRORS = {404: ErrorKind.UNKNOWN_ROUTE, 405: ErrorKind.METHOD_NOT_ALLOWED}
 
@@ -45,14 +48,16 @@ def create_app(settings: Settings) -> FastAPI:
         raise
     workers = Workers(settings.workers, settings.queue_limit)
     readers = Workers(_READERS, settings.queue_limit, name="reader")
-    context.metrics.watch(workers=lambda: workers.permits, readers=lambda: readers.permits)
+    gatekeepers = Workers(_GATEKEEPERS, settings.queue_limit, name="gatekeeper")
+    pools = {"workers": workers, "readers": readers, "gatekeepers": gatekeepers}
+    context.metrics.watch(**{name: partial(getattr, pool, "permits") for name, pool in pools.items()})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            for pool in (workers, readers):
+            for pool in pools.values():
                 pool.stop()
                 await pool.close(_CLOSE_SECONDS)
             context.close()
@@ -69,6 +74,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gate = gate
     app.state.workers = workers
     app.state.readers = readers
+    app.state.gatekeepers = gatekeepers
+    app.state.pools = tuple(pools.values())
     for router in (clips.router, machines.router, keys.router, operations.router, operations.open_router):
         app.include_router(router)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

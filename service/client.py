@@ -194,7 +194,7 @@ class Client:
         params = {"machine_id": machine_id, "neighbors": neighbors}
         return self._call(Scores, "POST", "/score", params=params, files=_files(clips))
 
-    def keys(self) -> Iterator[Key]:
+    def api_keys(self) -> Iterator[Key]:
         """Every key, revoked ones too."""
         after: str | None = ""
         while after is not None:

@@ -75,7 +75,7 @@ def run(settings: Settings) -> int:
         return 1
     # The workers are the parallelism: a BLAS with threads of its own would have them take cores from each other.
     threadpool_limits(1, user_api="blas")
-    pools = (application.state.workers, application.state.readers)
+    pools = application.state.pools
     server = _Server(
         uvicorn.Config(
             application,

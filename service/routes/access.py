@@ -76,8 +76,8 @@ class GuardedRoute(APIRoute):
 
 async def _admitted(request: Request) -> Caller:
     gate: Gate = request.app.state.gate
-    readers: Workers = request.app.state.readers
-    return await readers.run(gate.admit, _sent_key(request), request.state.request_id)
+    gatekeepers: Workers = request.app.state.gatekeepers
+    return await gatekeepers.run(gate.admit, _sent_key(request), request.state.request_id)
 
 
 def _sent_key(request: Request) -> str | None:
