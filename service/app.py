@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,14 +16,17 @@ from service import __version__
 from service.domain.errors import ErrorKind, OffkeyError
 from service.middleware import BodyLimit, Observe
 from service.problems import problem_response
-from service.routes import clips, machines, operations
+from service.routes import clips, keys, machines, operations
 from service.schemas import Problem
 from service.settings import Settings
+from service.usecases.access import Gate
 from service.usecases.context import Context
 from service.workers import Workers
 
-# Probes and lists have threads of their own, so that no load of clips keeps them waiting.
+# Probes and lists have threads of their own, so that no load of clips keeps them waiting, and so has the look at keys,
+# so that no crowd before the door does.
 _READERS = 2
+_GATEKEEPERS = 2
 _CLOSE_SECONDS = 0.5
 _ROUTING_ERRORS = {404: ErrorKind.UNKNOWN_ROUTE, 405: ErrorKind.METHOD_NOT_ALLOWED}
 
@@ -34,18 +38,26 @@ def create_app(settings: Settings) -> FastAPI:
         BundleError, DeviceError: the encoder cannot be used.
         NurseryError: no decoder can be started.
         OSError, OffkeyError: the data folder cannot be used.
+        OpenToNetworkError: there is no key, and others than this computer could reach the service.
     """
     context = Context.open(settings)
+    try:
+        gate = Gate(settings, context.store)
+    except BaseException:
+        context.close()
+        raise
     workers = Workers(settings.workers, settings.queue_limit)
     readers = Workers(_READERS, settings.queue_limit, name="reader")
-    context.metrics.watch(workers=lambda: workers.permits, readers=lambda: readers.permits)
+    gatekeepers = Workers(_GATEKEEPERS, settings.queue_limit, name="gatekeeper")
+    pools = {"workers": workers, "readers": readers, "gatekeepers": gatekeepers}
+    context.metrics.watch(**{name: partial(getattr, pool, "permits") for name, pool in pools.items()})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            for pool in (workers, readers):
+            for pool in pools.values():
                 pool.stop()
                 await pool.close(_CLOSE_SECONDS)
             context.close()
@@ -59,10 +71,13 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.state.context = context
+    app.state.gate = gate
     app.state.workers = workers
     app.state.readers = readers
-    for module in (clips, machines, operations):
-        app.include_router(module.router)
+    app.state.gatekeepers = gatekeepers
+    app.state.pools = tuple(pools.values())
+    for router in (clips.router, machines.router, keys.router, operations.router, operations.open_router):
+        app.include_router(router)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observe, metrics=context.metrics)
     app.add_exception_handler(OffkeyError, _refused)

@@ -1,5 +1,6 @@
 """A typed client of the HTTP API: `Client("http://127.0.0.1:8000").score("fan-1", ["clip.wav"])`."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,17 +10,25 @@ from typing import Any, Self, TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from service.domain.access import Scope, Token, check_key_id
+from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain, check_machine_id
 from service.schemas import (
+    AuditEntry,
+    AuditList,
     Clip,
     ClipList,
     Enrollment,
     Feedback,
     Info,
+    Key,
+    KeyList,
+    KeySettings,
     Machine,
     MachineList,
     MachineSettings,
     MachineSummary,
+    NewKey,
     Problem,
     Scores,
     Threshold,
@@ -59,19 +68,26 @@ class Client:
     mean something else.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = DEFAULT_TIMEOUT, retries: int = 5) -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, *, key: str | None = None, timeout: float = DEFAULT_TIMEOUT, retries: int = 5
+    ) -> None:
         """Connects on the first call.
 
         Args:
             url: of the service.
+            key: that is sent; None: the one in OFFKEY_KEY, if there is one.
             timeout: of one attempt, seconds.
-            retries: how often a request is sent again that is answered 503 and when to come again (`Retry-After`).
+            retries: how often a request is sent again that is answered 503 or 429 and when to come again
+                (`Retry-After`).
                 Each wait is twice as long as the one before. No request of this API does harm when sent twice:
                 a clip is known by its content.
+
+        Raises:
+            OffkeyError: the key is not of the form that keys have.
         """
         self.url = url.rstrip("/")
         self._retries = retries
-        self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout, headers=_authorization(key))
 
     def __enter__(self) -> Self:
         return self
@@ -178,6 +194,49 @@ class Client:
         params = {"machine_id": machine_id, "neighbors": neighbors}
         return self._call(Scores, "POST", "/score", params=params, files=_files(clips))
 
+    def api_keys(self) -> Iterator[Key]:
+        """Every key, revoked ones too."""
+        after: str | None = ""
+        while after is not None:
+            page = self._call(KeyList, "GET", "/keys", params={"after": after})
+            yield from page.keys
+            after = page.next_after
+
+    def create_key(
+        self,
+        name: str,
+        scopes: Sequence[Scope],
+        *,
+        machine_prefix: str | None = None,
+        rate_per_minute: int | None = None,
+    ) -> NewKey:
+        """Make a key. What it returns is the only place where its secret is.
+
+        Args:
+            name: by which the audit log names it.
+            scopes: what it is good for.
+            machine_prefix: with which the ids of its machines begin; None: it is for all machines.
+            rate_per_minute: most requests; None: as many as come.
+        """
+        settings = KeySettings(
+            name=name, scopes=list(scopes), machine_prefix=machine_prefix, rate_per_minute=rate_per_minute
+        )
+        return self._call(NewKey, "POST", "/keys", json=settings.model_dump(mode="json"))
+
+    def revoke_key(self, key_id: str) -> None:
+        """Let a key open nothing from now on."""
+        self._send("DELETE", f"/keys/{check_key_id(key_id)}")
+
+    def audit(self) -> Iterator[AuditEntry]:
+        """Every change that is remembered, the newest first."""
+        before: int | None = None
+        while True:
+            page = self._call(AuditList, "GET", "/audit", params={} if before is None else {"before": before})
+            yield from page.entries
+            before = page.next_before
+            if before is None:
+                return
+
     def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
         response = self._send(method, path, **request)
         try:
@@ -209,6 +268,19 @@ class Client:
         raise ProblemError(problem)
 
 
+def _authorization(key: str | None) -> dict[str, str]:
+    sent = (os.environ.get("OFFKEY_KEY", "") if key is None else key).strip()
+    if not sent:
+        return {}
+    if Token.parse(sent) is None:  # it is not shown: it may be a secret all the same
+        raise OffkeyError(
+            ErrorKind.UNAUTHENTICATED,
+            "The key (OFFKEY_KEY) is not of the form offkey_<key id>_<secret>. Copy it whole, as `offkey keys create` "
+            "printed it.",
+        )
+    return {"Authorization": f"Bearer {sent}"}
+
+
 def _condition(machine_id: str, domain: Domain, recording: str | None) -> dict[str, str]:
     named = {} if recording is None else {"recording": recording}
     return {"machine_id": machine_id, "domain": domain.value, **named}
@@ -220,9 +292,9 @@ def _path(machine_id: str) -> str:
 
 
 def _retry_after(response: httpx2.Response) -> int | None:
-    """Seconds that a 503 asks to wait; None if it does not ask, or asks for too many."""
+    """Seconds that a 503 or 429 asks to wait; None if it does not ask, or asks for too many."""
     seconds = response.headers.get("Retry-After", "")
-    if response.status_code != 503 or not (seconds.isascii() and seconds.isdigit()):
+    if response.status_code not in (429, 503) or not (seconds.isascii() and seconds.isdigit()):
         return None
     return int(seconds) if int(seconds) <= _LONGEST_RETRY_AFTER else None
 

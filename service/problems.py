@@ -15,6 +15,10 @@ PROBLEMS: Mapping[ErrorKind, tuple[int, str]] = {
     ErrorKind.MALFORMED_REQUEST: (422, "The request is not what this route takes"),
     ErrorKind.TOO_MANY_NEIGHBORS: (422, "More neighbors asked for than can be named"),
     ErrorKind.INVALID_MACHINE_ID: (422, "The machine id is not usable"),
+    ErrorKind.UNAUTHENTICATED: (401, "A key is needed"),
+    ErrorKind.FORBIDDEN: (403, "The key is not good for this"),
+    ErrorKind.RATE_LIMITED: (429, "The key is over its rate"),
+    ErrorKind.UNKNOWN_KEY: (404, "There is no such key"),
     ErrorKind.UNKNOWN_ROUTE: (404, "There is nothing at this address"),
     ErrorKind.METHOD_NOT_ALLOWED: (405, "This address does not take this method"),
     ErrorKind.UNKNOWN_MACHINE: (404, "There is no such machine"),
@@ -74,6 +78,8 @@ def problem_response(
         **(values or {}),
     }
     extra = dict(headers or {})
+    if kind is ErrorKind.UNAUTHENTICATED:
+        extra["WWW-Authenticate"] = 'Bearer realm="offkey"'
     if "retry_after" in body:
         extra["Retry-After"] = str(body["retry_after"])
     return Response(json.dumps(body), status_code=status, media_type=PROBLEM_JSON, headers=extra)

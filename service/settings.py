@@ -37,6 +37,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one")
+    open_to_network: bool = Field(
+        False, description="true: listen on any address without a key, so that everybody who reaches it is let in"
+    )
     data_dir: Path = Field(Path("data"), description="folder of the store")
     bundle: Path = Field(default_factory=shipped_bundle, description="folder of the model bundle")
     backend: str = Field(DEFAULT_BACKEND, description="how scores are measured; docs/scoring.md lists the backends")

@@ -28,6 +28,7 @@ logger = logging.getLogger("offkey")
 
 _ANSWER_SECONDS = 2  # of the time for shutting down, kept for answering what was not finished
 _NO_SETTINGS = {
+    "OFFKEY_KEY",
     "OFFKEY_URL",
     "OFFKEY_SHARED",
     "OFFKEY_TORTURE",
@@ -62,10 +63,11 @@ def run(settings: Settings) -> int:
     from service.app import create_app  # here, so that --help does not wait for ONNX Runtime
     from service.decoding import NurseryError
     from service.encoder import DeviceError
+    from service.usecases.access import OpenToNetworkError
 
     try:
         application = create_app(settings)
-    except (BundleError, DeviceError, NurseryError) as error:
+    except (BundleError, DeviceError, NurseryError, OpenToNetworkError) as error:
         logger.critical("the service cannot start: %s", error)
         return 1
     except (OSError, OffkeyError) as error:
@@ -73,7 +75,7 @@ def run(settings: Settings) -> int:
         return 1
     # The workers are the parallelism: a BLAS with threads of its own would have them take cores from each other.
     threadpool_limits(1, user_api="blas")
-    pools = (application.state.workers, application.state.readers)
+    pools = application.state.pools
     server = _Server(
         uvicorn.Config(
             application,

@@ -1,4 +1,4 @@
-"""`POST /enroll` and `POST /score`."""
+"""`POST /enroll`, `POST /score` and `POST /feedback`."""
 
 from typing import Annotated
 
@@ -7,14 +7,16 @@ from fastapi import APIRouter, Header, Query, Request, Response, status
 from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain, check_machine_id
+from service.routes.access import ENROLL, SCORE, GuardedRoute
 from service.routes.common import ContextOf, MachineIdQuery, WorkersOf, problems
 from service.schemas import Enrollment, Feedback, Scores
 from service.uploads import REQUEST_BODY, Posted, read_clips
+from service.usecases.context import Context
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.feedback import learn_false_alarms
 from service.usecases.score import score_clips
 
-router = APIRouter(tags=["clips"])
+router = APIRouter(tags=["clips"], route_class=GuardedRoute)
 
 RecordingQuery = Annotated[
     str | None,
@@ -35,11 +37,12 @@ IdempotencyKey = Annotated[
 
 @router.post(
     "/enroll",
+    dependencies=[ENROLL],
     status_code=status.HTTP_201_CREATED,
     openapi_extra=REQUEST_BODY,
     responses={
         200: {"model": Enrollment, "description": "Nothing was added: enrolled before, or held back"},
-        **problems(400, 404, 408, 409, 413, 422, 503, 507),
+        **problems(400, 404, 408, 409, 413, 422, 507),
     },
 )
 async def enroll(
@@ -65,7 +68,7 @@ async def enroll(
         answer = await permit.run(
             enroll_clips,
             context,
-            _machine_id(machine_id, posted),
+            _machine_id(context, machine_id, posted),
             Condition(_domain(domain, posted), _recording(recording, posted), trusted=force),
             posted.uploads,
             idempotency_key,
@@ -75,7 +78,9 @@ async def enroll(
     return answer
 
 
-@router.post("/score", openapi_extra=REQUEST_BODY, responses=problems(400, 404, 408, 409, 413, 422, 503))
+@router.post(
+    "/score", dependencies=[SCORE], openapi_extra=REQUEST_BODY, responses=problems(400, 404, 408, 409, 413, 422)
+)
 async def score(
     request: Request,
     context: ContextOf,
@@ -94,10 +99,17 @@ async def score(
     async with workers.permit() as permit:
         budget = Budget(context.settings.max_decoded_samples, permit.stopping)
         posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
-        return await permit.run(score_clips, context, _machine_id(machine_id, posted), posted.uploads, neighbors)
+        return await permit.run(
+            score_clips, context, _machine_id(context, machine_id, posted), posted.uploads, neighbors
+        )
 
 
-@router.post("/feedback", openapi_extra=REQUEST_BODY, responses=problems(400, 404, 408, 409, 413, 422, 503, 507))
+@router.post(
+    "/feedback",
+    dependencies=[ENROLL],
+    openapi_extra=REQUEST_BODY,
+    responses=problems(400, 404, 408, 409, 413, 422, 507),
+)
 async def feedback(
     request: Request,
     context: ContextOf,
@@ -114,8 +126,8 @@ async def feedback(
         return await permit.run(
             learn_false_alarms,
             context,
-            _machine_id(machine_id, posted),
-            Condition(_domain(domain, posted), _recording(recording, posted), trusted=True),
+            _machine_id(context, machine_id, posted),
+            Condition(_domain(domain, posted), _recording(recording, posted), trusted=True, false_alarm=True),
             posted.uploads,
         )
 
@@ -131,14 +143,15 @@ def _given(name: str, query: str | None, posted: Posted) -> str | None:
     return form if query is None else query
 
 
-def _machine_id(query: str | None, posted: Posted) -> str:
+def _machine_id(context: Context, query: str | None, posted: Posted) -> str:
     machine_id = _given("machine_id", query, posted)
     if machine_id is None:
         raise OffkeyError(
             ErrorKind.MALFORMED_REQUEST,
             "No machine is named. Add ?machine_id=... or a form field machine_id.",
         )
-    return check_machine_id(machine_id)
+    context.store.caller.check_machine(check_machine_id(machine_id))
+    return machine_id
 
 
 def _domain(query: Domain | None, posted: Posted) -> Domain:

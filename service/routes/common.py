@@ -12,6 +12,7 @@ from service.usecases.context import Context
 from service.workers import Workers
 
 MAX_PAGE_ENTRIES = 1_000
+MAX_KEY = 2**63 - 1  # of the database
 PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
 
 _MachineId = Annotated[
@@ -26,9 +27,13 @@ MachineIdQuery = Annotated[
 PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_ENTRIES, description="entries in a page")]
 
 
-def _context(request: Request) -> Context:
+def _service(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
+
+
+def _context(request: Request) -> Context:
+    return _service(request).by(request.state.caller)
 
 
 def _workers(request: Request) -> Workers:
@@ -41,6 +46,9 @@ def _readers(request: Request) -> Workers:
     return readers
 
 
+# For the routes that are open to everybody.
+ServiceOf = Annotated[Context, Depends(_service)]
+# For one caller: fails on a route that asked for no key.
 ContextOf = Annotated[Context, Depends(_context)]
 WorkersOf = Annotated[Workers, Depends(_workers)]
 # For what reads a page of the store and no more: never what decodes, writes or builds a bank.

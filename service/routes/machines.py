@@ -4,17 +4,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response, status
 
-from service.routes.common import ContextOf, MachineIdPath, PageSize, ReadersOf, WorkersOf, problems
+from service.routes.access import ADMIN, ENROLL, SCORE, GuardedRoute
+from service.routes.common import MAX_KEY, ContextOf, MachineIdPath, PageSize, ReadersOf, WorkersOf, problems
 from service.schemas import ClipList, Machine, MachineList, MachineSettings, Threshold, ThresholdSettings
 from service.usecases import machines as usecase
 from service.usecases.threshold import get_threshold
 
-router = APIRouter(prefix="/machines", tags=["machines"])
-
-_MAX_KEY = 2**63 - 1  # of the database
+router = APIRouter(prefix="/machines", tags=["machines"], route_class=GuardedRoute)
 
 
-@router.get("", responses=problems(422, 503))
+@router.get("", dependencies=[SCORE], responses=problems(422))
 async def list_machines(
     context: ContextOf,
     readers: ReadersOf,
@@ -27,7 +26,8 @@ async def list_machines(
 
 @router.put(
     "/{machine_id}",
-    responses={201: {"model": Machine, "description": "The machine was created"}, **problems(422, 503, 507)},
+    dependencies=[ENROLL],
+    responses={201: {"model": Machine, "description": "The machine was created"}, **problems(422, 507)},
 )
 async def put_machine(
     response: Response,
@@ -43,25 +43,30 @@ async def put_machine(
     return machine
 
 
-@router.get("/{machine_id}", responses=problems(404, 422, 503))
+@router.get("/{machine_id}", dependencies=[SCORE], responses=problems(404, 422))
 async def get_machine(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> Machine:
     """Show a machine, its bank and its threshold."""
     return await workers.run(usecase.get_machine, context, machine_id)
 
 
-@router.delete("/{machine_id}", status_code=status.HTTP_204_NO_CONTENT, responses=problems(404, 422, 503, 507))
+@router.delete(
+    "/{machine_id}",
+    dependencies=[ADMIN],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problems(404, 422, 507),
+)
 async def delete_machine(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> None:
     """Delete a machine and its bank."""
     await workers.run(usecase.delete_machine, context, machine_id)
 
 
-@router.get("/{machine_id}/threshold", responses=problems(404, 409, 422, 503))
+@router.get("/{machine_id}/threshold", dependencies=[SCORE], responses=problems(404, 409, 422))
 async def show_threshold(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> Threshold:
     """Show a machine's decision threshold and what it promises."""
     return await workers.run(get_threshold, context, machine_id)
 
 
-@router.put("/{machine_id}/threshold", responses=problems(404, 422, 503, 507))
+@router.put("/{machine_id}/threshold", dependencies=[ADMIN], responses=problems(404, 422, 507))
 async def change_threshold(
     context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath, settings: ThresholdSettings
 ) -> Machine:
@@ -69,30 +74,30 @@ async def change_threshold(
     return await workers.run(usecase.put_threshold, context, machine_id, settings)
 
 
-@router.delete("/{machine_id}/threshold", responses=problems(404, 422, 503, 507))
+@router.delete("/{machine_id}/threshold", dependencies=[ADMIN], responses=problems(404, 422, 507))
 async def reset_threshold(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> Machine:
     """Go back to the conformal rule at the service's false-alarm rate."""
     return await workers.run(usecase.put_threshold, context, machine_id, ThresholdSettings())
 
 
-@router.get("/{machine_id}/clips", responses=problems(404, 422, 503))
+@router.get("/{machine_id}/clips", dependencies=[SCORE], responses=problems(404, 422))
 async def list_clips(
     context: ContextOf,
     readers: ReadersOf,
     machine_id: MachineIdPath,
-    after: Annotated[int, Query(ge=0, le=_MAX_KEY, description="clip id behind which the page begins")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_KEY, description="clip id behind which the page begins")] = 0,
     limit: PageSize = 100,
 ) -> ClipList:
     """List the enrolled clips of a machine by id."""
     return await readers.run(usecase.list_clips, context, machine_id, after, limit)
 
 
-@router.delete("/{machine_id}/clips/{clip_id}", responses=problems(404, 422, 503, 507))
+@router.delete("/{machine_id}/clips/{clip_id}", dependencies=[ENROLL], responses=problems(404, 422, 507))
 async def delete_clip(
     context: ContextOf,
     workers: WorkersOf,
     machine_id: MachineIdPath,
-    clip_id: Annotated[int, Path(ge=1, le=_MAX_KEY)],
+    clip_id: Annotated[int, Path(ge=1, le=MAX_KEY)],
 ) -> Machine:
     """Take a clip out of a machine's bank."""
     return await workers.run(usecase.delete_clip, context, machine_id, clip_id)

@@ -7,35 +7,39 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from service import __version__
 from service.audio import FORMATS
 from service.decoding import OVERHEAD_BYTES
-from service.routes.common import MAX_PAGE_ENTRIES, ContextOf, ReadersOf, problems
+from service.routes.access import SCORE, GuardedRoute
+from service.routes.common import MAX_PAGE_ENTRIES, ContextOf, ReadersOf, ServiceOf, problems
 from service.schemas import MAX_DESCRIPTION_CHARACTERS, Health, Info
+from service.store.audit import MAX_AUDIT_ENTRIES
 from service.uploads import FORM_LIMITS
 
-router = APIRouter(tags=["operations"])
+open_router = APIRouter(tags=["operations"])  # asks for no key: the probes, and the way to the pages
+router = APIRouter(tags=["operations"], route_class=GuardedRoute, dependencies=[SCORE])
 
 _FIXED_LIMITS = {
     "max_decoder_bytes": OVERHEAD_BYTES,
     "max_page_entries": MAX_PAGE_ENTRIES,
     "max_description_characters": MAX_DESCRIPTION_CHARACTERS,
+    "max_audit_entries": MAX_AUDIT_ENTRIES,
 }
 
 
-@router.get("/", include_in_schema=False)
+@open_router.get("/", include_in_schema=False)
 async def index() -> RedirectResponse:
     """Who types the address into a browser gets the API's pages."""
     return RedirectResponse("/docs")
 
 
-@router.head("/livez", include_in_schema=False)
-@router.get("/livez")
+@open_router.head("/livez", include_in_schema=False)
+@open_router.get("/livez")
 async def livez() -> Health:
     """Whether the process answers. If not, restart it."""
     return Health()
 
 
-@router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", responses=problems(503))
-async def readyz(context: ContextOf, readers: ReadersOf) -> Health:
+@open_router.head("/readyz", include_in_schema=False)
+@open_router.get("/readyz", responses=problems(503))
+async def readyz(context: ServiceOf, readers: ReadersOf) -> Health:
     """Whether requests can be served: the model is loaded (or nothing answers) and the store can be read."""
     await readers.run(context.store.ping)
     return Health()

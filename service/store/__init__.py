@@ -1,15 +1,20 @@
 """The store: the only truth about machines and their banks."""
 
 from service.store.answered import AnsweredError, Once
+from service.store.audit import Action, AuditRecord
+from service.store.keys import KeyRecord
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.store import BankChangedError, Store
 
 __all__ = [
+    "Action",
     "AnsweredError",
+    "AuditRecord",
     "BankChangedError",
     "BankLimits",
     "ClipRecord",
     "Enrolled",
+    "KeyRecord",
     "MachineRecord",
     "NewClip",
     "Once",

@@ -87,3 +87,31 @@ answered = Table(
 )
 
 answered_by_time = Index("answered_by_time", answered.c.answered_at)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("key_id", String(12), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("scopes", String(64), nullable=False),  # with spaces between
+    Column("machine_prefix", String(64), nullable=True),  # null: for all machines
+    Column("secret_sha256", String(64), nullable=False),  # the secret itself is nowhere
+    Column("rate_per_minute", Integer, nullable=True),  # requests; null: as many as come
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("revoked_at", DateTime(timezone=True), nullable=True),  # the row stays: a store that had a key is never open
+)
+
+# Refers to nothing, so that it outlives the machines and keys it tells of.
+audit = Table(
+    "audit",
+    metadata,
+    Column("audit_id", Integer, primary_key=True, autoincrement=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("who", String(64), nullable=False),  # name of the key
+    Column("key_id", String(12), nullable=True),  # null: without a key
+    Column("action", String(20), nullable=False),
+    Column("machine_id", String(64), nullable=True),
+    Column("detail", String(500), nullable=False),
+    Column("request_id", String(32), nullable=True),  # null: by the command line
+    sqlite_autoincrement=True,
+)

@@ -1,12 +1,14 @@
 """The only truth: machines, their clips and embeddings, in one database.
 
-Every method is one transaction; a method that changes something has committed when it returns. Every method
-raises `OffkeyError` where the database is locked, full, read-only, damaged or out of reach.
+Every method is one transaction; a method that changes something has committed when it returns, and has written to the
+audit log who did it. Every method raises `OffkeyError` where the database is locked, full, read-only, damaged or out of
+reach, and where the caller's key is not for the machine.
 """
 
+import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -15,18 +17,22 @@ from sqlalchemy import Connection, Engine, RowMapping, Select, delete, func, ins
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.bank import BankRows
+from service.domain.access import COMMAND_LINE, Caller
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.domain.threshold import Rule
 from service.store.answered import AnsweredError, Once, earlier_answer, keep_answer
+from service.store.audit import Action, AuditRecord, audit_page, record
 from service.store.bank_rows import bank_rows
-from service.store.engine import DATABASE_FILE, check_in_place, file_identity, open_engine
-from service.store.failures import RETRY_AFTER_SECONDS, explained, quarantined
+from service.store.clip_rows import add_clip, check_recording, check_size, clip_record, clips_by_content
+from service.store.engine import DATABASE_FILE, open_engine
+from service.store.failures import RETRY_AFTER_SECONDS, quarantined
+from service.store.keys import Keys
 from service.store.lock import FolderLock
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.restore import finish_restore
 from service.store.schema import clip, embedding, machine, retired
-from service.store.vectors import DTYPE, checksum
+from service.store.transactions import Transactions
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +46,10 @@ class Store:
 
     def __init__(self, engine: Engine, database: Path, lock: FolderLock) -> None:
         self._engine = engine
-        self._database = database
-        self._identity = file_identity(database)
+        self._transactions = Transactions(engine, database)
+        self._read, self._write = self._transactions.read, self._transactions.write
         self._lock = lock
+        self._caller = COMMAND_LINE
 
     @classmethod
     def open(cls, data_dir: Path) -> Self:
@@ -60,6 +67,26 @@ class Store:
             undo.pop_all()
         return cls(engine, data_dir / DATABASE_FILE, lock)
 
+    def by(self, caller: Caller) -> Self:
+        """The same store, for a caller: it does what the caller's key allows, and writes down who did it."""
+        theirs = copy.copy(self)
+        theirs._caller = caller
+        return theirs
+
+    @property
+    def caller(self) -> Caller:
+        """On whose behalf it works."""
+        return self._caller
+
+    @property
+    def keys(self) -> Keys:
+        """The API keys."""
+        return Keys(self._transactions, self._caller)
+
+    def audit(self, *, before: int, limit: int) -> list[AuditRecord]:
+        """Return up to `limit` changes whose id is less than `before`, the newest first."""
+        return audit_page(self._transactions, before, limit)
+
     def close(self) -> None:
         """Close every connection, and let another process have the folder."""
         self._engine.dispose()
@@ -69,7 +96,7 @@ class Store:
         """Read one row. Raises `OffkeyError` (not ready) where that is not possible, for whatever reason."""
         try:
             with self._engine.connect() as connection:
-                check_in_place(connection, self._database, self._identity)
+                self._transactions.check_in_place(connection)
                 connection.execute(text("SELECT 1 FROM machine LIMIT 1"))
         except (SQLAlchemyError, OffkeyError, ValueError) as error:  # ValueError: a damaged name
             logger.exception("the store cannot be read")
@@ -86,6 +113,7 @@ class Store:
 
         The generation of one that is created is behind every one that a machine of this id ever had.
         """
+        self._caller.check_machine(machine_id)
         with self._write() as connection:
             changed = connection.execute(
                 update(machine).where(machine.c.machine_id == machine_id).values(description=description)
@@ -102,12 +130,15 @@ class Store:
                         description=description,
                     )
                 )
+            action = Action.DESCRIBE_MACHINE if changed else Action.CREATE_MACHINE
+            record(connection, self._caller, action, machine_id)
             return _machine(connection, machine_id), not changed
 
     def put_threshold(
         self, machine_id: str, rule: Rule, *, false_alarm_rate: float | None, decision_threshold: float | None
     ) -> MachineRecord:
         """Replace how a machine's decision threshold is chosen. Raises `OffkeyError` (unknown machine)."""
+        self._caller.check_machine(machine_id)
         with self._write() as connection:
             connection.execute(
                 update(machine)
@@ -116,34 +147,44 @@ class Store:
                     threshold_rule=rule.value, false_alarm_rate=false_alarm_rate, decision_threshold=decision_threshold
                 )
             )
-            return _machine(connection, machine_id)
+            changed = _machine(connection, machine_id)
+            asked = decision_threshold if rule is Rule.MANUAL else false_alarm_rate
+            detail = str(rule) if asked is None else f"{rule} {asked:g}"
+            record(connection, self._caller, Action.CHANGE_THRESHOLD, machine_id, detail)
+            return changed
 
     def machine(self, machine_id: str) -> MachineRecord:
         """Return a machine. Raises `OffkeyError` (unknown machine)."""
+        self._caller.check_machine(machine_id)
         with self._read() as connection:
             return _machine(connection, machine_id)
 
     def machines(self, *, after: str, limit: int) -> list[MachineRecord]:
-        """Return up to `limit` machines whose id sorts behind `after`, by id."""
+        """Return up to `limit` machines of the caller's whose id sorts behind `after`, by id."""
+        prefix = self._caller.machine_prefix or ""
+        theirs = func.substr(machine.c.machine_id, 1, len(prefix)) == prefix  # LIKE would take either case
         with self._read() as connection:
             rows = connection.execute(
-                _machines().where(machine.c.machine_id > after).order_by(machine.c.machine_id).limit(limit)
+                _machines().where(machine.c.machine_id > after, theirs).order_by(machine.c.machine_id).limit(limit)
             ).mappings()
             return [_machine_record(row) for row in rows]
 
     def delete_machine(self, machine_id: str) -> int:
         """Delete a machine with its bank and return its key. Raises `OffkeyError` (unknown machine)."""
+        self._caller.check_machine(machine_id)
         with self._write() as connection:
-            record = _machine(connection, machine_id)
-            connection.execute(delete(machine).where(machine.c.machine_key == record.machine_key))
+            gone = _machine(connection, machine_id)
+            connection.execute(delete(machine).where(machine.c.machine_key == gone.machine_key))
             connection.execute(delete(retired).where(retired.c.machine_id == machine_id))
-            connection.execute(insert(retired).values(machine_id=machine_id, generation=record.generation))
-            return record.machine_key
+            connection.execute(insert(retired).values(machine_id=machine_id, generation=gone.generation))
+            record(connection, self._caller, Action.DELETE_MACHINE, machine_id, f"{gone.clips} clips")
+            return gone.machine_key
 
     # -- clips
 
     def clips(self, machine_id: str, *, after: int, limit: int) -> list[ClipRecord]:
         """Return up to `limit` clips whose id is greater than `after`, by id."""
+        self._caller.check_machine(machine_id)
         windows = select(func.count()).where(embedding.c.clip_id == clip.c.clip_id).scalar_subquery().label("windows")
         with self._read() as connection:
             key = _machine(connection, machine_id).machine_key
@@ -153,7 +194,7 @@ class Store:
                 .order_by(clip.c.clip_id)
                 .limit(limit)
             ).mappings()
-            return [_clip_record(row) for row in rows]
+            return [clip_record(row) for row in rows]
 
     def enrolled(self, machine_id: str, sha256s: Sequence[str]) -> tuple[MachineRecord, dict[str, Enrolled]]:
         """Return a machine and which of these contents are enrolled, by sha256, both as of one moment.
@@ -161,9 +202,10 @@ class Store:
         Raises:
             OffkeyError: unknown machine.
         """
+        self._caller.check_machine(machine_id)
         with self._read() as connection:
-            record = _machine(connection, machine_id)
-            return record, _enrolled(connection, record.machine_key, sha256s)
+            found = _machine(connection, machine_id)
+            return found, clips_by_content(connection, found.machine_key, sha256s)
 
     def add_clips(
         self,
@@ -173,6 +215,7 @@ class Store:
         *,
         known: Mapping[str, Enrolled],
         limits: BankLimits,
+        action: Action = Action.ENROLL,
         once: Once | None = None,
     ) -> tuple[list[Enrolled], MachineRecord]:
         """Enroll clips, all of them or none. Content that is enrolled already is not added again.
@@ -183,6 +226,7 @@ class Store:
             clips: to enroll.
             known: clips of the same request that `enrolled` found; they must be enrolled still.
             limits: of the bank.
+            action: as it goes to the audit log.
             once: whose answer is kept with what it tells of.
 
         Raises:
@@ -191,29 +235,32 @@ class Store:
             OffkeyError: the machine is gone; a bank of another embedding space; the same content, or a piece of
                 the same recording, enrolled under the other domain; too many clips or windows.
         """
+        self._caller.check_machine(seen.machine_id)
         with self._write() as connection:
             key = seen.machine_key
-            record = _machine_of_key(connection, seen)
-            check_space(record, embedding_space_id)
+            grown = _machine_of_key(connection, seen)
+            check_space(grown, embedding_space_id)
             if once and (answer := earlier_answer(connection, once.key, once.fingerprint)) is not None:
                 raise AnsweredError(answer)
-            if _enrolled(connection, key, list(known)) != known:
+            if clips_by_content(connection, key, list(known)) != known:
                 raise BankChangedError
             for recording, domain in {(new.recording, new.domain) for new in clips if new.recording is not None}:
-                _check_recording(connection, key, recording, domain)
-            enrolled = [_add_clip(connection, key, new) for new in clips]
-            added = sum(not one.duplicate for one in enrolled)
+                check_recording(connection, key, recording, domain)
+            enrolled = [add_clip(connection, key, new) for new in clips]
+            added = [str(one.clip_id) for one in enrolled if not one.duplicate]
             if added:
                 connection.execute(
                     update(machine)
                     .where(machine.c.machine_key == key)
                     .values(embedding_space_id=embedding_space_id, generation=machine.c.generation + 1)
                 )
-                record = _machine_of_key(connection, seen)
-                _check_size(connection, record, limits)
+                grown = _machine_of_key(connection, seen)
+                check_size(connection, grown, limits)
+                detail = f"{len(added)} {clips[0].domain} clips from id {added[0]}, generation {grown.generation}"
+                record(connection, self._caller, action, grown.machine_id, detail)
             if once:
-                keep_answer(connection, once, key, once.answer(enrolled, record))
-            return enrolled, record
+                keep_answer(connection, once, key, once.answer(enrolled, grown))
+            return enrolled, grown
 
     def earlier_answer(self, key: str, fingerprint: str) -> str | None:
         """Return what a request with this `Idempotency-Key` was answered.
@@ -226,10 +273,11 @@ class Store:
 
     def delete_clip(self, machine_id: str, clip_id: int) -> MachineRecord:
         """Take a clip out of the bank. Raises `OffkeyError` (unknown machine or clip)."""
+        self._caller.check_machine(machine_id)
         with self._write() as connection:
-            record = _machine(connection, machine_id)
+            found = _machine(connection, machine_id)
             gone = connection.execute(
-                delete(clip).where(clip.c.machine_key == record.machine_key, clip.c.clip_id == clip_id)
+                delete(clip).where(clip.c.machine_key == found.machine_key, clip.c.clip_id == clip_id)
             ).rowcount
             if not gone:
                 raise OffkeyError(
@@ -237,9 +285,10 @@ class Store:
                     f"Machine {machine_id} has no clip {clip_id}. GET /machines/{machine_id}/clips lists them.",
                 )
             values: dict[str, Any] = {"generation": machine.c.generation + 1}
-            if record.clips == 1:  # an empty bank belongs to no space: the next clip may come from any bundle
+            if found.clips == 1:  # an empty bank belongs to no space: the next clip may come from any bundle
                 values["embedding_space_id"] = None
-            connection.execute(update(machine).where(machine.c.machine_key == record.machine_key).values(**values))
+            connection.execute(update(machine).where(machine.c.machine_key == found.machine_key).values(**values))
+            record(connection, self._caller, Action.DELETE_CLIP, machine_id, f"clip {clip_id}")
             return _machine(connection, machine_id)
 
     def bank_rows(self, machine_key: int) -> BankRows:
@@ -256,22 +305,6 @@ class Store:
                 raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
             with quarantined(found.machine_id):
                 return bank_rows(connection, machine_key, found.generation)
-
-    # -- transactions
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with explained(), self._engine.connect() as connection:
-            check_in_place(connection, self._database, self._identity)
-            yield connection
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with explained(), self._engine.connect().execution_options(write=True) as connection:
-            check_in_place(connection, self._database, self._identity)
-            yield connection
-            connection.commit()
-            check_in_place(connection, self._database, self._identity)  # or the commit went to a deleted file
 
 
 def _machines() -> Select[Any]:
@@ -319,25 +352,6 @@ def _machine_record(row: RowMapping) -> MachineRecord:
     )
 
 
-def _clip_record(row: RowMapping) -> ClipRecord:
-    values = {name: value for name, value in row.items() if name != "machine_key"}
-    return ClipRecord(
-        **{**values, "domain": Domain(row["domain"]), "enrolled_at": row["enrolled_at"].replace(tzinfo=UTC)}
-    )
-
-
-def check_same_domain(known: Enrolled, name: str, domain: Domain) -> Enrolled:
-    """Return `known`. Raises `OffkeyError` if the clip is to be enrolled under another domain than it is."""
-    if known.domain is not domain:
-        raise OffkeyError(
-            ErrorKind.DOMAIN_CONFLICT,
-            f"{name} is enrolled as clip {known.clip_id} of the {known.domain} domain already. Delete that clip "
-            f"first to enroll it as {domain}.",
-            clip=name,
-        )
-    return known
-
-
 def check_space(record: MachineRecord, embedding_space_id: str) -> None:
     """Raise `OffkeyError` if the machine's bank was made in another embedding space."""
     if record.embedding_space_id not in (None, embedding_space_id):
@@ -349,69 +363,3 @@ def check_space(record: MachineRecord, embedding_space_id: str) -> None:
             bank=str(record.embedding_space_id),
             service=embedding_space_id,
         )
-
-
-def _enrolled(connection: Connection, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
-    rows = connection.execute(
-        select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording).where(
-            clip.c.machine_key == machine_key, clip.c.sha256.in_(sha256s)
-        )
-    )
-    return {row.sha256: Enrolled(row.clip_id, Domain(row.domain), row.recording, duplicate=True) for row in rows}
-
-
-def _check_recording(connection: Connection, machine_key: int, recording: str, domain: Domain) -> None:
-    other = connection.execute(
-        select(clip.c.clip_id).where(
-            clip.c.machine_key == machine_key, clip.c.recording == recording, clip.c.domain != domain.value
-        )
-    ).first()
-    if other is not None:
-        raise OffkeyError(
-            ErrorKind.DOMAIN_CONFLICT,
-            f"Clip {other.clip_id} of the recording {recording!r} is enrolled under the other domain. One recording is "
-            f"of one domain: name it otherwise, or delete its clips first to enroll it as {domain}.",
-            recording=recording,
-        )
-
-
-def _check_size(connection: Connection, grown: MachineRecord, limits: BankLimits) -> None:
-    windows = connection.execute(
-        select(func.count()).join_from(embedding, clip).where(clip.c.machine_key == grown.machine_key)
-    ).scalar_one()
-    for count, limit, unit in ((grown.clips, limits.clips, "clips"), (windows, limits.windows, "windows")):
-        if count > limit:
-            raise OffkeyError(
-                ErrorKind.BANK_FULL,
-                f"Machine {grown.machine_id} would have {count} {unit}; the limit is {limit}. Nothing was enrolled. "
-                "Delete clips that are no longer typical.",
-                **{unit: count, f"max_{unit}_per_machine": limit},
-            )
-
-
-def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled:
-    known = _enrolled(connection, machine_key, [new.sha256]).get(new.sha256)
-    if known is not None:
-        return check_same_domain(known, new.name, new.domain)
-    clip_id = connection.execute(
-        insert(clip)
-        .values(
-            machine_key=machine_key,
-            sha256=new.sha256,
-            name=new.name,
-            recording=new.recording,
-            domain=new.domain.value,
-            seconds=new.seconds,
-            sample_rate=new.sample_rate,
-            channels=new.channels,
-            enrolled_at=datetime.now(UTC),
-        )
-        .returning(clip.c.clip_id)
-    ).scalar_one()
-    rows, windows = [], len(new.vectors)
-    for window, (start_s, values) in enumerate(zip(new.starts.tolist(), new.vectors, strict=True)):
-        vector = values.astype(DTYPE).tobytes()
-        written = checksum(machine_key, new.domain, clip_id, window, windows, start_s, vector)
-        rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
-    connection.execute(insert(embedding), rows)
-    return Enrolled(clip_id, new.domain, new.recording, duplicate=False)

@@ -1,13 +1,14 @@
 """Everything that a use case works with."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from service.audio import AudioLimits
 from service.bank import Banks, MemoryBank
 from service.decoding import Decoders
 from service.decoding.wire import Terms
+from service.domain.access import Caller
 from service.encoder import Encoder
 from service.metrics import Metrics
 from service.settings import Settings
@@ -50,6 +51,10 @@ class Context:
         metrics = Metrics()
         metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
         return cls(settings, encoder, decoders, store, banks, metrics)
+
+    def by(self, caller: Caller) -> Self:
+        """The same, for a caller: the store does what the caller's key allows, and writes down who did it."""
+        return replace(self, store=self.store.by(caller))
 
     def close(self) -> None:
         """Close what `open` opened."""

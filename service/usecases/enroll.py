@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from service.domain.machine import Domain
 from service.schemas import ClipCounts, EnrolledClip, Enrollment
-from service.store import AnsweredError, BankChangedError, Enrolled, MachineRecord, NewClip, Once
-from service.store.store import check_same_domain, check_space
+from service.store import Action, AnsweredError, BankChangedError, Enrolled, MachineRecord, NewClip, Once
+from service.store.clip_rows import check_same_domain
+from service.store.store import check_space
 from service.usecases.clip import Upload, embed_clip
 from service.usecases.context import Context
 from service.usecases.guard import Opinion, guard
@@ -23,11 +24,18 @@ class Condition:
         domain: that they were recorded under.
         recording: the one that all of them were cut from; None: each is a recording of its own.
         trusted: they are enrolled even where they sound anomalous.
+        false_alarm: an alarm of theirs was false.
     """
 
     domain: Domain
     recording: str | None = None
     trusted: bool = False
+    false_alarm: bool = False
+
+    @property
+    def action(self) -> Action:
+        """As it goes to the audit log."""
+        return Action.FEEDBACK if self.false_alarm else Action.FORCE_ENROLL if self.trusted else Action.ENROLL
 
 
 def enroll_clips(
@@ -60,7 +68,8 @@ def enroll_clips(
 
 def _fingerprint(machine_id: str, condition: Condition, uploads: Sequence[Upload]) -> str:
     """Of all that an answer depends on, however it was sent."""
-    request = [machine_id, asdict(condition), [[upload.name, upload.sha256] for upload in uploads]]
+    said = {"domain": condition.domain, "recording": condition.recording, "trusted": condition.trusted}
+    request = [machine_id, said, [[upload.name, upload.sha256] for upload in uploads]]
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()
 
 
@@ -102,7 +111,13 @@ def _attempt(
     once = None if key is None else Once(*key, lambda *found: answer(*found).model_dump_json())
     with context.metrics.stage("store"):
         added, record = context.store.add_clips(
-            record, context.embedding_space_id, welcome, known=known, limits=context.bank_limits, once=once
+            record,
+            context.embedding_space_id,
+            welcome,
+            known=known,
+            limits=context.bank_limits,
+            action=condition.action,
+            once=once,
         )
     context.metrics.enrolled(sum(not one.duplicate for one in added))
     return answer(added, record)

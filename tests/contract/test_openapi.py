@@ -36,4 +36,4 @@ def test_only_what_is_sent_is_refused_unknown_fields(api: TestClient) -> None:
     """A client made from this document must not break when a later version answers with one field more."""
     schemas = api.get("/openapi.json").json()["components"]["schemas"]
     closed = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
-    assert closed == {"MachineSettings", "ThresholdSettings"}
+    assert closed == {"KeySettings", "MachineSettings", "ThresholdSettings"}

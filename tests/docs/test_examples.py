@@ -18,6 +18,7 @@ PAGES = {
     "README.md": None,
     "docs/scoring.md": "README.md",
     "docs/deploy.md": None,
+    "docs/security.md": None,
     "docs/experiments/README.md": None,
 }  # page -> page whose examples come first
 

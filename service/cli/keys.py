@@ -1,0 +1,143 @@
+"""`offkey keys create`, `list` and `revoke`: of a data folder whose service is stopped, or of a running service."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.common import plain
+from service.client import Client
+from service.domain.access import Scope, check_key_id
+from service.domain.errors import ErrorKind, OffkeyError
+from service.schemas import Key, KeySettings
+
+if TYPE_CHECKING:
+    from service.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API keys of a service.")
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url", envvar="OFFKEY_URL", help="Address of a running service; OFFKEY_KEY has an administrator's key."
+    ),
+]
+DataDir = Annotated[
+    Path, typer.Option(help="Folder of a stopped service's store, used without --url.", envvar="OFFKEY_DATA_DIR")
+]
+
+_DATA = Path("data")
+_PAGE = 1_000
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="By which the audit log names the key.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it is good for; enroll implies score, admin both.")],
+    machine_prefix: Annotated[
+        str | None, typer.Option(help="With which the ids of its machines begin; otherwise it is for all.")
+    ] = None,
+    rate: Annotated[int | None, typer.Option(help="Most requests a minute; otherwise as many as come.")] = None,
+    url: Url = None,
+    data_dir: DataDir = _DATA,
+) -> None:
+    """Make a key and print it, this once: only a hash of it is kept."""
+    try:
+        settings = KeySettings(name=name, scopes=scope, machine_prefix=machine_prefix, rate_per_minute=rate)
+    except ValidationError as error:
+        raise typer.BadParameter("; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())) from error
+    if url is not None:
+        with Client(url) as client:
+            made = client.create_key(name, scope, machine_prefix=machine_prefix, rate_per_minute=rate)
+    else:
+        from service.usecases.keys import create_key  # here, so that --help does not wait for SQLAlchemy
+
+        with _stopped(data_dir) as store:
+            made = create_key(store, settings)
+    typer.echo(f"Key {made.key_id} is made. It is shown this once, so keep it now:", err=True)
+    typer.echo(made.key)
+
+
+@app.command("list")
+def list_keys(url: Url = None, data_dir: DataDir = _DATA) -> None:
+    """List the keys, without their secrets."""
+    if url is not None:
+        with Client(url) as client:
+            found = list(client.api_keys())
+    else:
+        with _stopped(_existing(data_dir)) as store:
+            found = list(_all(store))
+    table = Table()
+    table.add_column("key id", no_wrap=True)
+    for column in ("name", "scopes", "machines"):
+        table.add_column(column)
+    table.add_column("requests a minute", justify="right")
+    for column in ("created", "revoked"):
+        table.add_column(column)
+    for key in sorted(found, key=lambda key: key.created_at):
+        table.add_row(
+            key.key_id,
+            plain(key.name),
+            " ".join(key.scopes),
+            "all" if key.machine_prefix is None else plain(f"{key.machine_prefix}*"),
+            "any" if key.rate_per_minute is None else str(key.rate_per_minute),
+            f"{key.created_at:%Y-%m-%d %H:%M}",
+            "" if key.revoked_at is None else f"{key.revoked_at:%Y-%m-%d %H:%M}",
+        )
+    Console().print(table)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The key's id: what stands between `offkey_` and the next `_`.")],
+    url: Url = None,
+    data_dir: DataDir = _DATA,
+) -> None:
+    """Let a key open nothing from now on."""
+    check_key_id(key_id)
+    if url is not None:
+        with Client(url) as client:
+            client.revoke_key(key_id)
+    else:
+        with _stopped(_existing(data_dir)) as store:
+            store.keys.revoke(key_id)
+    typer.echo(f"Key {key_id} is revoked.")
+
+
+def _all(store: "Store") -> Iterator[Key]:
+    from service.usecases.keys import list_keys
+
+    after: str | None = ""
+    while after is not None:
+        page = list_keys(store, after, _PAGE)
+        yield from page.keys
+        after = page.next_after
+
+
+def _existing(data_dir: Path) -> Path:
+    from service.store.engine import DATABASE_FILE
+
+    if not (data_dir / DATABASE_FILE).exists():
+        raise FileNotFoundError(f"There is no store in {data_dir}. Name its folder with --data-dir, or use --url.")
+    return data_dir
+
+
+@contextmanager
+def _stopped(data_dir: Path) -> "Iterator[Store]":
+    from service.store import Store
+
+    try:
+        store = Store.open(data_dir)
+    except OffkeyError as error:
+        if error.kind is not ErrorKind.STORE_BUSY:
+            raise
+        raise OffkeyError(error.kind, f"{error.detail} If it is the service, ask it: --url ADDRESS.") from error
+    try:
+        yield store
+    finally:
+        store.close()

@@ -1,0 +1,97 @@
+"""The rows of clips: found, checked and written inside a transaction of the store."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, RowMapping, func, insert, select
+
+from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.machine import Domain
+from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
+from service.store.schema import clip, embedding
+from service.store.vectors import DTYPE, checksum
+
+
+def check_same_domain(known: Enrolled, name: str, domain: Domain) -> Enrolled:
+    """Return `known`. Raises `OffkeyError` if the clip is to be enrolled under another domain than it is."""
+    if known.domain is not domain:
+        raise OffkeyError(
+            ErrorKind.DOMAIN_CONFLICT,
+            f"{name} is enrolled as clip {known.clip_id} of the {known.domain} domain already. Delete that clip "
+            f"first to enroll it as {domain}.",
+            clip=name,
+        )
+    return known
+
+
+def clip_record(row: RowMapping) -> ClipRecord:
+    values = {name: value for name, value in row.items() if name != "machine_key"}
+    return ClipRecord(
+        **{**values, "domain": Domain(row["domain"]), "enrolled_at": row["enrolled_at"].replace(tzinfo=UTC)}
+    )
+
+
+def clips_by_content(connection: Connection, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
+    rows = connection.execute(
+        select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording).where(
+            clip.c.machine_key == machine_key, clip.c.sha256.in_(sha256s)
+        )
+    )
+    return {row.sha256: Enrolled(row.clip_id, Domain(row.domain), row.recording, duplicate=True) for row in rows}
+
+
+def check_recording(connection: Connection, machine_key: int, recording: str, domain: Domain) -> None:
+    other = connection.execute(
+        select(clip.c.clip_id).where(
+            clip.c.machine_key == machine_key, clip.c.recording == recording, clip.c.domain != domain.value
+        )
+    ).first()
+    if other is not None:
+        raise OffkeyError(
+            ErrorKind.DOMAIN_CONFLICT,
+            f"Clip {other.clip_id} of the recording {recording!r} is enrolled under the other domain. One recording is "
+            f"of one domain: name it otherwise, or delete its clips first to enroll it as {domain}.",
+            recording=recording,
+        )
+
+
+def check_size(connection: Connection, grown: MachineRecord, limits: BankLimits) -> None:
+    windows = connection.execute(
+        select(func.count()).join_from(embedding, clip).where(clip.c.machine_key == grown.machine_key)
+    ).scalar_one()
+    for count, limit, unit in ((grown.clips, limits.clips, "clips"), (windows, limits.windows, "windows")):
+        if count > limit:
+            raise OffkeyError(
+                ErrorKind.BANK_FULL,
+                f"Machine {grown.machine_id} would have {count} {unit}; the limit is {limit}. Nothing was enrolled. "
+                "Delete clips that are no longer typical.",
+                **{unit: count, f"max_{unit}_per_machine": limit},
+            )
+
+
+def add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled:
+    known = clips_by_content(connection, machine_key, [new.sha256]).get(new.sha256)
+    if known is not None:
+        return check_same_domain(known, new.name, new.domain)
+    clip_id = connection.execute(
+        insert(clip)
+        .values(
+            machine_key=machine_key,
+            sha256=new.sha256,
+            name=new.name,
+            recording=new.recording,
+            domain=new.domain.value,
+            seconds=new.seconds,
+            sample_rate=new.sample_rate,
+            channels=new.channels,
+            enrolled_at=datetime.now(UTC),
+        )
+        .returning(clip.c.clip_id)
+    ).scalar_one()
+    rows, windows = [], len(new.vectors)
+    for window, (start_s, values) in enumerate(zip(new.starts.tolist(), new.vectors, strict=True)):
+        vector = values.astype(DTYPE).tobytes()
+        written = checksum(machine_key, new.domain, clip_id, window, windows, start_s, vector)
+        rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
+    connection.execute(insert(embedding), rows)
+    return Enrolled(clip_id, new.domain, new.recording, duplicate=False)

@@ -1,0 +1,39 @@
+"""The two kinds of transaction: one that reads, as of one moment, and one that writes, alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+
+from service.store.engine import check_in_place, file_identity
+from service.store.failures import explained
+
+
+class Transactions:
+    """Of one open database. Both raise `OffkeyError` where it is locked, full, damaged or out of reach."""
+
+    def __init__(self, engine: Engine, database: Path) -> None:
+        self._engine = engine
+        self._database = database
+        self._identity = file_identity(database)
+
+    def check_in_place(self, connection: Connection) -> None:
+        """Raise `OffkeyError` if the database was deleted or replaced."""
+        check_in_place(connection, self._database, self._identity)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Everything read in the block is as of one moment."""
+        with explained(), self._engine.connect() as connection:
+            self.check_in_place(connection)
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """What is written in the block is on disk when it ends, or nothing of it is written."""
+        with explained(), self._engine.connect().execution_options(write=True) as connection:
+            self.check_in_place(connection)
+            yield connection
+            connection.commit()
+            self.check_in_place(connection)  # or the commit went to a deleted file
