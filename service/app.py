@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -19,6 +20,7 @@ from service.routes import clips, machines, operations
 from service.schemas import Problem
 from service.settings import Settings
 from service.usecases.context import Context
+from service.usecases.drift import watch_drift
 from service.workers import Workers
 
 # Probes and lists have threads of their own, so that no load of clips keeps them waiting.
@@ -42,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        context.pending_scores.start(partial(watch_drift, context))
         try:
             yield
         finally:

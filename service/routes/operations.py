@@ -7,8 +7,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from service import __version__
 from service.audio import FORMATS
 from service.decoding import OVERHEAD_BYTES
+from service.metrics import MAX_DRIFT_MACHINES
 from service.routes.common import MAX_PAGE_ENTRIES, ContextOf, ReadersOf, problems
 from service.schemas import MAX_DESCRIPTION_CHARACTERS, Health, Info
+from service.store.shift import RECENT_SCORES
 from service.uploads import FORM_LIMITS
 
 router = APIRouter(tags=["operations"])
@@ -17,6 +19,8 @@ _FIXED_LIMITS = {
     "max_decoder_bytes": OVERHEAD_BYTES,
     "max_page_entries": MAX_PAGE_ENTRIES,
     "max_description_characters": MAX_DESCRIPTION_CHARACTERS,
+    "max_recent_scores": RECENT_SCORES,
+    "max_drift_machines": MAX_DRIFT_MACHINES,
 }
 
 

@@ -5,13 +5,13 @@ raises `OffkeyError` where the database is locked, full, read-only, damaged or o
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, delete, func, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.bank import BankRows
@@ -20,12 +20,14 @@ from service.domain.machine import Domain
 from service.domain.threshold import Rule
 from service.store.answered import AnsweredError, Once, earlier_answer, keep_answer
 from service.store.bank_rows import bank_rows
-from service.store.engine import DATABASE_FILE, check_in_place, file_identity, open_engine
-from service.store.failures import RETRY_AFTER_SECONDS, explained, quarantined
+from service.store.condition_rows import add_conditions
+from service.store.engine import DATABASE_FILE, check_in_place, open_engine
+from service.store.failures import RETRY_AFTER_SECONDS, quarantined
 from service.store.lock import FolderLock
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.restore import finish_restore
 from service.store.schema import clip, embedding, machine, retired
+from service.store.shift import ShiftTables
 from service.store.vectors import DTYPE, checksum
 
 logger = logging.getLogger(__name__)
@@ -35,14 +37,8 @@ class BankChangedError(Exception):
     """Another request changed what this one relies on; nothing was written."""
 
 
-class Store:
+class Store(ShiftTables):
     """Machines and banks, kept durably. Safe to use from many threads."""
-
-    def __init__(self, engine: Engine, database: Path, lock: FolderLock) -> None:
-        self._engine = engine
-        self._database = database
-        self._identity = file_identity(database)
-        self._lock = lock
 
     @classmethod
     def open(cls, data_dir: Path) -> Self:
@@ -257,22 +253,6 @@ class Store:
             with quarantined(found.machine_id):
                 return bank_rows(connection, machine_key, found.generation)
 
-    # -- transactions
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with explained(), self._engine.connect() as connection:
-            check_in_place(connection, self._database, self._identity)
-            yield connection
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with explained(), self._engine.connect().execution_options(write=True) as connection:
-            check_in_place(connection, self._database, self._identity)
-            yield connection
-            connection.commit()
-            check_in_place(connection, self._database, self._identity)  # or the commit went to a deleted file
-
 
 def _machines() -> Select[Any]:
     def clips_of(domain: Domain) -> Any:
@@ -414,4 +394,5 @@ def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolle
         written = checksum(machine_key, new.domain, clip_id, window, windows, start_s, vector)
         rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
     connection.execute(insert(embedding), rows)
+    add_conditions(connection, clip_id, new.conditions)
     return Enrolled(clip_id, new.domain, new.recording, duplicate=False)

@@ -12,6 +12,7 @@ from service.encoder import Encoder
 from service.metrics import Metrics
 from service.settings import Settings
 from service.store import BankLimits, MachineRecord, Store
+from service.store.pending import PendingScores
 from service.store.store import check_space
 
 
@@ -23,6 +24,7 @@ class Context:
     encoder: Encoder
     decoders: Decoders
     store: Store
+    pending_scores: PendingScores
     banks: Banks
     metrics: Metrics
 
@@ -49,11 +51,12 @@ class Context:
         banks = Banks(exact_limit=settings.exact_limit, max_values=settings.max_cached_values, backend=settings.backend)
         metrics = Metrics()
         metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
-        return cls(settings, encoder, decoders, store, banks, metrics)
+        return cls(settings, encoder, decoders, store, PendingScores(store), banks, metrics)
 
     def close(self) -> None:
         """Close what `open` opened."""
         self.decoders.close()
+        self.pending_scores.close()
         self.store.close()
 
     @property
