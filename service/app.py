@@ -21,6 +21,7 @@ from service.schemas import Problem
 from service.settings import Settings
 from service.usecases.access import Gate
 from service.usecases.context import Context
+from service.usecases.drift import watch_drift
 from service.workers import Workers
 
 # Probes and lists have threads of their own, so that no load of clips keeps them waiting, and so has the look at keys,
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        context.pending_scores.start(partial(watch_drift, context))
         try:
             yield
         finally:

@@ -22,6 +22,7 @@ Samples = NDArray[np.float32]
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF"})
 
 _BLOCK_FRAMES = 65_536
+_FULL_SCALE = 0.99  # the largest sample of 8 bits is 127/128
 _UNSTATED_FRAMES = 2**63 - 1  # libsndfile's word for a length that the header leaves open
 
 
@@ -49,6 +50,7 @@ class Waveform:
     sample_rate: int
     source_sample_rate: int
     source_channels: int
+    source_clipped: float
 
     @property
     def seconds(self) -> float:
@@ -58,17 +60,18 @@ class Waveform:
 
 @dataclass(frozen=True)
 class Source:
-    """What the file of a clip had: its rate in Hz and its channels."""
+    """What the file of a clip had: its rate in Hz, its channels, and the share of its samples at full scale."""
 
     sample_rate: int
     channels: int
+    clipped: float
 
 
 def decode(data: bytes, *, sample_rate: int, limits: AudioLimits, budget: Budget = UNLIMITED) -> Waveform:
     """Decode a whole audio file, average its channels and resample it. Arguments and errors: `decode_blocks`."""
     blocks: list[Samples] = [np.zeros(0, dtype=np.float32)]
     source = decode_blocks(data, blocks.append, sample_rate=sample_rate, limits=limits, budget=budget)
-    return Waveform(np.concatenate(blocks), sample_rate, source.sample_rate, source.channels)
+    return Waveform(np.concatenate(blocks), sample_rate, source.sample_rate, source.channels, source.clipped)
 
 
 def decode_blocks(
@@ -96,17 +99,17 @@ def decode_blocks(
     if not data:
         raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has no bytes. Send an audio file as the body.")
     _check_stated(data, limits)
-    level = _Level()
+    level, clipping = _Level(), _Clipping()
     try:
         with _Stream(io.BytesIO(data)) as file:
             _check_header(file, limits)
             # Below the model's rate it is the resampled audio that costs.
             price = max(file.channels, sample_rate / file.samplerate)
-            blocks = _mono_blocks(file, limits, budget, price)
+            blocks = _mono_blocks(file, limits, budget, price, clipping)
             for block in _resampled(blocks, int(file.samplerate), sample_rate):
                 level.add(block)
                 take(block)
-            source = Source(int(file.samplerate), int(file.channels))
+            source = Source(int(file.samplerate), int(file.channels), clipping.share)
     except (soundfile.SoundFileError, MemoryError, ValueError, TypeError) as error:
         raise OffkeyError(
             ErrorKind.UNDECODABLE_AUDIO,
@@ -142,6 +145,21 @@ class _Level:
             )
 
 
+class _Clipping:
+    """The share of samples at full scale, from blocks of all channels."""
+
+    def __init__(self) -> None:
+        self._samples = self._clipped = 0
+
+    def add(self, block: Samples) -> None:
+        self._samples += block.size
+        self._clipped += int(np.count_nonzero(np.abs(block) >= _FULL_SCALE))
+
+    @property
+    def share(self) -> float:
+        return self._clipped / max(self._samples, 1)
+
+
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
     """A file that is only read forward: seeking fails in a FLAC whose header leaves its length open."""
 
@@ -149,7 +167,9 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _mono_blocks(file: soundfile.SoundFile, limits: AudioLimits, budget: Budget, price: float) -> Iterator[Samples]:
+def _mono_blocks(
+    file: soundfile.SoundFile, limits: AudioLimits, budget: Budget, price: float, clipping: _Clipping
+) -> Iterator[Samples]:
     """Read forward in blocks `(frames,)`; pay `price` for each frame; check each block before it goes on."""
     frames = 0
     max_frames = int(limits.max_seconds * file.samplerate)
@@ -178,6 +198,7 @@ def _mono_blocks(file: soundfile.SoundFile, limits: AudioLimits, budget: Budget,
                 peak=float(peak),
                 max_peak=limits.max_peak,
             )
+        clipping.add(block)
         yield mono
     if _stated_frames(file) > frames:
         raise _truncated(file, frames)

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.backends import DEFAULT_BACKEND
+from service.domain.conditions import Conditions
 from service.domain.detector import Detector
 from service.domain.distance import Vectors
+from service.domain.envelope import Envelope
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.index import Index, build_index
@@ -32,6 +34,7 @@ class BankRows:
     starts: NDArray[np.float64]  # (n,) seconds
     domains: tuple[Domain, ...]  # (n,)
     names: Mapping[int, str]  # by clip id
+    conditions: Mapping[int, Conditions] = field(default_factory=dict)  # by clip id, of those that were measured
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,17 @@ class _DomainBank:
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """Source and target banks of one machine at one generation."""
+    """Source and target banks of one machine at one generation.
+
+    Attributes:
+        generation: of the machine's rows.
+        detector: calibrated on them.
+        envelopes: the conditions of each domain of which enough clips were measured.
+    """
 
     generation: int
     detector: Detector
+    envelopes: Mapping[Domain, Envelope]
     _domains: Mapping[Domain, _DomainBank] = field(repr=False)
     _names: Mapping[int, str] = field(repr=False)
 
@@ -94,7 +104,8 @@ class MemoryBank:
             backend,
         )
         banks = {d: _DomainBank(rows, at, exact_limit) for d, at in members.items()}
-        return cls(rows.generation, detector, banks, rows.names)
+        envelopes = {d: found for d, at in members.items() if (found := _envelope(rows, at)) is not None}
+        return cls(rows.generation, detector, envelopes, banks, rows.names)
 
     @property
     def clips(self) -> dict[Domain, int]:
@@ -171,6 +182,12 @@ class MemoryBank:
         bank = self._domains[domain]
         clip_id = int(bank.clips[row])
         return Neighbor(clip_id, self._names[clip_id], float(bank.starts[row]), domain, distance)
+
+
+def _envelope(rows: BankRows, at: NDArray[np.int64]) -> Envelope | None:
+    recordings = dict(zip(rows.clips[at].tolist(), rows.recordings[at].tolist(), strict=True))
+    measured = [clip for clip in recordings if clip in rows.conditions]
+    return Envelope.of([rows.conditions[clip] for clip in measured], [recordings[clip] for clip in measured])
 
 
 class Banks:

@@ -1,14 +1,18 @@
-"""What `GET /metrics` tells Prometheus. Labels are bounded: routes by template, never machine ids."""
+"""What `GET /metrics` tells Prometheus. Labels are bounded: routes by template, ids of so many machines at most."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})  # a client can send any word as a method
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+MAX_DRIFT_MACHINES = 100  # that have series of their own: the first to be scored
 
 
 class Metrics:
@@ -61,6 +65,27 @@ class Metrics:
             "offkey_clips_scored", "Scored clips by decision.", ["is_anomalous"], registry=self._registry
         )
         self._enrolled = Counter("offkey_clips_enrolled", "Clips added to a bank.", registry=self._registry)
+        self._unlike = Counter(
+            "offkey_clips_unlike_enrolled",
+            "Scored clips whose conditions are unlike all that is enrolled, by measure.",
+            ["measure"],
+            registry=self._registry,
+        )
+        self._drift_shift = Gauge(
+            "offkey_drift_median_shift_sigma",
+            f"Shift of the scores of late from the bank's own, of {MAX_DRIFT_MACHINES} machines at most.",
+            ["machine_id", "domain"],
+            registry=self._registry,
+        )
+        self._drift_machines = Gauge(
+            "offkey_drift_machines",
+            "Machines that were scored since the start, by the verdict on their drift.",
+            ["verdict"],
+            registry=self._registry,
+        )
+        self._drift_lock = Lock()
+        self._verdicts: dict[str, str] = {}  # by machine id
+        self._shown: dict[str, list[str]] = {}  # by machine id its domains
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request. `route` is a template such as `/machines/{machine_id}`."""
@@ -84,7 +109,7 @@ class Metrics:
 
     @contextmanager
     def stage(self, stage: str) -> Iterator[None]:
-        """Time a stage: decode, embed, search or store."""
+        """Time a stage: decode, measure, embed, search or store."""
         start = perf_counter()
         try:
             yield
@@ -98,6 +123,38 @@ class Metrics:
     def enrolled(self, clips: int) -> None:
         """Count clips added to a bank."""
         self._enrolled.inc(clips)
+
+    def unlike_enrolled(self, measures: Iterable[str]) -> None:
+        """Count a scored clip of which these measures are unlike all that is enrolled."""
+        for measure in measures:
+            self._unlike.labels(measure).inc()
+
+    def drift(self, machine_id: str, verdict: str, shifts: Mapping[str, float]) -> None:
+        """Report the drift of a machine, and its shift (sigma) by domain if it is among the first ones."""
+        with self._drift_lock:
+            self._verdicts[machine_id] = verdict
+            self._count_verdicts()
+            if machine_id in self._shown or len(self._shown) < MAX_DRIFT_MACHINES:
+                self._hide(machine_id)
+                self._shown[machine_id] = list(shifts)
+                for domain, shift in shifts.items():
+                    self._drift_shift.labels(machine_id, domain).set(shift)
+
+    def forget(self, machine_id: str) -> None:
+        """Report nothing more of a machine that was deleted."""
+        with self._drift_lock:
+            self._verdicts.pop(machine_id, None)
+            self._count_verdicts()
+            self._hide(machine_id)
+
+    def _count_verdicts(self) -> None:
+        self._drift_machines.clear()
+        for verdict, machines in Counts(self._verdicts.values()).items():
+            self._drift_machines.labels(verdict).set(machines)
+
+    def _hide(self, machine_id: str) -> None:
+        for domain in self._shown.pop(machine_id, []):
+            self._drift_shift.remove(machine_id, domain)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""

@@ -6,6 +6,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from service.domain.access import ANONYMOUS, COMMAND_LINE, KEY_NAME_PATTERN, MACHINE_PREFIX_PATTERN, Scope
+from service.domain.drift import Verdict
+from service.domain.envelope import Measure
 from service.domain.machine import Domain
 from service.domain.threshold import MIN_FALSE_ALARM_RATE, Rule
 
@@ -130,6 +132,31 @@ class MachineList(_Answer):
     next_after: str | None
 
 
+class ClipConditions(_Answer):
+    """Under which conditions a clip was recorded, as far as its sound tells."""
+
+    level_dbfs: float = Field(description="RMS around the mean, dBFS")
+    noise_floor_dbfs: float = Field(description="level of the quietest tenth, in frames of 64 ms, dBFS")
+    bandwidth_hz: float = Field(
+        description="highest frequency within 60 dB of the spectrum's peak, up to half the model's sample rate, Hz"
+    )
+    clipped: float = Field(description="share of the file's samples at full scale, 0 to 1")
+    sample_rate: int = Field(description="of the file, Hz")
+    channels: int = Field(description="of the file")
+
+
+class ConditionWarning(_Answer):
+    """Something about a clip that is unlike what was enrolled: whatever it scores, look at this first."""
+
+    kind: Measure
+    detail: str = Field(
+        examples=[
+            "The level is 16 dB below all 20 enrolled clips (-42 against -26 to -22 dBFS): the microphone was moved or "
+            "muted, or its gain was turned. The score says little."
+        ]
+    )
+
+
 class Clip(_Answer):
     """An enrolled clip."""
 
@@ -169,6 +196,9 @@ class EnrolledClip(_Answer):
     )
     anomaly_score: float | None = Field(
         None, description="against the bank before; null where that had too few recordings of the domain to ask"
+    )
+    warnings: list[ConditionWarning] = Field(
+        [], description="how it was recorded unlike the others of its domain, those of the request included"
     )
 
 
@@ -240,6 +270,11 @@ class ClipScore(_Answer):
     p_value: float = Field(
         description="at most this share of healthy clips like those enrolled scores as high; not the probability of a "
         "fault"
+    )
+    conditions: ClipConditions
+    warnings: list[ConditionWarning] = Field(
+        description="where the conditions are unlike all enrolled clips, of either domain; empty also where those were "
+        "enrolled before conditions were measured"
     )
     windows: list[WindowScore]
 
@@ -327,6 +362,38 @@ class AuditList(_Answer):
 
     entries: list[AuditEntry]
     next_before: int | None
+
+
+class DriftWindow(_Answer):
+    """Scores of late beside the bank's own leave-one-out scores."""
+
+    window: str = Field(examples=["last 100 clips"])
+    n: int = Field(description="clips that were scored, whether or not they were anomalous")
+    since: datetime | None = Field(description="when the first of them was scored")
+    median_shift: float | None = Field(description="of their median from the bank's, in the bank's deviations (sigma)")
+    p_value: float | None = Field(description="two-sided, of the rank-sum test: small where no drift would do this")
+    verdict: Verdict
+
+
+class DomainDrift(_Answer):
+    """The drift of clips that are nearest to one domain."""
+
+    domain: Domain
+    recordings: int = Field(description="enrolled ones, that the scores are held against")
+    verdict: Verdict
+    windows: list[DriftWindow]
+
+
+class DriftReport(_Answer):
+    """Whether what is scored lately scores as the enrolled clips do among each other."""
+
+    machine_id: str
+    generation: int = Field(description="of the bank; every change of it begins anew")
+    verdict: Verdict = Field(
+        description="unknown: too little to tell; steady; higher: wear, a fault that grows, or other conditions; lower"
+    )
+    advice: str = Field(description="what to do")
+    domains: list[DomainDrift]
 
 
 class Info(_Answer):

@@ -96,6 +96,7 @@ def _serve(line: socket.socket, terms: Terms, length: int, samples: float, left:
         answer = {
             "sample_rate": source.sample_rate,
             "channels": source.channels,
+            "clipped": source.clipped,
             "spent": 0.0 if math.isinf(left) else left - budget.left,
         }
     except OffkeyError as error:

@@ -253,7 +253,7 @@ class _Decoder:
             raise OffkeyError(ErrorKind(answer["refused"]), answer["detail"], **answer["values"])
         budget.spend(answer["spent"])
         waveform = np.frombuffer(samples, dtype=np.float32)  # (samples,)
-        return Waveform(waveform, self._terms.sample_rate, answer["sample_rate"], answer["channels"])
+        return Waveform(waveform, self._terms.sample_rate, answer["sample_rate"], answer["channels"], answer["clipped"])
 
     def idle(self) -> bool:
         """Whether it lives and says nothing, as it should between clips."""

@@ -6,8 +6,17 @@ from fastapi import APIRouter, Path, Query, Response, status
 
 from service.routes.access import ADMIN, ENROLL, SCORE, GuardedRoute
 from service.routes.common import MAX_KEY, ContextOf, MachineIdPath, PageSize, ReadersOf, WorkersOf, problems
-from service.schemas import ClipList, Machine, MachineList, MachineSettings, Threshold, ThresholdSettings
+from service.schemas import (
+    ClipList,
+    DriftReport,
+    Machine,
+    MachineList,
+    MachineSettings,
+    Threshold,
+    ThresholdSettings,
+)
 from service.usecases import machines as usecase
+from service.usecases.drift import get_drift
 from service.usecases.threshold import get_threshold
 
 router = APIRouter(prefix="/machines", tags=["machines"], route_class=GuardedRoute)
@@ -78,6 +87,12 @@ async def change_threshold(
 async def reset_threshold(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> Machine:
     """Go back to the conformal rule at the service's false-alarm rate."""
     return await workers.run(usecase.put_threshold, context, machine_id, ThresholdSettings())
+
+
+@router.get("/{machine_id}/drift", dependencies=[SCORE], responses=problems(404, 409, 422, 507))
+async def show_drift(context: ContextOf, workers: WorkersOf, machine_id: MachineIdPath) -> DriftReport:
+    """Tell whether clips scored lately still score as the enrolled ones do among each other, and what to do."""
+    return await workers.run(get_drift, context, machine_id)
 
 
 @router.get("/{machine_id}/clips", dependencies=[SCORE], responses=problems(404, 422))

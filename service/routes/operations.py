@@ -7,10 +7,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from service import __version__
 from service.audio import FORMATS
 from service.decoding import OVERHEAD_BYTES
+from service.metrics import MAX_DRIFT_MACHINES
 from service.routes.access import SCORE, GuardedRoute
 from service.routes.common import MAX_PAGE_ENTRIES, ContextOf, ReadersOf, ServiceOf, problems
 from service.schemas import MAX_DESCRIPTION_CHARACTERS, Health, Info
 from service.store.audit import MAX_AUDIT_ENTRIES
+from service.store.shift import RECENT_SCORES
 from service.uploads import FORM_LIMITS
 
 open_router = APIRouter(tags=["operations"])  # asks for no key: the probes, and the way to the pages
@@ -21,6 +23,8 @@ _FIXED_LIMITS = {
     "max_page_entries": MAX_PAGE_ENTRIES,
     "max_description_characters": MAX_DESCRIPTION_CHARACTERS,
     "max_audit_entries": MAX_AUDIT_ENTRIES,
+    "max_recent_scores": RECENT_SCORES,
+    "max_drift_machines": MAX_DRIFT_MACHINES,
 }
 
 

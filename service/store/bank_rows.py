@@ -5,6 +5,7 @@ from sqlalchemy import Connection, func, select
 
 from service.bank import BankRows
 from service.domain.machine import Domain
+from service.store.condition_rows import conditions_of
 from service.store.schema import clip, embedding
 from service.store.vectors import Window, check_windows, stacked
 
@@ -39,4 +40,5 @@ def bank_rows(connection: Connection, machine_key: int, generation: int) -> Bank
         starts=np.array([row.start_s for row in rows], dtype=np.float64),
         domains=tuple(Domain(row.domain) for row in rows),
         names={row.clip_id: row.name for row in rows},
+        conditions={clip_id: found for clip_id, (found, _) in conditions_of(connection, machine_key).items()},
     )

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select
 
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
+from service.store.condition_rows import add_conditions
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.schema import clip, embedding
 from service.store.vectors import DTYPE, checksum
@@ -94,4 +95,5 @@ def add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled
         written = checksum(machine_key, new.domain, clip_id, window, windows, start_s, vector)
         rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
     connection.execute(insert(embedding), rows)
+    add_conditions(connection, clip_id, new.conditions)
     return Enrolled(clip_id, new.domain, new.recording, duplicate=False)

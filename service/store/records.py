@@ -7,6 +7,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.conditions import Conditions
 from service.domain.distance import Vectors
 from service.domain.machine import Domain
 from service.domain.threshold import Rule
@@ -74,6 +75,7 @@ class NewClip:
     channels: int
     vectors: Vectors  # (windows, dim)
     starts: NDArray[np.float64]  # (windows,) seconds
+    conditions: Conditions | None = None  # None: not measured
 
 
 @dataclass(frozen=True)

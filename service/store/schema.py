@@ -73,6 +73,35 @@ embedding = Table(
     Column("checksum", BigInteger, nullable=False, server_default="0"),  # vectors.checksum
 )
 
+# What was measured of a clip's sound. Clips that were enrolled before it was measured have none.
+condition = Table(
+    "condition",
+    metadata,
+    Column("clip_id", ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
+    Column("level_dbfs", Float, nullable=False),
+    Column("noise_floor_dbfs", Float, nullable=False),
+    Column("bandwidth_hz", Float, nullable=False),
+    Column("clipped", Float, nullable=False),  # share of samples
+    Column("bands_dbfs", LargeBinary, nullable=False),  # float32, little-endian
+)
+
+# What was scored lately, up to RECENT_SCORES of a machine.
+score = Table(
+    "score",
+    metadata,
+    Column("score_id", Integer, primary_key=True, autoincrement=True),
+    Column("machine_key", ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
+    Column("scored_at", DateTime(timezone=True), nullable=False),
+    Column("generation", Integer, nullable=False),  # of the bank that was compared with
+    Column("backend", String(50), nullable=False),
+    Column("domain", String(6), nullable=False),  # of the nearest enrolled clip
+    Column("anomaly_score", Float, nullable=False),
+    CheckConstraint("domain IN ('source', 'target')", name="score_domain"),
+    sqlite_autoincrement=True,
+)
+
+scores_of_machine = Index("scores_of_machine", score.c.machine_key, score.c.score_id)
+
 clips_of_machine = Index("clips_of_machine", clip.c.machine_key, clip.c.clip_id)
 
 # Goes with its machine: an answer must not tell of clips that went with a deleted one.

@@ -32,6 +32,7 @@ from service.store.lock import FolderLock
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.restore import finish_restore
 from service.store.schema import clip, embedding, machine, retired
+from service.store.shift import Shift
 from service.store.transactions import Transactions
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,11 @@ class Store:
     def keys(self) -> Keys:
         """The API keys."""
         return Keys(self._transactions, self._caller)
+
+    @property
+    def shift(self) -> Shift:
+        """What tells of shift."""
+        return Shift(self._transactions)
 
     def audit(self, *, before: int, limit: int) -> list[AuditRecord]:
         """Return up to `limit` changes whose id is less than `before`, the newest first."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.audio import Waveform
 from service.budget import UNLIMITED, Budget
+from service.domain.conditions import Conditions, measure
 from service.domain.distance import Vectors
 from service.domain.errors import OffkeyError
 from service.usecases.context import Context
@@ -30,9 +31,10 @@ class Upload:
 
 @dataclass(frozen=True)
 class EmbeddedClip:
-    """A decoded clip with the unit embeddings `(windows, dim)` and starts (seconds) of its windows."""
+    """A decoded clip with its conditions, and the unit embeddings `(windows, dim)` and starts (s) of its windows."""
 
     waveform: Waveform
+    conditions: Conditions
     vectors: Vectors
     starts: NDArray[np.float64]
 
@@ -42,8 +44,16 @@ def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
     try:
         with context.metrics.stage("decode"):
             waveform = context.decoders.decode(upload.data, upload.budget)
+        with context.metrics.stage("measure"):
+            conditions = measure(
+                waveform.samples,
+                waveform.sample_rate,
+                source_rate=waveform.source_sample_rate,
+                channels=waveform.source_channels,
+                clipped=waveform.source_clipped,
+            )
         with context.metrics.stage("embed"):
             vectors, starts = context.encoder.embed(waveform.samples, upload.budget)
     except OffkeyError as error:
         raise OffkeyError(error.kind, error.detail, **{"clip": upload.name, **error.values}) from error
-    return EmbeddedClip(waveform, vectors, starts)
+    return EmbeddedClip(waveform, conditions, vectors, starts)

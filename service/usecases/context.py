@@ -13,6 +13,7 @@ from service.encoder import Encoder
 from service.metrics import Metrics
 from service.settings import Settings
 from service.store import BankLimits, MachineRecord, Store
+from service.store.pending import PendingScores
 from service.store.store import check_space
 
 
@@ -24,6 +25,7 @@ class Context:
     encoder: Encoder
     decoders: Decoders
     store: Store
+    pending_scores: PendingScores
     banks: Banks
     metrics: Metrics
 
@@ -50,7 +52,7 @@ class Context:
         banks = Banks(exact_limit=settings.exact_limit, max_values=settings.max_cached_values, backend=settings.backend)
         metrics = Metrics()
         metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
-        return cls(settings, encoder, decoders, store, banks, metrics)
+        return cls(settings, encoder, decoders, store, PendingScores(store.shift), banks, metrics)
 
     def by(self, caller: Caller) -> Self:
         """The same, for a caller: the store does what the caller's key allows, and writes down who did it."""
@@ -59,6 +61,7 @@ class Context:
     def close(self) -> None:
         """Close what `open` opened."""
         self.decoders.close()
+        self.pending_scores.close()
         self.store.close()
 
     @property

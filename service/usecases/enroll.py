@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from service.domain.machine import Domain
-from service.schemas import ClipCounts, EnrolledClip, Enrollment
+from service.schemas import ClipCounts, ConditionWarning, EnrolledClip, Enrollment
 from service.store import Action, AnsweredError, BankChangedError, Enrolled, MachineRecord, NewClip, Once
 from service.store.clip_rows import check_same_domain
 from service.store.store import check_space
 from service.usecases.clip import Upload, embed_clip
+from service.usecases.conditions import warnings_of_new
 from service.usecases.context import Context
 from service.usecases.guard import Opinion, guard
 
@@ -100,11 +101,12 @@ def _attempt(
             embedded[upload.sha256] = _embed(context, upload, condition)
     new = {sha256: clip for sha256, clip in embedded.items() if sha256 not in known}
     opinions = _opinions(context, record, condition, new)
+    warnings = warnings_of_new(context, record, condition.domain, new)
     welcome = [clip for sha256, clip in new.items() if opinions[sha256].held_back is None]
 
     def answer(added: Sequence[Enrolled], record: MachineRecord) -> Enrollment:
         results = known | {clip.sha256: one for clip, one in zip(welcome, added, strict=True)}
-        return _answer(record, uploads, results, opinions, condition)
+        return _answer(record, uploads, results, opinions, warnings, condition)
 
     if not welcome and key is None:
         return answer([], record)
@@ -135,6 +137,7 @@ def _embed(context: Context, upload: Upload, condition: Condition) -> NewClip:
         channels=clip.waveform.source_channels,
         vectors=clip.vectors,
         starts=clip.starts,
+        conditions=clip.conditions,
     )
 
 
@@ -159,6 +162,7 @@ def _answer(
     uploads: Sequence[Upload],
     results: Mapping[str, Enrolled],
     opinions: Mapping[str, Opinion],
+    warnings: Mapping[str, list[ConditionWarning]],
     condition: Condition,
 ) -> Enrollment:
     seen: set[str] = set()
@@ -177,6 +181,7 @@ def _answer(
                 domain=condition.domain,
                 note=note,
                 anomaly_score=None if duplicate else opinion.score,
+                warnings=[] if duplicate else warnings.get(upload.sha256, []),
             )
         )
     return Enrollment(

@@ -62,6 +62,7 @@ def list_machines(context: Context, after: str, limit: int) -> MachineList:
 def delete_machine(context: Context, machine_id: str) -> None:
     """Delete a machine with its bank. Raises `OffkeyError` (unknown machine)."""
     context.banks.forget(context.store.delete_machine(machine_id))
+    context.metrics.forget(machine_id)
 
 
 def list_clips(context: Context, machine_id: str, after: int, limit: int) -> ClipList:

@@ -1,12 +1,20 @@
 """Score clips against a machine's memory bank."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.bank import MemoryBank
+from service.bank import Neighbor as Near
 from service.domain.detector import clip_score
+from service.domain.envelope import unlike_all
 from service.domain.threshold import p_value
-from service.schemas import ClipScore, Neighbor, Scores, WindowScore
+from service.schemas import ClipConditions, ClipScore, Neighbor, Scores, WindowScore
+from service.store.shift import RecentScore
 from service.usecases.clip import Upload, embed_clip
+from service.usecases.conditions import warnings_of
 from service.usecases.context import Context
 from service.usecases.threshold import threshold_of
 
@@ -33,17 +41,25 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], ne
         backend=bank.detector.backend,
         generation=bank.generation,
         threshold=threshold,
-        clips=[_score(context, bank, threshold.decision_threshold, upload, neighbors) for upload in uploads],
+        clips=[
+            _score(context, record.machine_key, bank, threshold.decision_threshold, upload, neighbors)
+            for upload in uploads
+        ],
     )
 
 
-def _score(context: Context, bank: MemoryBank, decision_threshold: float, upload: Upload, neighbors: int) -> ClipScore:
+def _score(
+    context: Context, machine_key: int, bank: MemoryBank, decision_threshold: float, upload: Upload, neighbors: int
+) -> ClipScore:
     clip = embed_clip(context, upload)
     with context.metrics.stage("search"):
         scores, named = bank.score(clip.vectors, neighbors)
     score = clip_score(scores)
     context.metrics.scored(score > decision_threshold)
+    context.pending_scores.add(_recent(machine_key, bank, scores, named))
     seconds = clip.waveform.seconds
+    differences = unlike_all(list(bank.envelopes.values()), clip.conditions, seconds)
+    context.metrics.unlike_enrolled(one.measure.value for one in differences)
     window = context.encoder.manifest.window.seconds
     return ClipScore(
         name=upload.name,
@@ -51,6 +67,8 @@ def _score(context: Context, bank: MemoryBank, decision_threshold: float, upload
         anomaly_score=score,
         is_anomalous=score > decision_threshold,
         p_value=p_value(bank.detector.self_scores, score),
+        conditions=ClipConditions.model_validate(clip.conditions),
+        warnings=warnings_of(differences),
         windows=[
             WindowScore(
                 start_s=float(start),
@@ -60,4 +78,18 @@ def _score(context: Context, bank: MemoryBank, decision_threshold: float, upload
             )
             for start, value, nearest in zip(clip.starts, scores, named, strict=True)
         ],
+    )
+
+
+def _recent(
+    machine_key: int, bank: MemoryBank, scores: NDArray[np.float64], named: Sequence[Sequence[Near]]
+) -> RecentScore:
+    """What is kept of a clip: its score, and the domain that its most anomalous window is nearest to."""
+    return RecentScore(
+        machine_key=machine_key,
+        scored_at=datetime.now(UTC),
+        generation=bank.generation,
+        backend=bank.detector.backend,
+        domain=named[int(scores.argmax())][0].domain,
+        anomaly_score=clip_score(scores),
     )

@@ -1,0 +1,68 @@
+"""The conditions of enrolled clips: written with the clip, read with the bank."""
+
+import numpy as np
+from sqlalchemy import Connection, insert, select
+
+from service.domain.conditions import Conditions
+from service.domain.machine import Domain
+from service.store.schema import clip, condition
+from service.store.vectors import DTYPE
+
+
+def add_conditions(connection: Connection, clip_id: int, found: Conditions | None) -> None:
+    """Write what was measured of a clip, in the transaction that enrolls it."""
+    if found is not None:
+        connection.execute(
+            insert(condition).values(
+                clip_id=clip_id,
+                level_dbfs=found.level_dbfs,
+                noise_floor_dbfs=found.noise_floor_dbfs,
+                bandwidth_hz=found.bandwidth_hz,
+                clipped=found.clipped,
+                bands_dbfs=np.array(found.bands_dbfs, dtype=DTYPE).tobytes(),
+            )
+        )
+
+
+def conditions_of(
+    connection: Connection, machine_key: int, domain: Domain | None = None, newest: int | None = None
+) -> dict[int, tuple[Conditions, str | None]]:
+    """The conditions and recordings of a machine's clips that were measured, by clip id, the newest first.
+
+    Args:
+        connection: in a transaction.
+        machine_key: whose.
+        domain: of the clips; None: either.
+        newest: how many at most; None: all.
+
+    Raises:
+        ValueError, TypeError: they are not what was written.
+    """
+    query = (
+        select(condition, clip.c.sample_rate, clip.c.channels, clip.c.recording)
+        .join(clip, clip.c.clip_id == condition.c.clip_id)
+        .where(clip.c.machine_key == machine_key)
+        .order_by(clip.c.clip_id.desc())
+        .limit(newest)
+    )
+    if domain is not None:
+        query = query.where(clip.c.domain == domain.value)
+    found = {
+        row.clip_id: (
+            Conditions(
+                level_dbfs=row.level_dbfs,
+                noise_floor_dbfs=row.noise_floor_dbfs,
+                bandwidth_hz=row.bandwidth_hz,
+                clipped=row.clipped,
+                bands_dbfs=tuple(np.frombuffer(row.bands_dbfs, dtype=DTYPE).tolist()),
+                sample_rate=row.sample_rate,
+                channels=row.channels,
+            ),
+            row.recording,
+        )
+        for row in connection.execute(query)
+    }
+    widths = {len(one.bands_dbfs) for one, _ in found.values()}
+    if len(widths) > 1:
+        raise ValueError(f"conditions of {sorted(widths)} bands lie in one bank")
+    return found

@@ -1,0 +1,32 @@
+"""Tells of clips that were recorded unlike what is enrolled."""
+
+from collections.abc import Mapping, Sequence
+
+from service.domain.envelope import Difference, Envelope
+from service.domain.machine import Domain
+from service.schemas import ConditionWarning
+from service.store import MachineRecord, NewClip
+from service.usecases.context import Context
+
+# Of a larger bank the newest clips tell how recordings are made now, at a cost that does not grow with it.
+_NEWEST = 500
+
+
+def warnings_of(differences: Sequence[Difference]) -> list[ConditionWarning]:
+    """What is answered of them."""
+    return [ConditionWarning(kind=one.measure, detail=one.detail) for one in differences]
+
+
+def warnings_of_new(
+    context: Context, record: MachineRecord, domain: Domain, new: Mapping[str, NewClip]
+) -> dict[str, list[ConditionWarning]]:
+    """Of each clip that is to be enrolled, by its key, how it is unlike the enrolled ones and the others beside it."""
+    own = {key: (clip.conditions, clip.recording or key) for key, clip in new.items() if clip.conditions is not None}
+    enrolled = context.store.shift.conditions(record.machine_key, domain, _NEWEST) if own else []
+    warnings = {}
+    for key, (conditions, _) in own.items():
+        others = [*enrolled, *(own[other] for other in own if other != key)]
+        envelope = Envelope.of([found for found, _ in others], [recording for _, recording in others])
+        if envelope is not None:
+            warnings[key] = warnings_of(envelope.differences(conditions, new[key].seconds))
+    return warnings
