@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from service import __version__
 from service.domain.errors import ErrorKind, OffkeyError
@@ -29,6 +30,7 @@ from service.workers import Workers
 _READERS = 2
 _GATEKEEPERS = 2
 _CLOSE_SECONDS = 0.5
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _ROUTING_ERRORS = {404: ErrorKind.UNKNOWN_ROUTE, 405: ErrorKind.METHOD_NOT_ALLOWED}
 
 
@@ -130,7 +132,20 @@ async def _not_routed(request: Request, error: Exception) -> Response:
         ErrorKind.UNKNOWN_ROUTE: f"There is nothing at {request.url.path}. /docs lists what there is.",
         ErrorKind.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}. /docs lists what it takes.",
     }.get(kind, f"{error.detail}.")
-    return _answer(request, OffkeyError(kind, detail), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if kind is ErrorKind.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return _answer(request, OffkeyError(kind, detail), headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that an address takes. Starlette names those of the first route alone that has the address."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 async def _left(_: Request, __: Exception) -> Response:

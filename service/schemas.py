@@ -30,20 +30,45 @@ class MachineSettings(BaseModel):
 class ThresholdSettings(BaseModel):
     """How a machine's decision threshold is chosen. A field left out goes back to its default."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={  # what `_fit_together` holds
+            "anyOf": [
+                {
+                    "required": ["rule", "decision_threshold"],
+                    "properties": {
+                        "rule": {"const": "manual"},
+                        "decision_threshold": {"type": "number"},
+                        "false_alarm_rate": {"type": "null"},
+                    },
+                },
+                {
+                    "properties": {
+                        "rule": {"enum": ["conformal", "gamma"]},
+                        "decision_threshold": {"type": "null"},
+                    }
+                },
+            ]
+        },
+    )
 
     rule: Rule = Field(
         Rule.CONFORMAL,
         description="conformal: promises the rate; gamma: a quantile as the DCASE baselines have it, manual: "
         "`decision_threshold` itself, neither of which promises anything",
     )
+    # Strict: `false` is no threshold of 0.
     false_alarm_rate: float | None = Field(
         None,
+        strict=True,
         ge=MIN_FALSE_ALARM_RATE,
         lt=1,
         description="share of healthy clips that may raise an alarm; null: the service's default, of gamma 0.1",
     )
-    decision_threshold: float | None = Field(None, description="of the manual rule, on the scale of the scores")
+    decision_threshold: float | None = Field(
+        None, strict=True, description="of the manual rule, on the scale of the scores"
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from python_multipart.multipart import DEFAULT_MAX_HEADER_COUNT, DEFAULT_MAX_HEADER_SIZE
 from starlette.datastructures import FormData, UploadFile
@@ -13,13 +14,23 @@ from starlette.requests import Request
 
 from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.machine import MACHINE_ID_PATTERN, Domain
 from service.settings import Settings
 from service.usecases.clip import Upload
 
 _MAX_NAME = 255  # characters
 _MAX_FIELDS = 8
 _MAX_FIELD_BYTES = 1_024
-_FIELDS = ("machine_id", "domain", "recording")
+
+# The text fields that a form may have beside its clips. What a route does not take it refuses, rather than let a
+# client believe that it counts.
+SCORE_FIELDS = ("machine_id",)
+ENROLL_FIELDS = (*SCORE_FIELDS, "domain", "recording")
+_FIELD_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "machine_id": {"pattern": MACHINE_ID_PATTERN},
+    "domain": {"enum": list(Domain)},
+    "recording": {"minLength": 1, "maxLength": 255},
+}
 
 # What a multipart body may be beside its clips, as `GET /info` reports it. The last two are python-multipart's.
 FORM_LIMITS: Mapping[str, int] = {
@@ -30,27 +41,22 @@ FORM_LIMITS: Mapping[str, int] = {
     "max_part_header_bytes": DEFAULT_MAX_HEADER_SIZE,
 }
 
-REQUEST_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "audio/*": {"schema": {"type": "string", "format": "binary"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["clips"],
-                    "properties": {
-                        "clips": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "machine_id": {"type": "string", "description": "unless given in the query"},
-                        "domain": {"type": "string", "description": "unless given in the query"},
-                        "recording": {"type": "string", "description": "unless given in the query"},
-                    },
-                }
-            },
-        },
+
+def request_body(fields: Sequence[str]) -> dict[str, Any]:
+    """OpenAPI of a body of clips: audio, or a form with these text fields."""
+    audio = {"schema": {"type": "string", "format": "binary"}}
+    clips = {"type": "array", "minItems": 1, "items": audio["schema"]}
+    texts = {
+        name: {"type": "string", "description": "unless given in the query", **_FIELD_SCHEMAS[name]} for name in fields
     }
-}
+    form = {
+        "type": "object",
+        "required": ["clips"],
+        "properties": {"clips": clips, **texts},
+        "additionalProperties": False,
+    }
+    content = {"audio/*": audio, "application/octet-stream": audio, "multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,15 @@ class Posted:
     fields: dict[str, str]
 
 
-async def read_clips(request: Request, *, name: str | None, settings: Settings, budget: Budget) -> Posted:
+async def read_clips(
+    request: Request, *, name: str | None, fields: Sequence[str], settings: Settings, budget: Budget
+) -> Posted:
     """Read the body.
 
     Args:
         request: the request; its body has not been read.
         name: what to call a clip that comes as the raw body.
+        fields: the text fields that a form may have.
         settings: how many clips may come, and within which time.
         budget: what the clips of the request may cost together.
 
@@ -77,7 +86,7 @@ async def read_clips(request: Request, *, name: str | None, settings: Settings, 
     try:
         async with asyncio.timeout(settings.max_body_seconds):
             if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-                return await _read_form(request, settings.max_clips_per_request, budget)
+                return await _read_form(request, fields, settings.max_clips_per_request, budget)
             data = await _read_raw(request)
     except TimeoutError as error:
         raise OffkeyError(
@@ -130,7 +139,7 @@ class _Parser(MultiPartParser):
             )
 
 
-async def _read_form(request: Request, max_clips: int, budget: Budget) -> Posted:
+async def _read_form(request: Request, fields: Sequence[str], max_clips: int, budget: Budget) -> Posted:
     parser = _Parser(
         request.headers,
         request.stream(),
@@ -154,31 +163,31 @@ async def _read_form(request: Request, max_clips: int, budget: Budget) -> Posted
             "The multipart body cannot be read in the charset that its Content-Type names. Leave the charset out.",
         ) from error
     try:
-        return await _posted(form, budget)
+        return await _posted(form, fields, budget)
     finally:
         await form.close()
 
 
-async def _posted(form: FormData, budget: Budget) -> Posted:
+async def _posted(form: FormData, fields: Sequence[str], budget: Budget) -> Posted:
     uploads: list[Upload] = []
-    fields: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for key, value in form.multi_items():
         if isinstance(value, UploadFile):
             uploads.append(Upload(_clean(value.filename) or f"clip-{len(uploads)}", await value.read(), budget))
-        elif key in _FIELDS:
-            if fields.setdefault(key, value) != value:
+        elif key in fields:
+            if texts.setdefault(key, value) != value:
                 raise OffkeyError(ErrorKind.MALFORMED_REQUEST, f"The form says {key} twice, and not the same.")
         else:
             raise OffkeyError(
                 ErrorKind.MALFORMED_REQUEST,
-                f"The form field {key[:80]!r} is not known. Send files as `clips`, and beside them only "
-                f"{', '.join(_FIELDS)}.",
+                f"The form field {key[:80]!r} is not taken here. Send files as `clips`, and beside them only "
+                f"{', '.join(fields)}.",
             )
     if not uploads:
         raise OffkeyError(
             ErrorKind.MALFORMED_REQUEST, "The form holds no file. Send one or more: curl -F clips=@clip.wav."
         )
-    return Posted(uploads, fields)
+    return Posted(uploads, texts)
 
 
 def _clean(name: str | None) -> str:

@@ -10,7 +10,7 @@ from service.domain.machine import Domain, check_machine_id
 from service.routes.access import ENROLL, SCORE, GuardedRoute
 from service.routes.common import ContextOf, MachineIdQuery, WorkersOf, problems
 from service.schemas import Enrollment, Feedback, Scores
-from service.uploads import REQUEST_BODY, Posted, read_clips
+from service.uploads import ENROLL_FIELDS, SCORE_FIELDS, Posted, read_clips, request_body
 from service.usecases.context import Context
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.feedback import learn_false_alarms
@@ -20,7 +20,11 @@ router = APIRouter(tags=["clips"], route_class=GuardedRoute)
 
 RecordingQuery = Annotated[
     str | None,
-    Query(max_length=255, description="that all clips of the request were cut from; otherwise each is its own"),
+    Query(
+        min_length=1,
+        max_length=255,
+        description="that all clips of the request were cut from; otherwise each is its own",
+    ),
 ]
 ClipName = Annotated[str | None, Query(max_length=255, description="name of a clip sent as the raw body")]
 IdempotencyKey = Annotated[
@@ -39,7 +43,7 @@ IdempotencyKey = Annotated[
     "/enroll",
     dependencies=[ENROLL],
     status_code=status.HTTP_201_CREATED,
-    openapi_extra=REQUEST_BODY,
+    openapi_extra=request_body(ENROLL_FIELDS),
     responses={
         200: {"model": Enrollment, "description": "Nothing was added: enrolled before, or held back"},
         **problems(400, 404, 408, 409, 413, 422, 507),
@@ -64,7 +68,7 @@ async def enroll(
     """
     async with workers.permit() as permit:
         budget = Budget(context.settings.max_decoded_samples, permit.stopping)
-        posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
+        posted = await read_clips(request, name=name, fields=ENROLL_FIELDS, settings=context.settings, budget=budget)
         answer = await permit.run(
             enroll_clips,
             context,
@@ -79,7 +83,10 @@ async def enroll(
 
 
 @router.post(
-    "/score", dependencies=[SCORE], openapi_extra=REQUEST_BODY, responses=problems(400, 404, 408, 409, 413, 422)
+    "/score",
+    dependencies=[SCORE],
+    openapi_extra=request_body(SCORE_FIELDS),
+    responses=problems(400, 404, 408, 409, 413, 422),
 )
 async def score(
     request: Request,
@@ -98,7 +105,7 @@ async def score(
         )
     async with workers.permit() as permit:
         budget = Budget(context.settings.max_decoded_samples, permit.stopping)
-        posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
+        posted = await read_clips(request, name=name, fields=SCORE_FIELDS, settings=context.settings, budget=budget)
         return await permit.run(
             score_clips, context, _machine_id(context, machine_id, posted), posted.uploads, neighbors
         )
@@ -107,7 +114,7 @@ async def score(
 @router.post(
     "/feedback",
     dependencies=[ENROLL],
-    openapi_extra=REQUEST_BODY,
+    openapi_extra=request_body(ENROLL_FIELDS),
     responses=problems(400, 404, 408, 409, 413, 422, 507),
 )
 async def feedback(
@@ -122,7 +129,7 @@ async def feedback(
     """Say that the alarms of these clips were false: they are enrolled, and the answer tells what that changes."""
     async with workers.permit() as permit:
         budget = Budget(context.settings.max_decoded_samples, permit.stopping)
-        posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
+        posted = await read_clips(request, name=name, fields=ENROLL_FIELDS, settings=context.settings, budget=budget)
         return await permit.run(
             learn_false_alarms,
             context,

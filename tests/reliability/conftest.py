@@ -1,11 +1,16 @@
 """Fixtures of the reliability tests."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from service.domain.detector import Detector, clip_score
+from service.domain.distance import Near, Vectors
+from service.domain.machine import Domain
+from service.domain.threshold import conformal_threshold
 
 # Container, subtype, sample rate: one of every kind that is accepted.
 KINDS = [
@@ -25,6 +30,59 @@ def valid(encode: Callable[..., bytes]) -> dict[str, bytes]:
         )
         for container, subtype, rate in KINDS
     }
+
+
+# Its id, domain, recording (None: it is one of its own), and embeddings `(windows, dim)`.
+BankClip = tuple[int, Domain, str | None, Vectors]
+
+
+class Oracle:
+    """What a bank must answer, computed from embeddings alone: no store, no cache, no index."""
+
+    def __init__(self, bank: Sequence[BankClip]) -> None:
+        """Compare with these clips. Raises OffkeyError (bank too small) where the service must."""
+        self._banks: dict[Domain, Vectors] = {}
+        self._clips = {}
+        recordings, first = {}, dict[str, int]()
+        for domain in Domain:
+            members = [one for one in bank if one[1] is domain]
+            if members:
+                windows = [len(vectors) for *_, vectors in members]
+                named = [clip if tape is None else first.setdefault(tape, clip) for clip, _, tape, _ in members]
+                self._banks[domain] = np.concatenate([vectors for *_, vectors in members])
+                self._clips[domain] = np.repeat([clip for clip, *_ in members], windows)
+                recordings[domain] = np.repeat(named, windows)
+        self._detector = Detector.fit(self._banks, self._clips, recordings)
+
+    def score(self, windows: Vectors) -> float:
+        """The anomaly score of a clip of windows `(m, dim)`."""
+        return clip_score(self._detector.window_scores(windows, {d: self._near(windows, d) for d in self._banks}))
+
+    def nearest(self, window: Vectors) -> set[int]:
+        """The clips that may be named as the nearest of a window `(dim,)`: more than one where they are as near."""
+        found = [
+            (float(distance), int(self._clips[domain][row]))
+            for domain in self._banks
+            for distances, rows in [self._near(window[None], domain)]
+            for distance, row in zip(distances[0], rows[0], strict=True)
+        ]
+        return {clip for distance, clip in found if distance <= min(found)[0] + 1e-5}
+
+    def threshold(self, false_alarm_rate: float) -> float:
+        """The conformal decision threshold."""
+        return conformal_threshold(self._detector.self_scores, false_alarm_rate).value
+
+    def _near(self, windows: Vectors, domain: Domain) -> Near:
+        cosines = windows.astype(np.float64) @ self._banks[domain].astype(np.float64).T
+        distances = np.clip(1.0 - cosines, 0.0, 2.0).astype(np.float32)
+        rows = np.argsort(distances, axis=1, kind="stable")  # all of them
+        return Near(np.take_along_axis(distances, rows, axis=1), rows.astype(np.int64))
+
+
+@pytest.fixture(scope="session")
+def oracle() -> type[Oracle]:
+    """`oracle(bank)` knows what a bank of `(clip_id, domain, recording, embeddings)` must answer."""
+    return Oracle
 
 
 @pytest.fixture
