@@ -17,7 +17,9 @@ from service.domain.backends import DEFAULT_BACKEND
 from service.domain.detector import Detector
 from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.localization import Reference
 from service.domain.machine import Domain
+from service.domain.spectrogram import Spectrogram
 from service.index import Index, build_index
 
 
@@ -32,6 +34,7 @@ class BankRows:
     starts: NDArray[np.float64]  # (n,) seconds
     domains: tuple[Domain, ...]  # (n,)
     names: Mapping[int, str]  # by clip id
+    spectrograms: Mapping[int, Spectrogram] = field(default_factory=dict)  # by row; not of clips that have none
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,19 @@ class _DomainBank:
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """Source and target banks of one machine at one generation."""
+    """Source and target banks of one machine at one generation.
+
+    Attributes:
+        generation: of the store.
+        detector: scores windows.
+        reference: tells what stands out in one.
+        clips_in_reference: how many clips it knows; those enrolled before there were spectrograms have none.
+    """
 
     generation: int
     detector: Detector
+    reference: Reference
+    clips_in_reference: int
     _domains: Mapping[Domain, _DomainBank] = field(repr=False)
     _names: Mapping[int, str] = field(repr=False)
 
@@ -94,7 +106,8 @@ class MemoryBank:
             backend,
         )
         banks = {d: _DomainBank(rows, at, exact_limit) for d, at in members.items()}
-        return cls(rows.generation, detector, banks, rows.names)
+        heard = len(np.unique(rows.clips[list(rows.spectrograms)]))
+        return cls(rows.generation, detector, _reference(rows, members), heard, banks, rows.names)
 
     @property
     def clips(self) -> dict[Domain, int]:
@@ -171,6 +184,15 @@ class MemoryBank:
         bank = self._domains[domain]
         clip_id = int(bank.clips[row])
         return Neighbor(clip_id, self._names[clip_id], float(bank.starts[row]), domain, distance)
+
+
+def _reference(rows: BankRows, members: Mapping[Domain, NDArray[np.int64]]) -> Reference:
+    """Of the windows whose spectrogram is kept."""
+    kept = {domain: [row for row in at.tolist() if row in rows.spectrograms] for domain, at in members.items()}
+    return Reference.fit(
+        {domain: [rows.spectrograms[row] for row in found] for domain, found in kept.items()},
+        {domain: rows.recordings[found] for domain, found in kept.items()},
+    )
 
 
 class Banks:

@@ -220,6 +220,32 @@ class Neighbor(_Answer):
     distance: float = Field(description="cosine distance of the embeddings, 0 to 2")
 
 
+class Region(_Answer):
+    """Seconds and frequencies of a window that stand out. What is inside need not stand out everywhere."""
+
+    start_s: float
+    end_s: float
+    low_hz: float
+    high_hz: float
+    standout: float = Field(
+        description="deviations by which its strongest half second and band is off what is usual there"
+    )
+    change: Literal["louder", "quieter"] = Field(description="than usual")
+    p_value: float = Field(
+        description="at most this share of healthy windows like those enrolled has anything that stands out as much"
+    )
+
+
+class Localization(_Answer):
+    """Where a window differs from how the enrolled clips usually sound: where to listen. It decides nothing."""
+
+    domain: Domain = Field(description="whose clips it was held against, those it is more like")
+    usual_standout: float = Field(description="what every second healthy window like those enrolled reaches somewhere")
+    regions: list[Region] = Field(description="the strongest three at most, strongest first, above `usual_standout`")
+    step_s: float
+    profile: list[float] = Field(description="the largest standout in each step of `step_s` seconds")
+
+
 class WindowScore(_Answer):
     """The score of one window of a clip."""
 
@@ -227,6 +253,7 @@ class WindowScore(_Answer):
     end_s: float
     anomaly_score: float
     neighbors: list[Neighbor]
+    localization: Localization | None = Field(None, description="null: `localization_note` says why")
 
 
 class ClipScore(_Answer):
@@ -254,6 +281,9 @@ class Scores(_Answer):
     generation: int = Field(description="of the bank that was compared with")
     threshold: Threshold
     clips: list[ClipScore]
+    localization_note: str | None = Field(
+        None, description="why nothing was localized, or which enrolled clips could not be compared with"
+    )
 
 
 class Info(_Answer):

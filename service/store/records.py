@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.domain.distance import Vectors
 from service.domain.machine import Domain
+from service.domain.spectrogram import Spectrogram
 from service.domain.threshold import Rule
 
 
@@ -74,6 +75,7 @@ class NewClip:
     channels: int
     vectors: Vectors  # (windows, dim)
     starts: NDArray[np.float64]  # (windows,) seconds
+    spectrograms: tuple[Spectrogram, ...] = ()  # of the windows; none if the bundle gives none
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from service.store.lock import FolderLock
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.restore import finish_restore
 from service.store.schema import clip, embedding, machine, retired
+from service.store.spectrograms import write_spectrograms
 from service.store.vectors import DTYPE, checksum
 
 logger = logging.getLogger(__name__)
@@ -414,4 +415,5 @@ def _add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolle
         written = checksum(machine_key, new.domain, clip_id, window, windows, start_s, vector)
         rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
     connection.execute(insert(embedding), rows)
+    write_spectrograms(connection, clip_id, new.spectrograms)
     return Enrolled(clip_id, new.domain, new.recording, duplicate=False)

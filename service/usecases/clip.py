@@ -11,6 +11,7 @@ from service.audio import Waveform
 from service.budget import UNLIMITED, Budget
 from service.domain.distance import Vectors
 from service.domain.errors import OffkeyError
+from service.domain.spectrogram import Spectrogram
 from service.usecases.context import Context
 
 
@@ -30,11 +31,12 @@ class Upload:
 
 @dataclass(frozen=True)
 class EmbeddedClip:
-    """A decoded clip with the unit embeddings `(windows, dim)` and starts (seconds) of its windows."""
+    """A decoded clip, and how its windows sound."""
 
     waveform: Waveform
-    vectors: Vectors
-    starts: NDArray[np.float64]
+    vectors: Vectors  # (windows, dim), unit norm
+    starts: NDArray[np.float64]  # (windows,) seconds
+    spectrograms: tuple[Spectrogram, ...]  # of the windows, or none at all
 
 
 def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
@@ -43,7 +45,7 @@ def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
         with context.metrics.stage("decode"):
             waveform = context.decoders.decode(upload.data, upload.budget)
         with context.metrics.stage("embed"):
-            vectors, starts = context.encoder.embed(waveform.samples, upload.budget)
+            heard = context.encoder.hear(waveform.samples, upload.budget)
     except OffkeyError as error:
         raise OffkeyError(error.kind, error.detail, **{"clip": upload.name, **error.values}) from error
-    return EmbeddedClip(waveform, vectors, starts)
+    return EmbeddedClip(waveform, *heard)

@@ -120,6 +120,7 @@ def _embed(context: Context, upload: Upload, condition: Condition) -> NewClip:
         channels=clip.waveform.source_channels,
         vectors=clip.vectors,
         starts=clip.starts,
+        spectrograms=clip.spectrograms,
     )
 
 
