@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.backends import DEFAULT_BACKEND
+from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
@@ -73,12 +74,17 @@ class MemoryBank:
 
     Attributes:
         generation: of the store.
+        clips: enrolled ones, per enrolled domain.
+        compared: those among them that scores compare with; fewer where there is a coreset.
         detector: scores windows.
         reference: tells what stands out in one.
-        clips_in_reference: how many clips it knows; those enrolled before there were spectrograms have none.
+        clips_in_reference: how many of the compared clips it knows; those enrolled before there were spectrograms have
+            none.
     """
 
     generation: int
+    clips: Mapping[Domain, int]
+    compared: Mapping[Domain, int]
     detector: Detector
     reference: Reference
     clips_in_reference: int
@@ -86,8 +92,16 @@ class MemoryBank:
     _names: Mapping[int, str] = field(repr=False)
 
     @classmethod
-    def build(cls, rows: BankRows, *, exact_limit: int, backend: str = DEFAULT_BACKEND) -> Self:
+    def build(
+        cls, rows: BankRows, *, exact_limit: int, backend: str = DEFAULT_BACKEND, coreset_windows: int = 0
+    ) -> Self:
         """Calibrate a machine's rows with a backend, one of `BACKENDS`.
+
+        Args:
+            rows: all that is enrolled.
+            exact_limit: windows of a domain up to which search is exact.
+            backend: its name.
+            coreset_windows: most windows of a domain to compare with; 0: all.
 
         Raises:
             OffkeyError: there is no row, or too few to know how much healthy recordings differ.
@@ -98,7 +112,13 @@ class MemoryBank:
                 "No clip is enrolled for this machine. POST normal clips to /enroll first.",
             )
         domains = np.array(rows.domains)
-        members = {d: np.flatnonzero(domains == d) for d in Domain if (domains == d).any()}
+        enrolled = {d: np.flatnonzero(domains == d) for d in Domain if (domains == d).any()}
+        members = enrolled
+        if coreset_windows:
+            members = {
+                d: at[coreset(rows.vectors[at], rows.clips[at], rows.recordings[at], coreset_windows)]
+                for d, at in enrolled.items()
+            }
         detector = Detector.fit(
             {d: rows.vectors[at] for d, at in members.items()},
             {d: rows.clips[at] for d, at in members.items()},
@@ -106,13 +126,11 @@ class MemoryBank:
             backend,
         )
         banks = {d: _DomainBank(rows, at, exact_limit) for d, at in members.items()}
-        heard = len(np.unique(rows.clips[list(rows.spectrograms)]))
-        return cls(rows.generation, detector, _reference(rows, members), heard, banks, rows.names)
-
-    @property
-    def clips(self) -> dict[Domain, int]:
-        """Enrolled clips per enrolled domain."""
-        return {domain: len(np.unique(bank.clips)) for domain, bank in self._domains.items()}
+        clips, compared = (
+            {domain: len(np.unique(rows.clips[at])) for domain, at in own.items()} for own in (enrolled, members)
+        )
+        reference, heard = _reference(rows, members)
+        return cls(rows.generation, clips, compared, detector, reference, heard, banks, rows.names)
 
     @property
     def values(self) -> int:
@@ -153,6 +171,10 @@ class MemoryBank:
             named.append(sorted(near, key=lambda neighbor: neighbor.distance)[:neighbors])
         return scores, named
 
+    def compares_with(self, clip_id: int) -> bool:
+        """Whether a clip is in the bank; a coreset leaves some out that are enrolled."""
+        return any((bank.clips == clip_id).any() for bank in self._domains.values())
+
     def vectors_of(self, clip_id: int) -> Vectors:
         """The embeddings `(windows, dim)` of an enrolled clip.
 
@@ -186,22 +208,26 @@ class MemoryBank:
         return Neighbor(clip_id, self._names[clip_id], float(bank.starts[row]), domain, distance)
 
 
-def _reference(rows: BankRows, members: Mapping[Domain, NDArray[np.int64]]) -> Reference:
-    """Of the windows whose spectrogram is kept."""
+def _reference(rows: BankRows, members: Mapping[Domain, NDArray[np.int64]]) -> tuple[Reference, int]:
+    """Of the windows whose spectrogram is kept, and of how many clips they are."""
     kept = {domain: [row for row in at.tolist() if row in rows.spectrograms] for domain, at in members.items()}
-    return Reference.fit(
+    reference = Reference.fit(
         {domain: [rows.spectrograms[row] for row in found] for domain, found in kept.items()},
         {domain: rows.recordings[found] for domain, found in kept.items()},
     )
+    return reference, len(np.unique(rows.clips[[row for found in kept.values() for row in found]]))
 
 
 class Banks:
     """The banks that were asked for last, each as new as the store when it was asked for."""
 
-    def __init__(self, *, exact_limit: int, max_values: int, backend: str = DEFAULT_BACKEND) -> None:
+    def __init__(
+        self, *, exact_limit: int, max_values: int, backend: str = DEFAULT_BACKEND, coreset_windows: int = 0
+    ) -> None:
         """Hold banks of `max_values` values together, or a single one that is larger."""
         self._exact_limit = exact_limit
         self._backend = backend
+        self._coreset_windows = coreset_windows
         self._max_values = max_values
         self._banks: OrderedDict[int, MemoryBank] = OrderedDict()  # least recently used first
         self._building: dict[int, threading.Lock] = {}
@@ -248,7 +274,12 @@ class Banks:
     def _build(self, machine_key: int, building: threading.Lock, load: Callable[[], BankRows]) -> MemoryBank:
         built: MemoryBank | None = None
         try:
-            built = MemoryBank.build(load(), exact_limit=self._exact_limit, backend=self._backend)
+            built = MemoryBank.build(
+                load(),
+                exact_limit=self._exact_limit,
+                backend=self._backend,
+                coreset_windows=self._coreset_windows,
+            )
             return built
         finally:
             with self._lock:

@@ -72,13 +72,16 @@ class DomainPromise(_Answer):
 
     domain: Domain
     clips: int = Field(description="enrolled clips of the domain")
-    recordings: int = Field(description="n, the recordings they were cut from")
+    compared_clips: int = Field(
+        description="those among them that scores compare with: all, unless a coreset is set and they are more"
+    )
+    recordings: int = Field(description="n, the recordings that the compared clips were cut from")
     promised_false_alarm_rate: float = Field(
         description="the requested rate, or 1 / (n + 1) where that is larger; 1 is nothing: of a single recording, and "
         "of rules that promise nothing"
     )
     lowest_false_alarm_rate: float = Field(description="the lowest that n recordings can promise, 1 / (n + 1)")
-    above_threshold: int = Field(description="enrolled clips whose leave-one-out score is above the threshold")
+    above_threshold: int = Field(description="compared clips whose leave-one-out score is above the threshold")
     borrowed_scale: bool = Field(
         description="too few recordings for a deviation of their own: the other domain's is used"
     )
@@ -90,7 +93,8 @@ class Threshold(_Answer):
     decision_threshold: float = Field(description="a clip whose anomaly score is higher is anomalous")
     rule: Rule
     calibration_version: str = Field(
-        description="equal where the threshold is: it names the generation, the backend, the rule and what was asked",
+        description="equal where the threshold is: it names the generation, the backend, the rule, what was asked, and "
+        "a coreset that is in force",
         examples=["3:mahalanobis:conformal:0.05"],
     )
     requested_false_alarm_rate: float | None = Field(description="null: manual")

@@ -18,16 +18,16 @@ def note(context: Context, bank: MemoryBank) -> str | None:
             f"The bundle {manifest.name}/{manifest.version} gives no log-mel spectrogram, or does not say at which "
             "frequencies its bands are. Export it again."
         )
-    enrolled = sum(bank.clips.values())
+    compared = sum(bank.compared.values())
     if not bank.reference.domains:
         return (
-            f"A spectrogram is kept of {bank.clips_in_reference} of {enrolled} enrolled clips, and it takes those of "
+            f"A spectrogram is kept of {bank.clips_in_reference} of {compared} enrolled clips, and it takes those of "
             "two recordings of one domain. Of clips that an earlier version enrolled there is none: delete them and "
             "enroll them again."
         )
-    if bank.clips_in_reference < enrolled:
+    if bank.clips_in_reference < compared:
         return (
-            f"{enrolled - bank.clips_in_reference} of {enrolled} clips were enrolled by an earlier version, which kept "
+            f"{compared - bank.clips_in_reference} of {compared} clips were enrolled by an earlier version, which kept "
             "no spectrogram of them: nothing was compared with these. Delete them and enroll them again."
         )
     return None
