@@ -79,7 +79,7 @@ def main() -> None:
             context = Context.open(Settings(data_dir=root / "copy"))
 
             def inside(_: int = 0) -> None:
-                score_clips(context, MACHINE, [upload], 1)
+                score_clips(context, MACHINE, [upload], 1, localize=True)
 
             def served(_: int = 0) -> None:
                 client.score(MACHINE, [probe])

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from service.domain.backends import DEFAULT_BACKEND
 from service.domain.conditions import Conditions
+from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.distance import Vectors
 from service.domain.envelope import Envelope
 from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.localization import Reference
 from service.domain.machine import Domain
+from service.domain.spectrogram import Spectrogram
 from service.index import Index, build_index
 
 
@@ -35,6 +38,7 @@ class BankRows:
     domains: tuple[Domain, ...]  # (n,)
     names: Mapping[int, str]  # by clip id
     conditions: Mapping[int, Conditions] = field(default_factory=dict)  # by clip id, of those that were measured
+    spectrograms: Mapping[int, Spectrogram] = field(default_factory=dict)  # by row; not of clips that have none
 
 
 @dataclass(frozen=True)
@@ -72,20 +76,37 @@ class MemoryBank:
     """Source and target banks of one machine at one generation.
 
     Attributes:
-        generation: of the machine's rows.
-        detector: calibrated on them.
+        generation: of the store.
+        clips: enrolled ones, per enrolled domain.
+        compared: those among them that scores compare with; fewer where there is a coreset.
+        detector: scores windows.
+        reference: tells what stands out in one.
+        clips_in_reference: how many of the compared clips it knows; those enrolled before there were spectrograms have
+            none.
         envelopes: the conditions of each domain of which enough clips were measured.
     """
 
     generation: int
+    clips: Mapping[Domain, int]
+    compared: Mapping[Domain, int]
     detector: Detector
     envelopes: Mapping[Domain, Envelope]
+    reference: Reference
+    clips_in_reference: int
     _domains: Mapping[Domain, _DomainBank] = field(repr=False)
     _names: Mapping[int, str] = field(repr=False)
 
     @classmethod
-    def build(cls, rows: BankRows, *, exact_limit: int, backend: str = DEFAULT_BACKEND) -> Self:
+    def build(
+        cls, rows: BankRows, *, exact_limit: int, backend: str = DEFAULT_BACKEND, coreset_windows: int = 0
+    ) -> Self:
         """Calibrate a machine's rows with a backend, one of `BACKENDS`.
+
+        Args:
+            rows: all that is enrolled.
+            exact_limit: windows of a domain up to which search is exact.
+            backend: its name.
+            coreset_windows: most windows of a domain to compare with; 0: all.
 
         Raises:
             OffkeyError: there is no row, or too few to know how much healthy recordings differ.
@@ -96,7 +117,13 @@ class MemoryBank:
                 "No clip is enrolled for this machine. POST normal clips to /enroll first.",
             )
         domains = np.array(rows.domains)
-        members = {d: np.flatnonzero(domains == d) for d in Domain if (domains == d).any()}
+        enrolled = {d: np.flatnonzero(domains == d) for d in Domain if (domains == d).any()}
+        members = enrolled
+        if coreset_windows:
+            members = {
+                d: at[coreset(rows.vectors[at], rows.clips[at], rows.recordings[at], coreset_windows)]
+                for d, at in enrolled.items()
+            }
         detector = Detector.fit(
             {d: rows.vectors[at] for d, at in members.items()},
             {d: rows.clips[at] for d, at in members.items()},
@@ -104,13 +131,12 @@ class MemoryBank:
             backend,
         )
         banks = {d: _DomainBank(rows, at, exact_limit) for d, at in members.items()}
-        envelopes = {d: found for d, at in members.items() if (found := _envelope(rows, at)) is not None}
-        return cls(rows.generation, detector, envelopes, banks, rows.names)
-
-    @property
-    def clips(self) -> dict[Domain, int]:
-        """Enrolled clips per enrolled domain."""
-        return {domain: len(np.unique(bank.clips)) for domain, bank in self._domains.items()}
+        clips, compared = (
+            {domain: len(np.unique(rows.clips[at])) for domain, at in own.items()} for own in (enrolled, members)
+        )
+        envelopes = {d: found for d, at in enrolled.items() if (found := _envelope(rows, at)) is not None}
+        reference, heard = _reference(rows, members)
+        return cls(rows.generation, clips, compared, detector, envelopes, reference, heard, banks, rows.names)
 
     @property
     def values(self) -> int:
@@ -151,6 +177,10 @@ class MemoryBank:
             named.append(sorted(near, key=lambda neighbor: neighbor.distance)[:neighbors])
         return scores, named
 
+    def compares_with(self, clip_id: int) -> bool:
+        """Whether a clip is in the bank; a coreset leaves some out that are enrolled."""
+        return any((bank.clips == clip_id).any() for bank in self._domains.values())
+
     def vectors_of(self, clip_id: int) -> Vectors:
         """The embeddings `(windows, dim)` of an enrolled clip.
 
@@ -190,13 +220,26 @@ def _envelope(rows: BankRows, at: NDArray[np.int64]) -> Envelope | None:
     return Envelope.of([rows.conditions[clip] for clip in measured], [recordings[clip] for clip in measured])
 
 
+def _reference(rows: BankRows, members: Mapping[Domain, NDArray[np.int64]]) -> tuple[Reference, int]:
+    """Of the windows whose spectrogram is kept, and of how many clips they are."""
+    kept = {domain: [row for row in at.tolist() if row in rows.spectrograms] for domain, at in members.items()}
+    reference = Reference.fit(
+        {domain: [rows.spectrograms[row] for row in found] for domain, found in kept.items()},
+        {domain: rows.recordings[found] for domain, found in kept.items()},
+    )
+    return reference, len(np.unique(rows.clips[[row for found in kept.values() for row in found]]))
+
+
 class Banks:
     """The banks that were asked for last, each as new as the store when it was asked for."""
 
-    def __init__(self, *, exact_limit: int, max_values: int, backend: str = DEFAULT_BACKEND) -> None:
+    def __init__(
+        self, *, exact_limit: int, max_values: int, backend: str = DEFAULT_BACKEND, coreset_windows: int = 0
+    ) -> None:
         """Hold banks of `max_values` values together, or a single one that is larger."""
         self._exact_limit = exact_limit
         self._backend = backend
+        self._coreset_windows = coreset_windows
         self._max_values = max_values
         self._banks: OrderedDict[int, MemoryBank] = OrderedDict()  # least recently used first
         self._building: dict[int, threading.Lock] = {}
@@ -243,7 +286,12 @@ class Banks:
     def _build(self, machine_key: int, building: threading.Lock, load: Callable[[], BankRows]) -> MemoryBank:
         built: MemoryBank | None = None
         try:
-            built = MemoryBank.build(load(), exact_limit=self._exact_limit, backend=self._backend)
+            built = MemoryBank.build(
+                load(),
+                exact_limit=self._exact_limit,
+                backend=self._backend,
+                coreset_windows=self._coreset_windows,
+            )
             return built
         finally:
             with self._lock:

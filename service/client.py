@@ -189,9 +189,20 @@ class Client:
         params = _condition(machine_id, domain, recording)
         return self._call(Feedback, "POST", "/feedback", params=params, files=_files(clips))
 
-    def score(self, machine_id: str, clips: Sequence[Path | str], *, neighbors: int = 1) -> Scores:
-        """Score audio files."""
-        params = {"machine_id": machine_id, "neighbors": neighbors}
+    def score(
+        self, machine_id: str, clips: Sequence[Path | str], *, neighbors: int = 1, localize: bool | None = None
+    ) -> Scores:
+        """Score audio files.
+
+        Args:
+            machine_id: whose bank to compare with.
+            clips: the files.
+            neighbors: how many enrolled windows to name for each scored one.
+            localize: tell what stands out in each window; None: where there is a single clip.
+        """
+        params: dict[str, str | int] = {"machine_id": machine_id, "neighbors": neighbors}
+        if localize is not None:
+            params["localize"] = str(localize).lower()
         return self._call(Scores, "POST", "/score", params=params, files=_files(clips))
 
     def api_keys(self) -> Iterator[Key]:

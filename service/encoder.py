@@ -4,6 +4,7 @@ import ctypes
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -13,6 +14,7 @@ from service.audio import Samples, cut
 from service.budget import UNLIMITED, Budget
 from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.spectrogram import Spectrogram, band_edges, coarse
 from service.index import check_vectors
 from service.manifest import GOLDEN_FILE, MODEL_FILE, BundleError, Manifest, load_manifest
 from service.settings import Device
@@ -28,8 +30,23 @@ class DeviceError(Exception):
     """The device that was asked for cannot be used."""
 
 
+class Heard(NamedTuple):
+    """A clip as the encoder hears it, window by window."""
+
+    vectors: Vectors  # (windows, dim), unit norm
+    starts: NDArray[np.float64]  # (windows,) seconds
+    spectrograms: tuple[Spectrogram, ...]  # of the windows; none where `band_edges_hz` is None
+
+
 class Encoder:
-    """Windows of a clip in, unit embeddings out. Safe to call from many threads at once."""
+    """Windows of a clip in, unit embeddings out. Safe to call from many threads at once.
+
+    Attributes:
+        manifest: of the bundle.
+        provider: the ONNX Runtime provider in use.
+        band_edges_hz: where the bands of its spectrograms meet, `(bands + 1,)`; None: the bundle gives no log-mel
+            spectrogram whose frequencies are known.
+    """
 
     def __init__(self, bundle: Path, device: Device) -> None:
         """Load a bundle and hold it against its golden vectors.
@@ -42,6 +59,7 @@ class Encoder:
         self._session = _open_session(bundle / MODEL_FILE, device)
         self.provider: str = self._session.get_providers()[0]
         _check_golden(self._session, self.manifest, bundle)
+        self.band_edges_hz = _band_edges(self.manifest)
         logger.info("bundle %s/%s runs on %s", self.manifest.name, self.manifest.version, self.provider)
 
     @property
@@ -50,14 +68,16 @@ class Encoder:
         return self.manifest.input.sample_rate
 
     def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> tuple[Vectors, NDArray[np.float64]]:
-        """Embed a clip.
+        """The embeddings and starts that `hear` gives, which see."""
+        heard = self.hear(samples, budget)
+        return heard.vectors, heard.starts
+
+    def hear(self, samples: Samples, budget: Budget = UNLIMITED) -> Heard:
+        """Embed a clip, and take the picture of each window that localization works on.
 
         Args:
             samples: `(samples,)` mono at `sample_rate`.
             budget: of the request, which is asked before each window whether to go on.
-
-        Returns:
-            Unit embeddings `(windows, dim)` and the start of each window in seconds, `(windows,)`.
 
         Raises:
             OffkeyError: the clip is shorter than the model's minimum, or the service is stopping.
@@ -72,13 +92,24 @@ class Encoder:
             )
         windows = cut(samples, window=round(spec.seconds * rate), hop=round(spec.hop_seconds * rate))
         # One window at a time: on a CPU a batch is no faster, and memory stays that of one window.
-        found = []
+        found, spectrograms = [], []
+        wanted = ["embedding"] if self.band_edges_hz is None else ["embedding", "logmel"]
         for _, window in windows:
             budget.check()
-            found.append(self._session.run(["embedding"], {"waveform": window[None, :]})[0])  # (1, dim)
+            vector, *logmel = self._session.run(wanted, {"waveform": window[None, :]})  # (1, dim), (1, frames, mels)
+            found.append(vector)
+            spectrograms += [coarse(one[0], len(window) / rate) for one in logmel]
         vectors = np.concatenate(found)
         starts = np.array([start / rate for start, _ in windows])
-        return check_vectors(vectors, dim=self.manifest.dim), starts
+        return Heard(check_vectors(vectors, dim=self.manifest.dim), starts, tuple(spectrograms))
+
+
+def _band_edges(manifest: Manifest) -> NDArray[np.float64] | None:
+    for output in manifest.outputs:
+        if output.name == "logmel" and output.centers_hz is not None:
+            # The highest band may reach beyond what the sample rate can hold.
+            return np.minimum(band_edges(np.array(output.centers_hz)), manifest.input.sample_rate / 2)
+    return None
 
 
 def _open_session(model: Path, device: Device) -> ort.InferenceSession:

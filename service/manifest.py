@@ -5,10 +5,11 @@ A bundle is a folder `models/<name>/<version>/` with `model.onnx`, `manifest.jso
 """
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
@@ -55,6 +56,18 @@ class OutputSpec(_Part):
     name: Literal["embedding", "frames", "logmel"]
     dims: tuple[str | int, ...] = Field(description="axis names where dynamic, sizes where fixed")
     normalized: bool = Field(description="whether each vector along the last axis has unit norm")
+    centers_hz: tuple[float, ...] | None = Field(
+        None, description="of logmel: the center of each band; null: not said, and nothing can be localized"
+    )
+
+    @model_validator(mode="after")
+    def _one_center_per_band(self) -> Self:
+        centers = self.centers_hz
+        if centers is not None and not (
+            len(centers) == self.dims[-1] and len(centers) > 1 and all(a < b for a, b in pairwise((0.0, *centers)))
+        ):
+            raise ValueError(f"{self.name} has {self.dims[-1]} bands; centers_hz are as many, above 0 and increasing")
+        return self
 
 
 class Readout(_Part):

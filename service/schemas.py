@@ -100,13 +100,16 @@ class DomainPromise(_Answer):
 
     domain: Domain
     clips: int = Field(description="enrolled clips of the domain")
-    recordings: int = Field(description="n, the recordings they were cut from")
+    compared_clips: int = Field(
+        description="those among them that scores compare with: all, unless a coreset is set and they are more"
+    )
+    recordings: int = Field(description="n, the recordings that the compared clips were cut from")
     promised_false_alarm_rate: float = Field(
         description="the requested rate, or 1 / (n + 1) where that is larger; 1 is nothing: of a single recording, and "
         "of rules that promise nothing"
     )
     lowest_false_alarm_rate: float = Field(description="the lowest that n recordings can promise, 1 / (n + 1)")
-    above_threshold: int = Field(description="enrolled clips whose leave-one-out score is above the threshold")
+    above_threshold: int = Field(description="compared clips whose leave-one-out score is above the threshold")
     borrowed_scale: bool = Field(
         description="too few recordings for a deviation of their own: the other domain's is used"
     )
@@ -118,7 +121,8 @@ class Threshold(_Answer):
     decision_threshold: float = Field(description="a clip whose anomaly score is higher is anomalous")
     rule: Rule
     calibration_version: str = Field(
-        description="equal where the threshold is: it names the generation, the backend, the rule and what was asked",
+        description="equal where the threshold is: it names the generation, the backend, the rule, what was asked, and "
+        "a coreset that is in force",
         examples=["3:mahalanobis:conformal:0.05"],
     )
     requested_false_alarm_rate: float | None = Field(description="null: manual")
@@ -276,6 +280,32 @@ class Neighbor(_Answer):
     distance: float = Field(description="cosine distance of the embeddings, 0 to 2")
 
 
+class Region(_Answer):
+    """Seconds and frequencies of a window that stand out. What is inside need not stand out everywhere."""
+
+    start_s: float
+    end_s: float
+    low_hz: float
+    high_hz: float
+    standout: float = Field(
+        description="deviations by which its strongest half second and band is off what is usual there"
+    )
+    change: Literal["louder", "quieter"] = Field(description="than usual")
+    p_value: float = Field(
+        description="at most this share of healthy windows like those enrolled has anything that stands out as much"
+    )
+
+
+class Localization(_Answer):
+    """Where a window differs from how the enrolled clips usually sound: where to listen. It decides nothing."""
+
+    domain: Domain = Field(description="whose clips it was held against, those it is more like")
+    usual_standout: float = Field(description="what every second healthy window like those enrolled reaches somewhere")
+    regions: list[Region] = Field(description="the strongest three at most, strongest first, above `usual_standout`")
+    step_s: float
+    profile: list[float] = Field(description="the largest standout in each step of `step_s` seconds")
+
+
 class WindowScore(_Answer):
     """The score of one window of a clip."""
 
@@ -283,6 +313,7 @@ class WindowScore(_Answer):
     end_s: float
     anomaly_score: float
     neighbors: list[Neighbor]
+    localization: Localization | None = Field(None, description="null: `localization_note` says why")
 
 
 class ClipScore(_Answer):
@@ -315,6 +346,9 @@ class Scores(_Answer):
     generation: int = Field(description="of the bank that was compared with")
     threshold: Threshold
     clips: list[ClipScore]
+    localization_note: str | None = Field(
+        None, description="why nothing was localized, or which enrolled clips could not be compared with"
+    )
 
 
 class KeySettings(BaseModel):

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.domain.backends import DEFAULT_BACKEND, check_backend
 from service.domain.threshold import MIN_FALSE_ALARM_RATE
 
+MIN_CORESET_WINDOWS = 100
 DEFAULT_BUNDLE = Path("offkey-small") / "2"
 
 
@@ -72,6 +73,9 @@ class Settings(BaseSettings):
     max_windows_per_machine: int = Field(
         50_000, ge=2, description="most windows enrolled for one machine; the time to rebuild its bank grows with them"
     )
+    coreset_windows: int = Field(
+        0, ge=0, description="most windows of a domain that scores compare with, 100 or more; 0 compares with all"
+    )
     max_cached_values: int = Field(
         2**27,
         ge=1,
@@ -88,6 +92,13 @@ class Settings(BaseSettings):
     def _known(cls, name: str) -> str:
         return check_backend(name)
 
+    @field_validator("coreset_windows")
+    @classmethod
+    def _calibrates(cls, windows: int) -> int:
+        if 0 < windows < MIN_CORESET_WINDOWS:
+            raise ValueError(f"a coreset of {windows} windows calibrates nothing; {MIN_CORESET_WINDOWS} or more, or 0")
+        return windows
+
     def limits(self) -> dict[str, int | float]:
         """The limits that `GET /info` reports, by setting name."""
         return {
@@ -101,6 +112,7 @@ class Settings(BaseSettings):
             "max_decode_seconds": self.max_decode_seconds,
             "max_clips_per_machine": self.max_clips_per_machine,
             "max_windows_per_machine": self.max_windows_per_machine,
+            "coreset_windows": self.coreset_windows,
             "max_cached_values": self.max_cached_values,
             "max_neighbors": self.max_neighbors,
             "queue_limit": self.queue_limit,

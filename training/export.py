@@ -164,7 +164,12 @@ def _manifest(
         outputs=(
             OutputSpec(name="embedding", dims=("batch", student.dim), normalized=True),
             OutputSpec(name="frames", dims=("batch", "time", *student.frames_shape), normalized=False),
-            OutputSpec(name="logmel", dims=("batch", "frames", encoder.front_end.bands), normalized=False),
+            OutputSpec(
+                name="logmel",
+                dims=("batch", "frames", encoder.front_end.bands),
+                normalized=False,
+                centers_hz=encoder.front_end.centers_hz,
+            ),
         ),
         readout=Readout(
             layers=tuple(student.readout.layers), pooling=student.readout.pooling.name, projection=projection

@@ -95,6 +95,10 @@ async def score(
     machine_id: MachineIdQuery = None,
     neighbors: Annotated[int, Query(ge=1, description="enrolled windows to name for each scored one")] = 1,
     name: ClipName = None,
+    localize: Annotated[
+        bool | None,
+        Query(description="tell which seconds and bands of each window stand out; left out: where there is one clip"),
+    ] = None,
 ) -> Scores:
     """Score clips against what was enrolled for the machine."""
     if neighbors > context.settings.max_neighbors:
@@ -106,9 +110,10 @@ async def score(
     async with workers.permit() as permit:
         budget = Budget(context.settings.max_decoded_samples, permit.stopping)
         posted = await read_clips(request, name=name, fields=SCORE_FIELDS, settings=context.settings, budget=budget)
-        return await permit.run(
-            score_clips, context, _machine_id(context, machine_id, posted), posted.uploads, neighbors
-        )
+        if localize is None:
+            localize = len(posted.uploads) == 1
+        machine = _machine_id(context, machine_id, posted)
+        return await permit.run(score_clips, context, machine, posted.uploads, neighbors, localize)
 
 
 @router.post(

@@ -7,6 +7,7 @@ from service.bank import BankRows
 from service.domain.machine import Domain
 from service.store.condition_rows import conditions_of
 from service.store.schema import clip, embedding
+from service.store.spectrograms import read_spectrograms
 from service.store.vectors import Window, check_windows, stacked
 
 
@@ -28,6 +29,7 @@ def bank_rows(connection: Connection, machine_key: int, generation: int) -> Bank
     clips = connection.execute(select(func.count()).where(of_clip.machine_key + 0 == machine_key)).scalar_one()
     if clips != len({row.clip_id for row in rows}):
         raise ValueError(f"{clips} clips are stored, {len({row.clip_id for row in rows})} are found")
+    spectrograms = read_spectrograms(connection, machine_key)
     named: dict[str, int] = {}  # a recording goes by its first clip
     recordings = [
         row.clip_id if row.recording is None else named.setdefault(row.recording, row.clip_id) for row in rows
@@ -41,4 +43,9 @@ def bank_rows(connection: Connection, machine_key: int, generation: int) -> Bank
         domains=tuple(Domain(row.domain) for row in rows),
         names={row.clip_id: row.name for row in rows},
         conditions={clip_id: found for clip_id, (found, _) in conditions_of(connection, machine_key).items()},
+        spectrograms={
+            at: spectrograms[row.clip_id, row.window]
+            for at, row in enumerate(rows)
+            if (row.clip_id, row.window) in spectrograms
+        },
     )

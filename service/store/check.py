@@ -14,6 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from service.store.engine import log_of
+from service.store.spectrograms import Row, unpacked
 from service.store.vectors import Window, check_windows, stacked
 
 _MOST_MESSAGES = 10
@@ -23,6 +24,11 @@ _BUSY_SECONDS = 10.0
 _WINDOWS = """
 SELECT c.clip_id, c.domain, e."window", e.start_s, e.vector, {checksum}
 FROM clip c LEFT JOIN embedding e ON e.clip_id = c.clip_id WHERE c.machine_key = ? ORDER BY c.clip_id, e."window"
+"""
+
+_SPECTROGRAMS = """
+SELECT s.clip_id, s."window", s.bands, s.cells, s.checksum
+FROM clip c JOIN spectrogram s ON s.clip_id = c.clip_id WHERE c.machine_key = ?
 """
 
 
@@ -81,10 +87,12 @@ def check_database(database: Path) -> Report:
             has_checksums = "checksum" in {
                 column[1] for column in connection.execute("PRAGMA table_info(embedding)").fetchall()
             }
+            has_spectrograms = bool(connection.execute("PRAGMA table_info(spectrogram)").fetchall())
             for machine_key, machine_id in connection.execute("SELECT machine_key, machine_id FROM machine").fetchall():
-                damage += [
-                    Damage(str(machine_id), what) for what in _machine(connection, int(machine_key), has_checksums)
-                ]
+                found = list(_machine(connection, int(machine_key), has_checksums))
+                if has_spectrograms and not found:
+                    found += _spectrograms(connection, int(machine_key))
+                damage += [Damage(str(machine_id), what) for what in found]
     except (sqlite3.Error, TypeError, ValueError) as error:
         damage.append(Damage(None, f"the database cannot be read: {error}"))
     return Report(revision, counts["machine"], counts["clip"], counts["embedding"], tuple(damage))
@@ -119,3 +127,11 @@ def _machine(connection: sqlite3.Connection, machine_key: int, has_checksums: bo
             yield "an embedding holds NaN or infinite values"
         elif (worst := float(np.abs(norms - 1.0).max())) > _UNIT_TOLERANCE:
             yield f"the norm of an embedding is off 1 by {worst:.2g}"
+
+
+def _spectrograms(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
+    """What is wrong with the spectrograms of a bank: one message, for its first damage."""
+    try:
+        unpacked(Row(*row) for row in connection.execute(_SPECTROGRAMS, (machine_key,)))
+    except Exception as error:  # as above
+        yield str(error)

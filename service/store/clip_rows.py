@@ -10,6 +10,7 @@ from service.domain.machine import Domain
 from service.store.condition_rows import add_conditions
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.schema import clip, embedding
+from service.store.spectrograms import write_spectrograms
 from service.store.vectors import DTYPE, checksum
 
 
@@ -96,4 +97,5 @@ def add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled
         rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
     connection.execute(insert(embedding), rows)
     add_conditions(connection, clip_id, new.conditions)
+    write_spectrograms(connection, clip_id, new.spectrograms)
     return Enrolled(clip_id, new.domain, new.recording, duplicate=False)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from service.domain.conditions import Conditions
 from service.domain.distance import Vectors
 from service.domain.machine import Domain
+from service.domain.spectrogram import Spectrogram
 from service.domain.threshold import Rule
 
 
@@ -76,6 +77,7 @@ class NewClip:
     vectors: Vectors  # (windows, dim)
     starts: NDArray[np.float64]  # (windows,) seconds
     conditions: Conditions | None = None  # None: not measured
+    spectrograms: tuple[Spectrogram, ...] = ()  # of the windows; none if the bundle gives none
 
 
 @dataclass(frozen=True)

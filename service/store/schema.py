@@ -102,6 +102,17 @@ score = Table(
 
 scores_of_machine = Index("scores_of_machine", score.c.machine_key, score.c.score_id)
 
+# None of clips that were enrolled before there was this table, or with a bundle that gives none.
+spectrogram = Table(
+    "spectrogram",
+    metadata,
+    Column("clip_id", ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
+    Column("window", Integer, primary_key=True),
+    Column("bands", Integer, nullable=False),
+    Column("cells", LargeBinary, nullable=False),  # float16, little-endian, (steps, bands)
+    Column("checksum", BigInteger, nullable=False),
+)
+
 clips_of_machine = Index("clips_of_machine", clip.c.machine_key, clip.c.clip_id)
 
 # Goes with its machine: an answer must not tell of clips that went with a deleted one.

@@ -12,6 +12,7 @@ from service.budget import UNLIMITED, Budget
 from service.domain.conditions import Conditions, measure
 from service.domain.distance import Vectors
 from service.domain.errors import OffkeyError
+from service.domain.spectrogram import Spectrogram
 from service.usecases.context import Context
 
 
@@ -31,12 +32,13 @@ class Upload:
 
 @dataclass(frozen=True)
 class EmbeddedClip:
-    """A decoded clip with its conditions, and the unit embeddings `(windows, dim)` and starts (s) of its windows."""
+    """A decoded clip with its conditions, and how its windows sound."""
 
     waveform: Waveform
     conditions: Conditions
-    vectors: Vectors
-    starts: NDArray[np.float64]
+    vectors: Vectors  # (windows, dim), unit norm
+    starts: NDArray[np.float64]  # (windows,) seconds
+    spectrograms: tuple[Spectrogram, ...]  # of the windows, or none at all
 
 
 def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
@@ -53,7 +55,7 @@ def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
                 clipped=waveform.source_clipped,
             )
         with context.metrics.stage("embed"):
-            vectors, starts = context.encoder.embed(waveform.samples, upload.budget)
+            heard = context.encoder.hear(waveform.samples, upload.budget)
     except OffkeyError as error:
         raise OffkeyError(error.kind, error.detail, **{"clip": upload.name, **error.values}) from error
-    return EmbeddedClip(waveform, conditions, vectors, starts)
+    return EmbeddedClip(waveform, conditions, *heard)

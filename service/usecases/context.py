@@ -49,7 +49,12 @@ class Context:
             undo.callback(store.close)
             decoders.check()
             undo.pop_all()
-        banks = Banks(exact_limit=settings.exact_limit, max_values=settings.max_cached_values, backend=settings.backend)
+        banks = Banks(
+            exact_limit=settings.exact_limit,
+            max_values=settings.max_cached_values,
+            backend=settings.backend,
+            coreset_windows=settings.coreset_windows,
+        )
         metrics = Metrics()
         metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
         return cls(settings, encoder, decoders, store, PendingScores(store.shift), banks, metrics)

@@ -138,6 +138,7 @@ def _embed(context: Context, upload: Upload, condition: Condition) -> NewClip:
         vectors=clip.vectors,
         starts=clip.starts,
         conditions=clip.conditions,
+        spectrograms=clip.spectrograms,
     )
 
 

@@ -6,7 +6,7 @@ from service.bank import MemoryBank
 from service.domain.detector import clip_score
 from service.domain.distance import Vectors
 from service.schemas import Feedback, FeedbackOnClip, Judgment, Threshold
-from service.usecases.clip import Upload
+from service.usecases.clip import Upload, embed_clip
 from service.usecases.context import Context
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.threshold import threshold_of
@@ -25,21 +25,25 @@ def learn_false_alarms(context: Context, machine_id: str, condition: Condition, 
     record = context.store.machine(machine_id)
     grown = context.bank(record)
     new_threshold = threshold_of(context, record, grown)
-    return Feedback(
-        machine_id=machine_id,
-        generation=grown.generation,
-        clips=[
+    clips = []
+    for upload, clip in zip(uploads, enrollment.clips, strict=True):
+        if clip.clip_id is None or clip.status == "held-back":  # never of trusted clips
+            continue
+        if grown.compares_with(clip.clip_id):
+            before, after = _score(bank, grown.vectors_of(clip.clip_id)), grown.self_score(clip.clip_id)
+        else:  # the coreset leaves it out: it is heard again, as any clip
+            vectors = embed_clip(context, upload).vectors
+            before, after = _score(bank, vectors), _score(grown, vectors)
+        clips.append(
             FeedbackOnClip(
                 name=clip.name,
                 clip_id=clip.clip_id,
                 status=clip.status,
-                before=_judgment(_score(bank, grown.vectors_of(clip.clip_id)), threshold),
-                after=_judgment(grown.self_score(clip.clip_id), new_threshold),
+                before=_judgment(before, threshold),
+                after=_judgment(after, new_threshold),
             )
-            for clip in enrollment.clips
-            if clip.clip_id is not None and clip.status != "held-back"  # never of trusted clips
-        ],
-    )
+        )
+    return Feedback(machine_id=machine_id, generation=grown.generation, clips=clips)
 
 
 def _score(bank: MemoryBank, vectors: Vectors) -> float:

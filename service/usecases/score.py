@@ -1,6 +1,7 @@
 """Score clips against a machine's memory bank."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -11,22 +12,35 @@ from service.bank import Neighbor as Near
 from service.domain.detector import clip_score
 from service.domain.envelope import unlike_all
 from service.domain.threshold import p_value
-from service.schemas import ClipConditions, ClipScore, Neighbor, Scores, WindowScore
+from service.schemas import ClipConditions, ClipScore, Localization, Neighbor, Scores, WindowScore
 from service.store.shift import RecentScore
-from service.usecases.clip import Upload, embed_clip
+from service.usecases import localize as localization
+from service.usecases.clip import EmbeddedClip, Upload, embed_clip
 from service.usecases.conditions import warnings_of
 from service.usecases.context import Context
 from service.usecases.threshold import threshold_of
 
 
-def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], neighbors: int) -> Scores:
-    """Decode, embed, search, score.
+@dataclass(frozen=True)
+class _Question:
+    """What the clips of a request are held against, and what is to be told of them."""
+
+    machine_key: int
+    bank: MemoryBank
+    decision_threshold: float
+    neighbors: int
+    localize: bool
+
+
+def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], neighbors: int, localize: bool) -> Scores:
+    """Decode, embed, search, score, and say what stands out.
 
     Args:
         context: the adapters.
         machine_id: whose bank to compare with.
         uploads: the clips.
         neighbors: how many enrolled windows to name for each scored one.
+        localize: whether to say what stands out.
 
     Raises:
         OffkeyError: the machine is unknown, its bank cannot score, or a clip is not usable.
@@ -35,48 +49,50 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], ne
     bank = context.bank(record)
     threshold = threshold_of(context, record, bank)
     manifest = context.encoder.manifest
+    question = _Question(record.machine_key, bank, threshold.decision_threshold, neighbors, localize)
     return Scores(
         machine_id=machine_id,
         bundle=f"{manifest.name}/{manifest.version}",
         backend=bank.detector.backend,
         generation=bank.generation,
         threshold=threshold,
-        clips=[
-            _score(context, record.machine_key, bank, threshold.decision_threshold, upload, neighbors)
-            for upload in uploads
-        ],
+        clips=[_score(context, question, one) for one in uploads],
+        localization_note=localization.note(context, bank) if localize else "Not asked for: add localize=true.",
     )
 
 
-def _score(
-    context: Context, machine_key: int, bank: MemoryBank, decision_threshold: float, upload: Upload, neighbors: int
-) -> ClipScore:
+def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
+    bank = question.bank
     clip = embed_clip(context, upload)
     with context.metrics.stage("search"):
-        scores, named = bank.score(clip.vectors, neighbors)
+        scores, named = bank.score(clip.vectors, question.neighbors)
     score = clip_score(scores)
-    context.metrics.scored(score > decision_threshold)
-    context.pending_scores.add(_recent(machine_key, bank, scores, named))
+    is_anomalous = score > question.decision_threshold
+    context.metrics.scored(is_anomalous)
+    context.pending_scores.add(_recent(question.machine_key, bank, scores, named))
     seconds = clip.waveform.seconds
     differences = unlike_all(list(bank.envelopes.values()), clip.conditions, seconds)
     context.metrics.unlike_enrolled(one.measure.value for one in differences)
     window = context.encoder.manifest.window.seconds
+    spans = [(float(start), min(float(start) + window, seconds)) for start in clip.starts]
+    places = _localize(context, bank, clip, spans) if question.localize else [None] * len(spans)
     return ClipScore(
         name=upload.name,
         seconds=seconds,
         anomaly_score=score,
-        is_anomalous=score > decision_threshold,
+        is_anomalous=is_anomalous,
         p_value=p_value(bank.detector.self_scores, score),
         conditions=ClipConditions.model_validate(clip.conditions),
         warnings=warnings_of(differences),
         windows=[
             WindowScore(
-                start_s=float(start),
-                end_s=min(float(start) + window, seconds),
+                start_s=start,
+                end_s=end,
                 anomaly_score=float(value),
                 neighbors=[Neighbor.model_validate(near) for near in nearest],
+                localization=place,
             )
-            for start, value, nearest in zip(clip.starts, scores, named, strict=True)
+            for (start, end), value, nearest, place in zip(spans, scores, named, places, strict=True)
         ],
     )
 
@@ -93,3 +109,16 @@ def _recent(
         domain=named[int(scores.argmax())][0].domain,
         anomaly_score=clip_score(scores),
     )
+
+
+def _localize(
+    context: Context, bank: MemoryBank, clip: EmbeddedClip, spans: Sequence[tuple[float, float]]
+) -> list[Localization | None]:
+    edges_hz = context.encoder.band_edges_hz
+    if edges_hz is None or not bank.reference.domains:
+        return [None] * len(spans)
+    with context.metrics.stage("localize"):
+        return [
+            localization.localize(bank, edges_hz, picture, *span)
+            for picture, span in zip(clip.spectrograms, spans, strict=True)
+        ]

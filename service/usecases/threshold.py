@@ -47,17 +47,20 @@ def threshold_of(context: Context, record: MachineRecord, bank: MemoryBank) -> T
     settings = settings_of(context, record)
     found = _choose(settings, bank)
     clips, borrowed = bank.clips, bank.detector.borrowed
+    # Only where a coreset is in force: a bank that fits has the threshold that it would have without the setting.
+    reduced = f":coreset-{context.settings.coreset_windows}" if bank.compared != clips else ""
     asked = settings.decision_threshold if found.rule is Rule.MANUAL else settings.false_alarm_rate
     return ThresholdAnswer(
         decision_threshold=found.value,
         rule=found.rule,
-        calibration_version=f"{bank.generation}:{bank.detector.backend}:{found.rule}:{asked!r}",
+        calibration_version=f"{bank.generation}:{bank.detector.backend}:{found.rule}:{asked!r}{reduced}",
         requested_false_alarm_rate=found.requested_false_alarm_rate,
         promised_false_alarm_rate=found.promised_false_alarm_rate,
         domains=[
             DomainPromise(
                 domain=domain,
                 clips=clips[domain],
+                compared_clips=bank.compared[domain],
                 recordings=promise.recordings,
                 promised_false_alarm_rate=promise.false_alarm_rate,
                 lowest_false_alarm_rate=promise.lowest_false_alarm_rate,

@@ -74,7 +74,7 @@ def test_metrics_count_what_was_done(fan_api: TestClient, fan: Callable[..., byt
     assert found[("offkey_clips_scored_total", ("is_anomalous", "true"))] == 1
     request = ("method", "POST"), ("route", "/score"), ("status", "200")
     assert found[("offkey_requests_total", *request)] == 1
-    for stage in ("decode", "embed", "search"):
+    for stage in ("decode", "embed", "search", "localize"):
         assert found[("offkey_stage_seconds_count", ("stage", stage))] >= 1
 
 

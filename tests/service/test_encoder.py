@@ -122,3 +122,28 @@ def test_any_accepted_level_gives_finite_embeddings(bundle: Path, level: float) 
     for samples in (noise, impulse, np.sign(noise) * np.float32(level)):
         vectors, _ = encoder.embed(samples)
         assert np.isfinite(vectors).all()
+
+
+@pytest.mark.parametrize("hertz", [150.0, 440.0, 1_000.0, 3_000.0, 7_000.0])
+def test_a_tone_stands_in_the_band_that_has_its_frequency(bundle: Path, hertz: float) -> None:
+    encoder = Encoder(bundle, Device.CPU)
+    rate = encoder.sample_rate
+    time = np.arange(2 * rate) / rate
+    tone = 0.1 * np.sin(2 * np.pi * hertz * time) + 1e-4 * np.random.default_rng(0).standard_normal(len(time))
+    (spectrogram,) = encoder.hear(tone.astype(np.float32)).spectrograms
+    edges = encoder.band_edges_hz
+    assert edges is not None
+    assert spectrogram.shape == (4, len(edges) - 1)
+    assert (edges[0], edges[-1]) == (pytest.approx(8.4, abs=1), rate / 2)
+    loudest = int(spectrogram.mean(axis=0).argmax())
+    width = edges[loudest + 1] - edges[loudest]
+    assert edges[loudest] - 0.2 * width <= hertz <= edges[loudest + 1] + 0.2 * width
+
+
+@pytest.mark.parametrize("centers", [[100.0], [50.0] * 105, list(range(105)), list(range(200, 95, -1))])
+def test_centers_that_no_bands_can_have_are_refused(copy: Path, centers: list[float]) -> None:
+    outputs = json.loads((copy / MANIFEST_FILE).read_text())["outputs"]
+    outputs[2]["centers_hz"] = centers
+    edit_manifest(copy, outputs=outputs)
+    with pytest.raises(BundleError, match="logmel has 105 bands; centers_hz are as many"):
+        load_manifest(copy)

@@ -1,5 +1,6 @@
 """The store: durable, transactional, and honest about what changed."""
 
+import dataclasses
 import shutil
 import sqlite3
 import threading
@@ -331,3 +332,26 @@ def test_a_store_of_a_newer_version_is_refused(store: Store, tmp_path: Path) -> 
         Store.open(tmp_path)
     assert "schema 9999" in error.value.detail
     assert "newer version" in error.value.detail
+
+
+def test_spectrograms_come_back_with_their_windows_and_go_with_their_clip(store: Store) -> None:
+    cells = [np.full((2 + number, 3), number + 0.5, np.float32) for number in range(2)]
+    bare, heard = new_clip("a1"), dataclasses.replace(new_clip("b2"), spectrograms=tuple(cells))
+    (_, kept), record = add(store, [bare, heard])
+    rows = store.bank_rows(record.machine_key)
+    assert sorted(rows.spectrograms) == [2, 3]  # windows of the second clip
+    for row, expected in zip((2, 3), cells, strict=True):
+        np.testing.assert_array_equal(rows.spectrograms[row], expected)
+    store.delete_clip("fan-1", kept.clip_id)
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM spectrogram").scalar() == 0
+
+
+def test_a_spectrogram_of_another_width_is_damage(store: Store) -> None:
+    clips = [
+        dataclasses.replace(new_clip(name, windows=1), spectrograms=(np.zeros((2, bands), np.float32),))
+        for name, bands in (("a1", 3), ("b2", 4))
+    ]
+    _, record = add(store, clips)
+    with refused(ErrorKind.MACHINE_DAMAGED):
+        store.bank_rows(record.machine_key)

@@ -56,6 +56,9 @@ def test_a_run_becomes_a_bundle_that_says_what_pytorch_says(bundle: Path) -> Non
     manifest = load_manifest(bundle)
     assert (manifest.dim, manifest.input.sample_rate, manifest.provenance.steps) == (8 * 32, 16_000, 3)
     assert manifest.provenance.objective == "retain"
+    centers = manifest.output("logmel").centers_hz
+    assert centers is not None
+    assert len(centers) == manifest.output("logmel").dims[-1]
     assert manifest.embedding_space_id == f"tiny/3-{manifest.model_sha256[:12]}"
     assert manifest.measured[0].command == "toss a coin"
     files = {"model.onnx", "manifest.json", "golden.npz", "encoder.safetensors"}

@@ -1,5 +1,6 @@
 """What every encoder is: a front end, then layers that each give a token grid."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,20 @@ class FrontEnd(nn.Module, ABC):
 
     sample_rate: int  # Hz
     mels: int
+    low_hz: float  # where the lowest band begins
+    high_hz: float  # where the highest band ends
 
     @property
     def bands(self) -> int:
         """How many bands, from the lowest, the sample rate can fill; the others stay at the log floor."""
         return self.mels
+
+    @property
+    def centers_hz(self) -> tuple[float, ...]:
+        """The center of each of `bands`, Hz: equally spaced in Kaldi's mel, 1127 ln(1 + f / 700)."""
+        low, high = (1127.0 * math.log1p(hertz / 700.0) for hertz in (self.low_hz, self.high_hz))
+        spacing = (high - low) / (self.mels + 1)
+        return tuple(round(700.0 * math.expm1((low + (band + 1) * spacing) / 1127.0), 1) for band in range(self.bands))
 
 
 class Encoder(nn.Module, ABC):

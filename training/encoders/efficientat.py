@@ -52,6 +52,9 @@ class MelFrontEnd(FrontEnd):
     clip differ, since there the published one mirrors the filtered signal.
     """
 
+    low_hz = 0.0
+    high_hz = MEL_HIGH
+
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
         if sample_rate not in (PUBLISHED_RATE, PUBLISHED_RATE // 2):

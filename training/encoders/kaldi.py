@@ -113,6 +113,8 @@ class KaldiFrontEnd(FrontEnd):
 
     sample_rate = SAMPLE_RATE
     mels = MELS
+    low_hz = LOWEST
+    high_hz = SAMPLE_RATE / 2
 
     def __init__(
         self,

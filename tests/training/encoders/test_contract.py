@@ -31,6 +31,19 @@ def test_it_says_who_made_it_and_what_it_takes(name: str) -> None:
 
 @each_encoder
 @torch.no_grad()
+def test_a_tone_at_the_center_of_a_band_is_loudest_in_it(name: str) -> None:
+    front_end = ENCODERS[name].tiny(seed=0).front_end
+    centers = front_end.centers_hz
+    assert len(centers) == front_end.bands
+    time = torch.arange(front_end.sample_rate, dtype=torch.float64) / front_end.sample_rate
+    for band in range(30, front_end.bands - 2, 9):  # below, bands are narrower than what the window can tell apart
+        tone = 0.1 * torch.sin(2 * torch.pi * centers[band] * time).float()
+        middle = front_end(tone[None])[0, 20:60].mean(dim=0)
+        assert int(middle.argmax()) == band, centers[band]
+
+
+@each_encoder
+@torch.no_grad()
 def test_grids_have_the_shapes_it_names_down_to_the_shortest_waveform(name: str) -> None:
     encoder = ENCODERS[name].tiny(seed=0)
     for waveform in (sound(encoder, 2), sound(encoder, 1, seconds=0)):

@@ -1,0 +1,46 @@
+"""A coarse picture of a window: its log-mel spectrogram, averaged over cells of half a second by a few bands.
+
+It is what a machine's bank keeps of how a window sounded over time and frequency, and all that localization sees.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Spectrogram = NDArray[np.float32]  # (steps, bands), mean log-mel of each cell
+
+# Measured (benchmarks/localization.py): cells of half the size find the same faults at twice the room, cells of twice
+# the bands lose narrow ones.
+STEP_SECONDS = 0.5
+MOST_BANDS = 35
+
+
+def coarse(logmel: NDArray[np.float32], seconds: float) -> Spectrogram:
+    """Average a log-mel spectrogram `(frames, mels)` of a window that lasts `seconds`.
+
+    Returns:
+        `(steps, bands)`: a step for each half second, as equal as frames allow and at least one; at most 35 bands.
+    """
+    steps = min(max(1, round(seconds / STEP_SECONDS)), len(logmel))
+    over_time = np.add.reduceat(logmel, _edges(len(logmel), steps)[:-1], axis=0)
+    over_time /= np.diff(_edges(len(logmel), steps))[:, None]  # (steps, mels)
+    at = _edges(logmel.shape[1], _bands(logmel.shape[1]))
+    cells: Spectrogram = (np.add.reduceat(over_time, at[:-1], axis=1) / np.diff(at)).astype(np.float32)
+    return cells
+
+
+def band_edges(centers_hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where the bands of `coarse` meet, Hz: `(bands + 1,)`, from the centers of the mel bands, `(mels,)` increasing."""
+    middles = (centers_hz[1:] + centers_hz[:-1]) / 2
+    first, last = 2 * centers_hz[0] - middles[0], 2 * centers_hz[-1] - middles[-1]
+    meet = np.concatenate([[max(first, 0.0)], middles, [last]])  # (mels + 1,)
+    hertz: NDArray[np.float64] = meet[_edges(len(centers_hz), _bands(len(centers_hz)))]
+    return hertz
+
+
+def _bands(mels: int) -> int:
+    return min(MOST_BANDS, mels)
+
+
+def _edges(count: int, parts: int) -> NDArray[np.int64]:
+    """Where `count` things are cut into `parts` of nearly equal number: `(parts + 1,)`."""
+    return np.arange(parts + 1, dtype=np.int64) * count // parts
