@@ -98,8 +98,9 @@ def test_neither_is_there_without_the_other(api: TestClient, fan: Fan, monkeypat
     assert api.get("/machines/fan-2").status_code == 404
     assert api.get("/keys").json()["keys"] == []
 
-    monkeypatch.setattr("service.store.store.check_size", fail)  # after the clips, before the entry
-    assert api.post("/enroll?machine_id=fan-1", content=fan(1)).status_code == 500
+    monkeypatch.setattr("service.store.store.keep_answer", fail)  # after the entry
+    once = {"Idempotency-Key": "once"}
+    assert api.post("/enroll?machine_id=fan-1", content=fan(1), headers=once).status_code == 500
     assert entries(api) == log
 
 
