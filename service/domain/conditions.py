@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SILENCE_DBFS = -120.0  # what is below is told as this
+_TINY = 1e-30  # -300 dBFS: nothing has no logarithm
 _FRAME_SECONDS = 0.064
 _MAX_FRAMES = 80  # spread evenly over longer clips
 _FLOOR_PERCENTILE = 10
@@ -126,5 +127,5 @@ def _bands(sample_rate: int) -> NDArray[np.float32]:
 
 def _decibels(power: NDArray[np.floating] | float) -> NDArray[np.float64]:
     """Mean square, of which 1 is 0 dBFS, in dB; at least `SILENCE_DBFS`."""
-    found: NDArray[np.float64] = 10.0 * np.log10(np.maximum(power, 10 ** (SILENCE_DBFS / 10)).astype(np.float64))
+    found: NDArray[np.float64] = np.maximum(10.0 * np.log10(np.asarray(power, np.float64) + _TINY), SILENCE_DBFS)
     return found

@@ -1,0 +1,171 @@
+"""How often a clip is said to be unlike the enrolled ones: healthy ones as they are, and altered as recorders alter.
+
+    python benchmarks/conditions.py --machines DIR --noise DIR [--draws N]
+
+The train clips of each machine are enrolled under their domains, each as a recording of its own, and the test clips are
+held against them as the service does, from the bytes of a file on. The synthetic machines are drawn with another seed
+than those that the margins were chosen on.
+"""
+
+import argparse
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from machine import write
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from service.audio import AudioLimits, Samples, decode
+from service.domain.conditions import Conditions, measure
+from service.domain.envelope import Envelope, unlike_all
+from service.domain.machine import Domain
+from service.synthetic import plan_tree, write_tree
+from training.evaluation.noise import KINDS, Noise, generator
+from training.evaluation.protocol import Sound
+from training.evaluation.tree import JudgedMachine, read_tree
+
+RATE = 16_000  # Hz
+BANKS = (2, 3, 5, 10)  # clips
+LIMITS = AudioLimits()
+
+Alteration = Callable[[Samples], tuple[Samples, int]]  # waveform at RATE -> samples and rate of a file
+
+
+def low_pass(samples: Samples, hertz: float = 2_000.0) -> Samples:
+    """Nothing above `hertz` is left."""
+    spectrum = np.fft.rfft(samples)
+    spectrum[np.fft.rfftfreq(len(samples), 1 / RATE) > hertz] = 0
+    return np.fft.irfft(spectrum, len(samples)).astype(np.float32)
+
+
+def in_noise(samples: Samples, noise: Samples, snr_db: float) -> Samples:
+    """With noise of a power relative to the clip's."""
+    gain = np.sqrt(np.var(samples) / max(np.var(noise), 1e-12) / 10 ** (snr_db / 10))
+    return (samples + np.float32(gain) * (noise - noise.mean())).astype(np.float32)
+
+
+def alterations(draw: Callable[[int], Samples]) -> dict[str, Alteration]:
+    """By name. `draw` gives stretches of noise by their length."""
+    return {
+        "as it is": lambda clip: (clip, RATE),
+        "first 3 s": lambda clip: (clip[: 3 * RATE], RATE),
+        "-20 dB": lambda clip: (clip / 10, RATE),
+        "+40 dB, clipped": lambda clip: (np.clip(clip * 100, -1, 1), RATE),
+        "low-passed at 2 kHz": lambda clip: (low_pass(clip), RATE),
+        "file of 8 kHz": lambda clip: (soxr.resample(clip, RATE, 8_000), 8_000),
+        "resampled from 8 kHz": lambda clip: (soxr.resample(soxr.resample(clip, RATE, 8_000), 8_000, RATE), RATE),
+        "noise at 0 dB": lambda clip: (in_noise(clip, draw(len(clip)), 0.0), RATE),
+        "noise at 10 dB": lambda clip: (in_noise(clip, draw(len(clip)), 10.0), RATE),
+    }
+
+
+def measured(samples: Samples, rate: int = RATE) -> tuple[Conditions, float]:
+    """Conditions and length (s) of a 16-bit file, as the service measures them."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
+    clip = decode(file.getvalue(), sample_rate=RATE, limits=LIMITS)
+    found = measure(
+        clip.samples,
+        RATE,
+        source_rate=clip.source_sample_rate,
+        channels=clip.source_channels,
+        clipped=clip.source_clipped,
+    )
+    return found, clip.seconds
+
+
+def envelopes(clips: Sequence[tuple[Domain, Conditions]]) -> list[Envelope]:
+    """Of each domain that has enough clips."""
+    of_domains = [[found for domain, found in clips if domain is own] for own in Domain]
+    return [envelope for own in of_domains if (envelope := Envelope.of(own, range(len(own)))) is not None]
+
+
+def judge(machine: JudgedMachine, noise: Noise, draws: int) -> dict[str, object]:
+    """Shares of clips that are warned of."""
+    rng = generator(0, machine.name)
+    stretches = [noise.draws(kind, "test", rng) for kind in KINDS]
+    altered = alterations(lambda length: stretches[int(rng.integers(len(stretches)))].take(length))
+    enrolled = [(clip.domain, measured(read(clip.path))[0]) for clip in machine.train]
+    healthy = [(clip.domain, read(clip.path)) for clip in machine.test if not clip.anomalous]
+    faulty = [measured(read(clip.path)) for clip in machine.test if clip.anomalous]
+    whole = envelopes(enrolled)
+    heard = {name: [measured(*alter(clip)) for _, clip in healthy] for name, alter in altered.items()}
+    rates = {name: share(whole, clips) for name, clips in heard.items()}
+    rates["a fault"] = share(whole, faulty)
+    for kind in KINDS:
+        rates[f"enrolled in {kind} noise, other stretches of it"] = in_enrolled_noise(machine, noise, kind)
+    source = [clip for clip in enrolled if clip[0] is Domain.SOURCE]
+    of_source = {
+        name: [one for one, (domain, _) in zip(clips, healthy, strict=True) if domain is Domain.SOURCE]
+        for name, clips in heard.items()
+    }
+    small = {
+        str(size): small_banks(source, size, of_source, draws, np.random.default_rng(size))
+        for size in BANKS
+        if size < len(source)
+    }
+    return {"enrolled": len(enrolled), "healthy": len(healthy), "faulty": len(faulty), "rates": rates, "small": small}
+
+
+def in_enrolled_noise(machine: JudgedMachine, noise: Noise, kind: str) -> float:
+    """Healthy clips in noise that was enrolled too, though not these recordings of it."""
+    bank, test = (
+        Sound("mixture", role, kind, 0.0, 0).heard(machine, noise, RATE)  # type: ignore[arg-type]
+        for role in ("bank", "test")
+    )
+    enrolled = [(clip.domain, measured(samples)[0]) for clip, samples in zip(machine.train, bank, strict=True)]
+    healthy = [measured(samples) for clip, samples in zip(machine.test, test, strict=True) if not clip.anomalous]
+    return share(envelopes(enrolled), healthy)
+
+
+def small_banks(
+    enrolled: Sequence[tuple[Domain, Conditions]],
+    size: int,
+    heard: Mapping[str, Sequence[tuple[Conditions, float]]],
+    draws: int,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """The same with few of the source clips enrolled, over draws of them."""
+    banks = [envelopes([enrolled[at] for at in rng.choice(len(enrolled), size, replace=False)]) for _ in range(draws)]
+    return {name: round(float(np.mean([share(bank, clips) for bank in banks])), 4) for name, clips in heard.items()}
+
+
+def share(bank: Sequence[Envelope], clips: Sequence[tuple[Conditions, float]]) -> float:
+    """Of clips that are warned of."""
+    return round(float(np.mean([bool(unlike_all(bank, found, seconds)) for found, seconds in clips])), 4)
+
+
+def read(path: Path) -> Samples:
+    """A clip at RATE."""
+    return decode(path.read_bytes(), sample_rate=RATE, limits=LIMITS).samples
+
+
+def main() -> None:
+    """Measure, print a table, write results/conditions.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--machines", type=Path, required=True, help="machines in the DCASE Task 2 layout")
+    parser.add_argument("--noise", type=Path, required=True, help="with stationary/ and nonstationary/ below it")
+    parser.add_argument("--draws", type=int, default=20, help="small banks of each size")
+    parser.add_argument("--work", type=Path, default=Path("runs/conditions"), help="synthetic clips; may be deleted")
+    given = parser.parse_args()
+    if not given.work.is_dir():
+        write_tree(given.work.with_suffix(".part"), plan_tree(test_each=25), seed=1)
+        given.work.with_suffix(".part").rename(given.work)
+    noise = Noise.read(given.noise, RATE)
+    machines = [*read_tree(given.machines), *read_tree(given.work)]
+    found = {machine.name: judge(machine, noise, given.draws) for machine in track(machines, description="measuring")}
+    table = Table("healthy clips", *found)
+    for name in next(iter(found.values()))["rates"]:  # type: ignore[attr-defined]
+        table.add_row(name, *(f"{one['rates'][name]:.1%}" for one in found.values()))  # type: ignore[index]
+    Console(width=160).print(table)
+    command = f"python benchmarks/conditions.py --machines MACHINES --noise NOISE --draws {given.draws}"
+    print(write("conditions", command, {"machines": found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""A clip that is unlike what was enrolled is told to be, and so are scores that move away from the bank's."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from numpy.typing import NDArray
+
+from service.app import create_app
+from service.metrics import MAX_DRIFT_MACHINES
+from service.settings import Settings
+from service.store.engine import DATABASE_FILE
+from service.synthetic import MACHINES
+
+Fan = Callable[..., bytes]
+FAN = {"machine_id": "fan-1"}
+SECONDS = 3.0
+
+
+def sound(number: int, domain: str = "source", severity: float = 0.0) -> NDArray[np.floating]:
+    machine = MACHINES["fan-synthetic"]
+    return machine.clip(split="train", domain=domain, number=number, severity=severity, seconds=SECONDS)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def full_api(api: TestClient, fan: Fan) -> TestClient:
+    """With a machine fan-1 of 20 healthy clips."""
+    api.put("/machines/fan-1")
+    files = [("clips", (f"healthy_{number}.wav", fan(number))) for number in range(20)]
+    assert api.post("/enroll", params=FAN, files=files).status_code == 201
+    return api
+
+
+def score(api: TestClient, *clips: bytes) -> list[dict[str, object]]:
+    files = [("clips", (f"{number}.wav", clip)) for number, clip in enumerate(clips)]
+    answer = api.post("/score", params=FAN, files=files)
+    assert answer.status_code == 200
+    found: list[dict[str, object]] = answer.json()["clips"]
+    return found
+
+
+def kinds(clip: dict[str, object]) -> set[str]:
+    return {warning["kind"] for warning in clip["warnings"]}  # type: ignore[attr-defined]
+
+
+# -- conditions
+
+
+def test_a_healthy_clip_is_like_the_enrolled_ones(full_api: TestClient, fan: Fan) -> None:
+    found = score(full_api, *(fan(number) for number in range(40, 52)))
+    assert sum(bool(clip["warnings"]) for clip in found) == 0
+    conditions = found[0]["conditions"]
+    assert isinstance(conditions, dict)
+    assert conditions["level_dbfs"] == pytest.approx(-26, abs=1.5)
+    assert conditions["noise_floor_dbfs"] < conditions["level_dbfs"]
+    assert (conditions["bandwidth_hz"], conditions["clipped"]) == (8_000, 0)
+    assert (conditions["sample_rate"], conditions["channels"]) == (16_000, 1)
+
+
+@pytest.mark.parametrize(
+    ("alter", "expected"),
+    [
+        (lambda clip: (clip / 10, 16_000), {"level"}),
+        (lambda clip: (np.clip(clip * 100, -1, 1), 16_000), {"level", "spectrum", "clipping"}),
+        (lambda clip: (clip[::2], 8_000), {"sample-rate", "bandwidth", "spectrum"}),
+        (lambda clip: (np.stack([clip, clip], axis=1), 16_000), {"channels"}),
+        (lambda clip: (clip + 0.05 * np.random.default_rng(0).standard_normal(len(clip)), 16_000), {"spectrum"}),
+    ],
+    ids=["quiet", "clipped", "8 kHz", "stereo", "noise"],
+)
+def test_what_was_recorded_otherwise_is_said_to_be(
+    full_api: TestClient, encode: Fan, alter: Callable[..., tuple[object, int]], expected: set[str]
+) -> None:
+    clip = encode(*alter(sound(40)))
+    (found,) = score(full_api, clip)
+    assert expected <= kinds(found) <= expected | {"bandwidth"}
+    assert "20 enrolled clips" in found["warnings"][0]["detail"]  # type: ignore[index]
+    text = full_api.get("/metrics").text
+    for kind in expected:
+        assert f'offkey_clips_unlike_enrolled_total{{measure="{kind}"}} 1.0' in text
+
+
+def test_either_domain_will_do(full_api: TestClient, encode: Fan) -> None:
+    quiet = [("clips", (f"{number}.wav", encode(sound(number) / 10))) for number in range(20, 25)]
+    assert kinds(score(full_api, encode(sound(40) / 10))[0]) == {"level"}
+    answer = full_api.post("/enroll", params={**FAN, "domain": "target"}, files=quiet).json()
+    assert not any(clip["warnings"] for clip in answer["clips"])  # the first ones of their domain
+    assert kinds(score(full_api, encode(sound(40) / 10))[0]) == set()
+    assert kinds(score(full_api, encode(sound(40)))[0]) == set()
+
+
+def test_an_odd_clip_is_noted_at_enrollment_and_enrolled(api: TestClient, encode: Fan) -> None:
+    api.put("/machines/fan-1")
+    gains = [0.1 if number == 7 else 1.0 for number in range(20)]
+    files = [("clips", (f"{number}.wav", encode(sound(number) * gain))) for number, gain in enumerate(gains)]
+    clips = api.post("/enroll", params=FAN, files=files).json()["clips"]
+    assert {clip["status"] for clip in clips} == {"enrolled"}
+    assert [clip["name"] for clip in clips if clip["warnings"]] == ["7.wav"]
+    assert kinds(clips[7]) == {"level"}
+    later = api.post("/enroll", params=FAN, content=encode(sound(30) / 100)).json()["clips"][0]
+    assert kinds(later) == {"level"}
+    again = api.post("/enroll", params=FAN, content=encode(sound(30) / 100)).json()["clips"][0]
+    assert (again["status"], again["warnings"]) == ("duplicate", [])
+
+
+def test_clips_that_were_enrolled_before_are_nothing_to_compare_with(settings: Settings, fan: Fan, encode: Fan) -> None:
+    with TestClient(create_app(settings)) as api:
+        api.put("/machines/fan-1")
+        files = [("clips", (f"{number}.wav", fan(number))) for number in range(20)]
+        assert api.post("/enroll", params=FAN, files=files).status_code == 201
+    with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
+        assert database.execute("DELETE FROM condition").rowcount == 20
+    with TestClient(create_app(settings)) as api:
+        (found,) = score(api, encode(sound(40) / 10))
+        assert (found["warnings"], found["conditions"]["sample_rate"]) == ([], 16_000)  # type: ignore[index]
+
+
+def test_damaged_conditions_are_told(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
+    with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
+        database.execute("UPDATE condition SET bands_dbfs = x'0000c07f'")
+    answer = fan_api.post("/score", params=FAN, content=fan(9))
+    assert answer.status_code == 503
+    assert answer.json()["type"].endswith("machine-damaged")
+
+
+# -- drift
+
+
+@pytest.fixture
+def watched(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    """An application that writes scores at once."""
+    monkeypatch.setattr("service.store.pending.WRITE_SECONDS", 0.05)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as api:
+        yield api
+
+
+def enroll(api: TestClient, fan: Fan, numbers: range, **params: str) -> None:
+    api.put("/machines/fan-1")
+    files = [("clips", (f"{number}.wav", fan(number))) for number in numbers]
+    assert api.post("/enroll", params={**FAN, **params}, files=files).status_code == 201
+
+
+def drift(api: TestClient) -> dict[str, object]:
+    answer = api.get("/machines/fan-1/drift")
+    assert answer.status_code == 200
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def test_drift_is_told_with_numbers_and_what_to_do(settings: Settings, fan: Fan) -> None:
+    with TestClient(create_app(settings)) as api:
+        enroll(api, fan, range(30))
+        assert (drift(api)["verdict"], drift(api)["domains"][0]["windows"][0]["n"]) == ("unknown", 0)  # type: ignore[index]
+        score(api, *(fan(number) for number in range(40, 60)))
+        score(api, *(fan(number) for number in range(60, 70)))
+        steady = drift(api)
+        assert steady["verdict"] == "steady"
+        window = steady["domains"][0]["windows"][0]  # type: ignore[index]
+        assert (window["window"], window["n"]) == ("last 100 clips", 30)
+        assert abs(window["median_shift"]) < 1.0
+        assert window["p_value"] > 0.0005
+        score(api, *(fan(number, severity=0.5) for number in range(80, 120)))
+    with TestClient(create_app(settings)) as api:  # what was scored is still known
+        higher = drift(api)
+        assert higher["verdict"] == "higher"
+        assert "enroll recent healthy clips" in str(higher["advice"])
+        first, day = higher["domains"][0]["windows"]  # type: ignore[index]
+        assert (first["n"], day["n"]) == (70, 70)
+        assert first["since"] == window["since"]
+        assert first["median_shift"] > 1.0
+        assert first["p_value"] < 0.0005
+        enroll(api, fan, range(120, 122))
+        begun = drift(api)
+        assert (begun["verdict"], begun["generation"]) == ("unknown", 2)
+        assert "since the bank was changed" in str(begun["advice"])
+
+
+def test_scores_count_for_the_domain_that_they_are_nearest_to(full_api: TestClient, fan: Fan) -> None:
+    enroll(full_api, lambda number: fan(number, domain="target"), range(5), domain="target")
+    score(
+        full_api, *(fan(number) for number in range(40, 44)), *(fan(number, domain="target") for number in range(6, 9))
+    )
+    counts = {own["domain"]: own["windows"][0]["n"] for own in drift(full_api)["domains"]}  # type: ignore[attr-defined]
+    assert counts == {"source": 4, "target": 3}
+
+
+def test_few_recordings_cannot_tell(fan_api: TestClient, fan: Fan) -> None:
+    score(fan_api, *(fan(number, severity=1.0) for number in range(40, 65)))
+    found = drift(fan_api)
+    assert found["verdict"] == "unknown"
+    assert str(found["advice"]).startswith("Enroll 5 more recordings")
+
+
+def test_drift_needs_a_bank(api: TestClient) -> None:
+    assert api.get("/machines/fan-1/drift").status_code == 404
+    api.put("/machines/fan-1")
+    assert api.get("/machines/fan-1/drift").status_code == 409
+
+
+def until(api: TestClient, line: str, *, there: bool = True) -> None:
+    deadline = time.monotonic() + 20
+    while (line in api.get("/metrics").text.splitlines()) is not there:
+        assert time.monotonic() < deadline, (line, there)
+        time.sleep(0.02)
+
+
+def test_drift_is_a_metric_until_the_machine_is_deleted(watched: TestClient, fan: Fan) -> None:
+    enroll(watched, fan, range(20))
+    score(watched, *(fan(number, severity=1.0) for number in range(40, 65)))
+    until(watched, 'offkey_drift_machines{verdict="higher"} 1.0')
+    shifts = [line for line in watched.get("/metrics").text.splitlines() if line.startswith("offkey_drift_median")]
+    assert len(shifts) == 1
+    assert shifts[0].startswith('offkey_drift_median_shift_sigma{domain="source",machine_id="fan-1"} ')
+    assert float(shifts[0].split()[1]) > 1.0
+    watched.delete("/machines/fan-1")
+    text = watched.get("/metrics").text
+    assert 'machine_id="fan-1"' not in text
+    assert 'offkey_drift_machines{verdict="higher"}' not in text
+
+
+def test_the_series_of_drift_are_bounded(api: TestClient) -> None:
+    metrics = api.app.state.context.metrics  # type: ignore[attr-defined]
+    for number in range(MAX_DRIFT_MACHINES + 20):
+        metrics.drift(f"m{number}", "steady", {"source": 0.1, "target": 0.2})
+    text = api.get("/metrics").text
+    assert text.count("offkey_drift_median_shift_sigma{") == 2 * MAX_DRIFT_MACHINES
+    assert f'offkey_drift_machines{{verdict="steady"}} {MAX_DRIFT_MACHINES + 20:.1f}' in text
+    metrics.forget("m0")
+    metrics.drift("later", "higher", {"source": 1.0})
+    assert 'machine_id="later"' in api.get("/metrics").text
