@@ -6,8 +6,8 @@ Faults that last two seconds of a healthy clip. Of a synthetic machine the fault
 two renderings that draw the same random numbers, healthy and faulty. Of the machines in DIR (DCASE Task 2 layout) two
 seconds of a healthy test clip give way to two seconds of a faulty one at the same level; there the bands are not known.
 The train clips are enrolled under their domains, and the reference is fitted as the service does. Beside the log-mel
-spectrogram that the service keeps, the token grid of the encoder (`frames`) goes through the same code, each of its
-bands and channels by itself.
+spectrogram that the service keeps, in bands of three mels, three others go through the same code: bands of one mel
+(`fine`) and of seven (`broad`), and the token grid of the encoder (`frames`), each of its bands and channels by itself.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from training.evaluation.tree import JudgedMachine, read_tree
 SECONDS, FAULT_SECONDS, FADE_SECONDS = 10.0, 2.0, 0.02
 SEVERITIES = (30, 60, 100)  # percent
 RAISED = np.log(10) / 10 / 5  # 1 dB, in the log-mel units of the shipped bundles: (ln power + 4.5) / 5
-VIEWS = ("log-mel", "frames")
+VIEWS = ("log-mel", "fine", "broad", "frames")
 REQUESTS = 300
 Samples = NDArray[np.float64]
 Heard = dict[str, Spectrogram]  # by view
@@ -87,9 +87,15 @@ class Ears:
         waveform = samples[None].astype(np.float32)
         frames, logmel = (one[0] for one in self._session.run(["frames", "logmel"], {"waveform": waveform}))
         cells = coarse(logmel, len(samples) / SAMPLE_RATE)
-        at = np.arange(len(cells) + 1) * len(frames) // len(cells)
-        tokens = np.stack([frames[start:end].mean(axis=0).ravel() for start, end in pairwise(at)])
-        return {"log-mel": cells, "frames": tokens}
+        fine = over_time(logmel, len(cells))
+        broad = np.stack([fine[:, start : start + 7].mean(axis=1) for start in range(0, fine.shape[1], 7)], axis=1)
+        return {"log-mel": cells, "fine": fine, "broad": broad, "frames": over_time(frames, len(cells))}
+
+
+def over_time(grid: NDArray[np.float32], steps: int) -> Spectrogram:
+    """Means over equal stretches of time, `(time, ...)` to `(steps, values)`."""
+    at = np.arange(steps + 1) * len(grid) // steps
+    return np.stack([grid[start:end].mean(axis=0).ravel() for start, end in pairwise(at)])
 
 
 def main() -> None:
@@ -243,32 +249,47 @@ def wav(split: Split, number: int, severity: float = 0.0) -> Upload:
 
 
 def request_times(bundle: Path) -> dict[str, dict[str, float]]:
-    """One clip from decoding to JSON in this process, without HTTP, by turns: p50."""
+    """One clip from decoding to JSON in this process, without HTTP, by turns: p50.
+
+    `cpu_ms` is the time that this thread spends on a core: all but the decoding, which a child process does, and not
+    moved by what else the cores have to do.
+    """
     with tempfile.TemporaryDirectory() as folder:
         context = Context.open(Settings(data_dir=Path(folder), bundle=bundle, device=Device.CPU, workers=1))
         context.store.put_machine("fan", description="")
         enroll_clips(context, "fan", Condition(Domain.SOURCE), [wav("train", number) for number in range(25)])
         edges, upload = context.encoder.band_edges_hz, wav("test", 0, 1.0)
         kinds = {"no spectrogram at all": (None, False), "not asked for": (edges, False), "localized": (edges, True)}
-        spent: dict[str, list[float]] = {name: [] for name in kinds}
+        spent: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
         for _ in track(range(REQUESTS), description="requests"):
             for name, (known, asked) in kinds.items():
                 context.encoder.band_edges_hz = known
-                begin = time.perf_counter()
+                begin, core = time.perf_counter(), time.thread_time()
                 score_clips(context, "fan", [upload], 1, asked).model_dump_json()
-                spent[name].append(time.perf_counter() - begin)
+                spent[name].append((time.perf_counter() - begin, time.thread_time() - core))
         context.close()
-    base = median(spent["no spectrogram at all"])
+    medians = {name: [1e3 * median(column) for column in zip(*own, strict=True)] for name, own in spent.items()}
+    _, base = medians["no spectrogram at all"]
     return {
-        name: {"ms": round(1e3 * median(times), 3), "added, %": round(100 * (median(times) / base - 1), 1)}
-        for name, times in spent.items()
+        name: {"ms": round(whole, 2), "cpu_ms": round(core, 2), "added_percent": round(100 * (core / base - 1), 1)}
+        for name, (whole, core) in medians.items()
     }
 
 
 def shown(rows: Sequence[dict[str, object]]) -> str:
-    """All figures as a table."""
-    heads = list(dict.fromkeys(key for row in rows for key in row))
-    return table(heads, [["-" if row.get(head) is None else str(row[head]) for head in heads] for row in rows])
+    """Faults in a few lines: of the synthetic machines the mean of each severity."""
+    groups: dict[str, list[dict[str, object]]] = {}
+    for row in rows:
+        if row["fault"] != "healthy":
+            machine = "synthetic" if row["machine"] in MACHINES else row["machine"]
+            groups.setdefault(f"{machine}, {row['fault']}", []).append(row)
+    heads = [head for head in rows[-1] if head.endswith(("step", "chance", "time", "cells"))]
+    means = {
+        name: [np.mean([row[head] for row in own]) if own[0][head] is not None else None for head in heads]
+        for name, own in groups.items()
+    }
+    lines = [[name, *("-" if value is None else f"{value:.2f}" for value in own)] for name, own in means.items()]
+    return table(["fault", *heads], lines)
 
 
 if __name__ == "__main__":

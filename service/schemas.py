@@ -258,7 +258,7 @@ class FeedbackOnClip(_Answer):
     before: Judgment
     after: Judgment = Field(
         description="with the request's clips in the bank, this one's recording left out: whether its like would raise "
-        "the alarm again"
+        "the alarm again; of a clip that a coreset leaves out, against the bank as it is"
     )
 
 
