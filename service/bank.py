@@ -6,7 +6,7 @@ on and swaps the reference, so that readers never see a half-built one.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -35,6 +35,7 @@ class BankRows:
     domains: tuple[Domain, ...]  # (n,)
     names: Mapping[int, str]  # by clip id
     conditions: Mapping[int, Conditions] = field(default_factory=dict)  # by clip id, of those that were measured
+    noise: Vectors | None = None  # (m, dim), of the background without the machine
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,13 @@ class MemoryBank:
         generation: of the machine's rows.
         detector: calibrated on them.
         envelopes: the conditions of each domain of which enough clips were measured.
+        noise: `(m, dim)`, the background without the machine; None: it is not known.
     """
 
     generation: int
     detector: Detector
     envelopes: Mapping[Domain, Envelope]
+    noise: Vectors | None = field(repr=False)
     _domains: Mapping[Domain, _DomainBank] = field(repr=False)
     _names: Mapping[int, str] = field(repr=False)
 
@@ -105,7 +108,7 @@ class MemoryBank:
         )
         banks = {d: _DomainBank(rows, at, exact_limit) for d, at in members.items()}
         envelopes = {d: found for d, at in members.items() if (found := _envelope(rows, at)) is not None}
-        return cls(rows.generation, detector, envelopes, banks, rows.names)
+        return cls(rows.generation, detector, envelopes, rows.noise, banks, rows.names)
 
     @property
     def clips(self) -> dict[Domain, int]:
@@ -150,6 +153,19 @@ class MemoryBank:
             ]
             named.append(sorted(near, key=lambda neighbor: neighbor.distance)[:neighbors])
         return scores, named
+
+    def is_background(self, windows: Vectors, neighbors: Sequence[Sequence[Neighbor]]) -> bool:
+        """Whether a clip sounds like the background alone: most of its windows are nearer to it than to the bank.
+
+        Args:
+            windows: `(m, dim)` unit embeddings.
+            neighbors: of each window the nearest enrolled ones, nearest first.
+        """
+        if self.noise is None or not len(self.noise):
+            return False
+        to_noise = 1.0 - (windows @ self.noise.T).max(axis=1)
+        to_bank = np.array([near[0].distance for near in neighbors])
+        return bool(np.mean(to_noise < to_bank) > 0.5)
 
     def vectors_of(self, clip_id: int) -> Vectors:
         """The embeddings `(windows, dim)` of an enrolled clip.

@@ -240,6 +240,31 @@ class Feedback(_Answer):
     clips: list[FeedbackOnClip]
 
 
+class NoiseClip(_Answer):
+    """A clip of the background without the machine."""
+
+    noise_id: int
+    name: str
+    seconds: float
+    windows: int
+    sha256: str = Field(description="of the bytes that were posted")
+    enrolled_at: datetime
+
+
+class NoiseEnrollment(_Answer):
+    """The answer of `POST /noise`."""
+
+    machine_id: str
+    added: int = Field(description="clips that were not there already")
+    noise: list[NoiseClip] = Field(description="those of the request, in its order")
+
+
+class NoiseList(_Answer):
+    """The background of a machine."""
+
+    noise: list[NoiseClip]
+
+
 class Neighbor(_Answer):
     """An enrolled window that sounds like the scored one."""
 

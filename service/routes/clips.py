@@ -1,4 +1,4 @@
-"""`POST /enroll` and `POST /score`."""
+"""`POST /enroll`, `/score`, `/feedback` and `/noise`."""
 
 from typing import Annotated
 
@@ -8,10 +8,11 @@ from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain, check_machine_id
 from service.routes.common import ContextOf, MachineIdQuery, WorkersOf, problems
-from service.schemas import Enrollment, Feedback, Scores
+from service.schemas import Enrollment, Feedback, NoiseEnrollment, Scores
 from service.uploads import REQUEST_BODY, Posted, read_clips
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.feedback import learn_false_alarms
+from service.usecases.noise import add_noise
 from service.usecases.score import score_clips
 
 router = APIRouter(tags=["clips"])
@@ -118,6 +119,21 @@ async def feedback(
             Condition(_domain(domain, posted), _recording(recording, posted), trusted=True),
             posted.uploads,
         )
+
+
+@router.post("/noise", openapi_extra=REQUEST_BODY, responses=problems(400, 404, 408, 409, 413, 422, 503, 507))
+async def noise(
+    request: Request,
+    context: ContextOf,
+    workers: WorkersOf,
+    machine_id: MachineIdQuery = None,
+    name: ClipName = None,
+) -> NoiseEnrollment:
+    """Post the background while the machine stands still: clips that sound like it are warned of when scored."""
+    async with workers.permit() as permit:
+        budget = Budget(context.settings.max_decoded_samples, permit.stopping)
+        posted = await read_clips(request, name=name, settings=context.settings, budget=budget)
+        return await permit.run(add_noise, context, _machine_id(machine_id, posted), posted.uploads)
 
 
 def _given(name: str, query: str | None, posted: Posted) -> str | None:

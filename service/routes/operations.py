@@ -10,6 +10,7 @@ from service.decoding import OVERHEAD_BYTES
 from service.metrics import MAX_DRIFT_MACHINES
 from service.routes.common import MAX_PAGE_ENTRIES, ContextOf, ReadersOf, problems
 from service.schemas import MAX_DESCRIPTION_CHARACTERS, Health, Info
+from service.store.noise import MAX_NOISE_WINDOWS
 from service.store.shift import RECENT_SCORES
 from service.uploads import FORM_LIMITS
 
@@ -21,6 +22,7 @@ _FIXED_LIMITS = {
     "max_description_characters": MAX_DESCRIPTION_CHARACTERS,
     "max_recent_scores": RECENT_SCORES,
     "max_drift_machines": MAX_DRIFT_MACHINES,
+    "max_noise_windows": MAX_NOISE_WINDOWS,
 }
 
 

@@ -24,6 +24,7 @@ from service.store.condition_rows import add_conditions
 from service.store.engine import DATABASE_FILE, check_in_place, open_engine
 from service.store.failures import RETRY_AFTER_SECONDS, quarantined
 from service.store.lock import FolderLock
+from service.store.noise import NoiseTable
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.restore import finish_restore
 from service.store.schema import clip, embedding, machine, retired
@@ -37,7 +38,7 @@ class BankChangedError(Exception):
     """Another request changed what this one relies on; nothing was written."""
 
 
-class Store(ShiftTables):
+class Store(ShiftTables, NoiseTable):
     """Machines and banks, kept durably. Safe to use from many threads."""
 
     @classmethod

@@ -14,7 +14,7 @@ from service.domain.threshold import p_value
 from service.schemas import ClipConditions, ClipScore, Neighbor, Scores, WindowScore
 from service.store.shift import RecentScore
 from service.usecases.clip import Upload, embed_clip
-from service.usecases.conditions import warnings_of
+from service.usecases.conditions import NOT_HEARD, warnings_of
 from service.usecases.context import Context
 from service.usecases.threshold import threshold_of
 
@@ -58,8 +58,10 @@ def _score(
     context.metrics.scored(score > decision_threshold)
     context.pending_scores.add(_recent(machine_key, bank, scores, named))
     seconds = clip.waveform.seconds
-    differences = unlike_all(list(bank.envelopes.values()), clip.conditions, seconds)
-    context.metrics.unlike_enrolled(one.measure.value for one in differences)
+    warnings = warnings_of(unlike_all(list(bank.envelopes.values()), clip.conditions, seconds))
+    if bank.is_background(clip.vectors, named):
+        warnings.append(NOT_HEARD)
+    context.metrics.unlike_enrolled(one.kind.value for one in warnings)
     window = context.encoder.manifest.window.seconds
     return ClipScore(
         name=upload.name,
@@ -68,7 +70,7 @@ def _score(
         is_anomalous=score > decision_threshold,
         p_value=p_value(bank.detector.self_scores, score),
         conditions=ClipConditions.model_validate(clip.conditions),
-        warnings=warnings_of(differences),
+        warnings=warnings,
         windows=[
             WindowScore(
                 start_s=float(start),
