@@ -21,16 +21,21 @@ from rich.progress import track
 from rich.table import Table
 
 from service.audio import AudioLimits, Samples, decode
+from service.bank import BankRows, MemoryBank
 from service.domain.conditions import Conditions, measure
 from service.domain.envelope import Envelope, unlike_all
 from service.domain.machine import Domain
+from service.encoder import Encoder
+from service.settings import Device, shipped_bundle
 from service.synthetic import plan_tree, write_tree
-from training.evaluation.noise import KINDS, Noise, generator
-from training.evaluation.protocol import Sound
+from training.evaluation.noise import KINDS, ROLES, Kind, Noise, generator, unit_power
+from training.evaluation.protocol import Sound, at_level
 from training.evaluation.tree import JudgedMachine, read_tree
 
 RATE = 16_000  # Hz
 BANKS = (2, 3, 5, 10)  # clips
+NOISE_CLIPS = 5  # that are posted to /noise
+TRIALS = 20  # clips of noise alone
 LIMITS = AudioLimits()
 
 Alteration = Callable[[Samples], tuple[Samples, int]]  # waveform at RATE -> samples and rate of a file
@@ -112,15 +117,53 @@ def judge(machine: JudgedMachine, noise: Noise, draws: int) -> dict[str, object]
     return {"enrolled": len(enrolled), "healthy": len(healthy), "faulty": len(faulty), "rates": rates, "small": small}
 
 
-def in_enrolled_noise(machine: JudgedMachine, noise: Noise, kind: str) -> float:
+def in_enrolled_noise(machine: JudgedMachine, noise: Noise, kind: Kind) -> float:
     """Healthy clips in noise that was enrolled too, though not these recordings of it."""
-    bank, test = (
-        Sound("mixture", role, kind, 0.0, 0).heard(machine, noise, RATE)  # type: ignore[arg-type]
-        for role in ("bank", "test")
-    )
+    bank, test = (Sound("mixture", role, kind, 0.0, 0).heard(machine, noise, RATE) for role in ("bank", "test"))
     enrolled = [(clip.domain, measured(samples)[0]) for clip, samples in zip(machine.train, bank, strict=True)]
     healthy = [measured(samples) for clip, samples in zip(machine.test, test, strict=True) if not clip.anomalous]
     return share(envelopes(enrolled), healthy)
+
+
+def machine_not_heard(machine: JudgedMachine, noise: Noise, encoder: Encoder, kind: Kind) -> dict[str, float]:
+    """Shares of clips that sound like the background: healthy ones in noise, and noise alone.
+
+    Bank and noise clips are of some recordings of noise. Clips to be scored are in others, or noise alone: other
+    stretches of the same recordings, or of the others.
+    """
+    rng = generator(0, machine.name, kind, "alone")
+    stretches = {role: noise.draws(kind, role, rng) for role in ROLES}
+    bank = [encoder.embed(samples)[0] for samples in Sound("mixture", "bank", kind, 0.0, 0).heard(machine, noise, RATE)]
+    known = [encoder.embed(at_level(unit_power(stretches["bank"].take(10 * RATE))))[0] for _ in range(NOISE_CLIPS)]
+    numbers = np.repeat(np.arange(len(bank)), [len(vectors) for vectors in bank])
+    memory = MemoryBank.build(
+        BankRows(
+            generation=1,
+            vectors=np.concatenate(bank),
+            clips=numbers,
+            recordings=numbers,
+            starts=np.zeros(len(numbers)),
+            domains=tuple(machine.train[number].domain for number in numbers),
+            names=dict.fromkeys(range(len(bank)), ""),
+            noise=np.concatenate(known),
+        ),
+        exact_limit=10_000,
+    )
+
+    def told(samples: Samples) -> bool:
+        vectors, _ = encoder.embed(samples)
+        return memory.is_background(vectors, memory.score(vectors, 1)[1])
+
+    mixtures = Sound("mixture", "test", kind, 0.0, 0).heard(machine, noise, RATE)
+    healthy = [told(one) for one, clip in zip(mixtures, machine.test, strict=True) if not clip.anomalous]
+    alone = {
+        role: [told(at_level(unit_power(stretches[role].take(10 * RATE)))) for _ in range(TRIALS)] for role in ROLES
+    }
+    return {
+        "healthy, in other noise": round(float(np.mean(healthy)), 4),
+        "noise alone, of the same recordings": round(float(np.mean(alone["bank"])), 4),
+        "noise alone, of others": round(float(np.mean(alone["test"])), 4),
+    }
 
 
 def small_banks(
@@ -159,10 +202,17 @@ def main() -> None:
     noise = Noise.read(given.noise, RATE)
     machines = [*read_tree(given.machines), *read_tree(given.work)]
     found = {machine.name: judge(machine, noise, given.draws) for machine in track(machines, description="measuring")}
+    encoder = Encoder(shipped_bundle(), Device.CPU)
+    for machine in track(machines, description="without the machine"):
+        found[machine.name]["not_heard"] = {kind: machine_not_heard(machine, noise, encoder, kind) for kind in KINDS}
     table = Table("healthy clips", *found)
     for name in next(iter(found.values()))["rates"]:  # type: ignore[attr-defined]
         table.add_row(name, *(f"{one['rates'][name]:.1%}" for one in found.values()))  # type: ignore[index]
-    Console(width=160).print(table)
+    for kind in KINDS:
+        for name in next(iter(found.values()))["not_heard"][kind]:  # type: ignore[index]
+            cells = (f"{one['not_heard'][kind][name]:.1%}" for one in found.values())  # type: ignore[index]
+            table.add_row(f"not heard, {kind}: {name}", *cells)
+    Console(width=180).print(table)
     command = f"python benchmarks/conditions.py --machines MACHINES --noise NOISE --draws {given.draws}"
     print(write("conditions", command, {"machines": found}))
 

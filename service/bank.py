@@ -6,7 +6,7 @@ on and swaps the reference, so that readers never see a half-built one.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -39,6 +39,7 @@ class BankRows:
     names: Mapping[int, str]  # by clip id
     conditions: Mapping[int, Conditions] = field(default_factory=dict)  # by clip id, of those that were measured
     spectrograms: Mapping[int, Spectrogram] = field(default_factory=dict)  # by row; not of clips that have none
+    noise: Vectors | None = None  # (m, dim), of the background without the machine
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class MemoryBank:
         clips_in_reference: how many of the compared clips it knows; those enrolled before there were spectrograms have
             none.
         envelopes: the conditions of each domain of which enough clips were measured.
+        noise: `(m, dim)`, the background without the machine; None: it is not known.
     """
 
     generation: int
@@ -93,6 +95,7 @@ class MemoryBank:
     envelopes: Mapping[Domain, Envelope]
     reference: Reference
     clips_in_reference: int
+    noise: Vectors | None = field(repr=False)
     _domains: Mapping[Domain, _DomainBank] = field(repr=False)
     _names: Mapping[int, str] = field(repr=False)
 
@@ -136,7 +139,9 @@ class MemoryBank:
         )
         envelopes = {d: found for d, at in enrolled.items() if (found := _envelope(rows, at)) is not None}
         reference, heard = _reference(rows, members)
-        return cls(rows.generation, clips, compared, detector, envelopes, reference, heard, banks, rows.names)
+        return cls(
+            rows.generation, clips, compared, detector, envelopes, reference, heard, rows.noise, banks, rows.names
+        )
 
     @property
     def values(self) -> int:
@@ -180,6 +185,19 @@ class MemoryBank:
     def compares_with(self, clip_id: int) -> bool:
         """Whether a clip is in the bank; a coreset leaves some out that are enrolled."""
         return any((bank.clips == clip_id).any() for bank in self._domains.values())
+
+    def is_background(self, windows: Vectors, neighbors: Sequence[Sequence[Neighbor]]) -> bool:
+        """Whether a clip sounds like the background alone: most of its windows are nearer to it than to the bank.
+
+        Args:
+            windows: `(m, dim)` unit embeddings.
+            neighbors: of each window the nearest enrolled ones, nearest first.
+        """
+        if self.noise is None or not len(self.noise):
+            return False
+        to_noise = 1.0 - (windows @ self.noise.T).max(axis=1)
+        to_bank = np.array([near[0].distance for near in neighbors])
+        return bool(np.mean(to_noise < to_bank) > 0.5)
 
     def vectors_of(self, clip_id: int) -> Vectors:
         """The embeddings `(windows, dim)` of an enrolled clip.

@@ -42,6 +42,7 @@ class Measure(StrEnum):
     CLIPPING = "clipping"
     SAMPLE_RATE = "sample-rate"
     CHANNELS = "channels"
+    MACHINE = "machine-not-heard"  # told by embeddings, not by an envelope
 
 
 @dataclass(frozen=True)

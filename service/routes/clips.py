@@ -1,4 +1,4 @@
-"""`POST /enroll`, `POST /score` and `POST /feedback`."""
+"""`POST /enroll`, `/score`, `/feedback` and `/noise`."""
 
 from typing import Annotated
 
@@ -9,11 +9,12 @@ from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain, check_machine_id
 from service.routes.access import ENROLL, SCORE, GuardedRoute
 from service.routes.common import ContextOf, MachineIdQuery, WorkersOf, problems
-from service.schemas import Enrollment, Feedback, Scores
+from service.schemas import Enrollment, Feedback, NoiseEnrollment, Scores
 from service.uploads import ENROLL_FIELDS, SCORE_FIELDS, Posted, read_clips, request_body
 from service.usecases.context import Context
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.feedback import learn_false_alarms
+from service.usecases.noise import add_noise
 from service.usecases.score import score_clips
 
 router = APIRouter(tags=["clips"], route_class=GuardedRoute)
@@ -142,6 +143,26 @@ async def feedback(
             Condition(_domain(domain, posted), _recording(recording, posted), trusted=True, false_alarm=True),
             posted.uploads,
         )
+
+
+@router.post(
+    "/noise",
+    dependencies=[ENROLL],
+    openapi_extra=request_body(SCORE_FIELDS),
+    responses=problems(400, 404, 408, 409, 413, 422, 507),
+)
+async def noise(
+    request: Request,
+    context: ContextOf,
+    workers: WorkersOf,
+    machine_id: MachineIdQuery = None,
+    name: ClipName = None,
+) -> NoiseEnrollment:
+    """Post the background while the machine stands still: clips that sound like it are warned of when scored."""
+    async with workers.permit() as permit:
+        budget = Budget(context.settings.max_decoded_samples, permit.stopping)
+        posted = await read_clips(request, name=name, fields=SCORE_FIELDS, settings=context.settings, budget=budget)
+        return await permit.run(add_noise, context, _machine_id(context, machine_id, posted), posted.uploads)
 
 
 def _given(name: str, query: str | None, posted: Posted) -> str | None:

@@ -12,11 +12,13 @@ from service.schemas import (
     Machine,
     MachineList,
     MachineSettings,
+    NoiseList,
     Threshold,
     ThresholdSettings,
 )
 from service.usecases import machines as usecase
 from service.usecases.drift import get_drift
+from service.usecases.noise import delete_noise, list_noise
 from service.usecases.threshold import get_threshold
 
 router = APIRouter(prefix="/machines", tags=["machines"], route_class=GuardedRoute)
@@ -116,3 +118,25 @@ async def delete_clip(
 ) -> Machine:
     """Take a clip out of a machine's bank."""
     return await workers.run(usecase.delete_clip, context, machine_id, clip_id)
+
+
+@router.get("/{machine_id}/noise", dependencies=[SCORE], responses=problems(404, 422))
+async def show_noise(context: ContextOf, readers: ReadersOf, machine_id: MachineIdPath) -> NoiseList:
+    """List the clips of a machine's background."""
+    return await readers.run(list_noise, context, machine_id)
+
+
+@router.delete(
+    "/{machine_id}/noise/{noise_id}",
+    dependencies=[ENROLL],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problems(404, 422, 507),
+)
+async def forget_noise(
+    context: ContextOf,
+    workers: WorkersOf,
+    machine_id: MachineIdPath,
+    noise_id: Annotated[int, Path(ge=1, le=MAX_KEY)],
+) -> None:
+    """Forget a clip of a machine's background."""
+    await workers.run(delete_noise, context, machine_id, noise_id)

@@ -12,6 +12,7 @@ from service.routes.access import SCORE, GuardedRoute
 from service.routes.common import MAX_PAGE_ENTRIES, ContextOf, ReadersOf, ServiceOf, problems
 from service.schemas import MAX_DESCRIPTION_CHARACTERS, Health, Info
 from service.store.audit import MAX_AUDIT_ENTRIES
+from service.store.noise import MAX_NOISE_WINDOWS
 from service.store.shift import RECENT_SCORES
 from service.uploads import FORM_LIMITS
 
@@ -25,6 +26,7 @@ _FIXED_LIMITS = {
     "max_audit_entries": MAX_AUDIT_ENTRIES,
     "max_recent_scores": RECENT_SCORES,
     "max_drift_machines": MAX_DRIFT_MACHINES,
+    "max_noise_windows": MAX_NOISE_WINDOWS,
 }
 
 

@@ -16,6 +16,7 @@ from service.schemas.machines import (
     ThresholdChoice,
     ThresholdSettings,
 )
+from service.schemas.noise import NoiseClip, NoiseEnrollment, NoiseList
 from service.schemas.operations import Health, Info, Problem
 from service.schemas.scores import ClipScore, Localization, Neighbor, Region, Scores, WindowScore
 
@@ -50,6 +51,9 @@ __all__ = [
     "MachineSummary",
     "Neighbor",
     "NewKey",
+    "NoiseClip",
+    "NoiseEnrollment",
+    "NoiseList",
     "Problem",
     "Region",
     "Scores",

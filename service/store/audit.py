@@ -23,6 +23,8 @@ class Action(StrEnum):
     FORCE_ENROLL = "force-enroll"  # the clips were not asked whether they sound anomalous
     FEEDBACK = "feedback"
     DELETE_CLIP = "delete-clip"
+    ADD_NOISE = "add-noise"
+    DELETE_NOISE = "delete-noise"
     CHANGE_THRESHOLD = "change-threshold"
     CREATE_KEY = "create-key"
     REVOKE_KEY = "revoke-key"

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, func, select
 from service.bank import BankRows
 from service.domain.machine import Domain
 from service.store.condition_rows import conditions_of
+from service.store.noise import noise_vectors
 from service.store.schema import clip, embedding
 from service.store.spectrograms import read_spectrograms
 from service.store.vectors import Window, check_windows, stacked
@@ -34,9 +35,10 @@ def bank_rows(connection: Connection, machine_key: int, generation: int) -> Bank
     recordings = [
         row.clip_id if row.recording is None else named.setdefault(row.recording, row.clip_id) for row in rows
     ]
+    vectors = stacked([row.vector for row in rows])
     return BankRows(
         generation=generation,
-        vectors=stacked([row.vector for row in rows]),
+        vectors=vectors,
         clips=np.array([row.clip_id for row in rows], dtype=np.int64),
         recordings=np.array(recordings, dtype=np.int64),
         starts=np.array([row.start_s for row in rows], dtype=np.float64),
@@ -48,4 +50,5 @@ def bank_rows(connection: Connection, machine_key: int, generation: int) -> Bank
             for at, row in enumerate(rows)
             if (row.clip_id, row.window) in spectrograms
         },
+        noise=noise_vectors(connection, machine_key, vectors.shape[1]) if rows else vectors,
     )

@@ -85,6 +85,23 @@ condition = Table(
     Column("bands_dbfs", LargeBinary, nullable=False),  # float32, little-endian
 )
 
+# The background of a machine, without the machine.
+noise = Table(
+    "noise",
+    metadata,
+    Column("noise_id", Integer, primary_key=True, autoincrement=True),
+    Column("machine_key", ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
+    Column("embedding_space_id", String(200), nullable=False),
+    Column("sha256", String(64), nullable=False),  # of the bytes that were posted
+    Column("name", String(255), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("windows", Integer, nullable=False),
+    Column("vectors", LargeBinary, nullable=False),  # (windows, dim), float32, little-endian
+    Column("enrolled_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("machine_key", "embedding_space_id", "sha256", name="noise_once_per_machine"),
+    sqlite_autoincrement=True,
+)
+
 # What was scored lately, up to RECENT_SCORES of a machine.
 score = Table(
     "score",

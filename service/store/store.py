@@ -29,6 +29,7 @@ from service.store.engine import DATABASE_FILE, open_engine
 from service.store.failures import RETRY_AFTER_SECONDS, quarantined
 from service.store.keys import Keys
 from service.store.lock import FolderLock
+from service.store.noise import Noise
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.restore import finish_restore
 from service.store.schema import clip, embedding, machine, retired
@@ -88,6 +89,11 @@ class Store:
     def shift(self) -> Shift:
         """What tells of shift."""
         return Shift(self._transactions)
+
+    @property
+    def noise(self) -> Noise:
+        """The background of machines."""
+        return Noise(self._transactions, self._caller)
 
     def audit(self, *, before: int, limit: int) -> list[AuditRecord]:
         """Return up to `limit` changes whose id is less than `before`, the newest first."""

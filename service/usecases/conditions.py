@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from service.domain.envelope import Difference, Envelope
+from service.domain.envelope import Difference, Envelope, Measure
 from service.domain.machine import Domain
 from service.schemas import ConditionWarning
 from service.store import MachineRecord, NewClip
@@ -10,6 +10,12 @@ from service.usecases.context import Context
 
 # Of a larger bank the newest clips tell how recordings are made now, at a cost that does not grow with it.
 _NEWEST = 500
+
+NOT_HEARD = ConditionWarning(
+    kind=Measure.MACHINE,
+    detail="The clip sounds more like the background that was posted to /noise than like any enrolled clip: the "
+    "machine stands still, or the microphone does not hear it. The score says little.",
+)
 
 
 def warnings_of(differences: Sequence[Difference]) -> list[ConditionWarning]:

@@ -16,7 +16,7 @@ from service.schemas import ClipConditions, ClipScore, Localization, Neighbor, S
 from service.store.shift import RecentScore
 from service.usecases import localize as localization
 from service.usecases.clip import EmbeddedClip, Upload, embed_clip
-from service.usecases.conditions import warnings_of
+from service.usecases.conditions import NOT_HEARD, warnings_of
 from service.usecases.context import Context
 from service.usecases.threshold import threshold_of
 
@@ -71,8 +71,10 @@ def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
     context.metrics.scored(is_anomalous)
     context.pending_scores.add(_recent(question.machine_key, bank, scores, named))
     seconds = clip.waveform.seconds
-    differences = unlike_all(list(bank.envelopes.values()), clip.conditions, seconds)
-    context.metrics.unlike_enrolled(one.measure.value for one in differences)
+    warnings = warnings_of(unlike_all(list(bank.envelopes.values()), clip.conditions, seconds))
+    if bank.is_background(clip.vectors, named):
+        warnings.append(NOT_HEARD)
+    context.metrics.unlike_enrolled(one.kind.value for one in warnings)
     window = context.encoder.manifest.window.seconds
     spans = [(float(start), min(float(start) + window, seconds)) for start in clip.starts]
     places = _localize(context, bank, clip, spans) if question.localize else [None] * len(spans)
@@ -83,7 +85,7 @@ def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
         is_anomalous=is_anomalous,
         p_value=p_value(bank.detector.self_scores, score),
         conditions=ClipConditions.model_validate(clip.conditions),
-        warnings=warnings_of(differences),
+        warnings=warnings,
         windows=[
             WindowScore(
                 start_s=start,

@@ -127,6 +127,72 @@ def test_damaged_conditions_are_told(settings: Settings, fan_api: TestClient, fa
     assert answer.json()["type"].endswith("machine-damaged")
 
 
+# -- noise
+
+
+def hum(seed: int) -> NDArray[np.floating]:
+    """A hall without the machine: noise that falls by 6 dB an octave."""
+    steps = np.random.default_rng(seed).standard_normal(int(SECONDS * 16_000))
+    heard = np.convolve(steps, np.exp(-np.arange(200) / 20), "same")
+    return 0.02 * heard / heard.std()
+
+
+def test_a_clip_of_the_background_alone_is_told_from_the_machine(full_api: TestClient, fan: Fan, encode: Fan) -> None:
+    assert "machine-not-heard" not in kinds(score(full_api, encode(hum(9)))[0])
+    files = [("clips", (f"hall_{seed}.wav", encode(hum(seed)))) for seed in range(3)]
+    answer = full_api.post("/noise", params=FAN, files=files).json()
+    assert (answer["added"], [one["name"] for one in answer["noise"]]) == (3, [name for _, (name, _) in files])
+    hall, healthy = score(full_api, encode(hum(9)), fan(40))
+    assert "machine-not-heard" in kinds(hall)
+    assert kinds(healthy) == set()
+    assert 'offkey_clips_unlike_enrolled_total{measure="machine-not-heard"} 1.0' in full_api.get("/metrics").text
+    assert full_api.get("/machines/fan-1").json()["clips"] == {"source": 20, "target": 0}  # the bank is what it was
+    assert full_api.get("/machines/fan-1").json()["generation"] == 2
+
+
+def test_noise_is_listed_known_again_and_deleted(settings: Settings, encode: Fan, fan: Fan) -> None:
+    with TestClient(create_app(settings)) as api:
+        assert api.post("/noise", params=FAN, content=encode(hum(0))).status_code == 404
+        assert api.get("/machines/fan-1/noise").status_code == 404
+        api.put("/machines/fan-1")
+        assert api.post("/noise", params={**FAN, "name": "hall"}, content=encode(hum(0))).json()["added"] == 1
+        assert api.post("/noise", params=FAN, content=encode(hum(0))).json()["added"] == 0
+        assert api.post("/noise", params=FAN, content=b"not audio").status_code == 422
+        enroll(api, fan, range(2))  # it may come before any clip
+        (listed,) = api.get("/machines/fan-1/noise").json()["noise"]
+        assert (listed["name"], listed["seconds"], listed["windows"]) == ("hall", SECONDS, 1)
+    with TestClient(create_app(settings)) as api:
+        assert "machine-not-heard" in kinds(score(api, encode(hum(9)))[0])
+        where = f"/machines/fan-1/noise/{listed['noise_id']}"
+        assert (api.delete(where).status_code, api.delete(where).status_code) == (204, 404)
+        assert api.get("/machines/fan-1/noise").json() == {"noise": []}
+        assert "machine-not-heard" not in kinds(score(api, encode(hum(9)))[0])
+        api.post("/noise", params=FAN, content=encode(hum(0)))
+        api.delete("/machines/fan-1")
+        api.put("/machines/fan-1")
+        assert api.get("/machines/fan-1/noise").json() == {"noise": []}
+
+
+def test_noise_is_bounded(api: TestClient, encode: Fan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.store.noise.MAX_NOISE_WINDOWS", 2)
+    api.put("/machines/fan-1")
+    files = [("clips", (f"{seed}.wav", encode(hum(seed)))) for seed in range(3)]
+    answer = api.post("/noise", params=FAN, files=files)
+    assert (answer.status_code, answer.json()["max_noise_windows"]) == (409, 2)
+    assert api.get("/machines/fan-1/noise").json() == {"noise": []}
+    assert api.get("/machines/fan-1").json()["generation"] == 0
+
+
+@pytest.mark.parametrize("vectors", ["x'0000c07f'", "x''", "x'000000'"])
+def test_damaged_noise_is_told(settings: Settings, fan_api: TestClient, encode: Fan, vectors: str) -> None:
+    fan_api.post("/noise", params=FAN, content=encode(hum(0)))
+    with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
+        database.execute(f"UPDATE noise SET vectors = {vectors}")
+    answer = fan_api.post("/score", params=FAN, content=encode(hum(9)))
+    assert answer.status_code == 503
+    assert answer.json()["type"].endswith("machine-damaged")
+
+
 # -- drift
 
 

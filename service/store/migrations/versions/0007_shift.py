@@ -1,4 +1,4 @@
-"""Conditions of enrolled clips, and what was scored lately."""
+"""Conditions of enrolled clips, the background of machines, and what was scored lately."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,6 +21,20 @@ def upgrade() -> None:
         sa.Column("bands_dbfs", sa.LargeBinary, nullable=False),
     )
     op.create_table(
+        "noise",
+        sa.Column("noise_id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("machine_key", sa.Integer, sa.ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
+        sa.Column("embedding_space_id", sa.String(200), nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("seconds", sa.Float, nullable=False),
+        sa.Column("windows", sa.Integer, nullable=False),
+        sa.Column("vectors", sa.LargeBinary, nullable=False),
+        sa.Column("enrolled_at", sa.DateTime(timezone=True), nullable=False),
+        sa.UniqueConstraint("machine_key", "embedding_space_id", "sha256", name="noise_once_per_machine"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
         "score",
         sa.Column("score_id", sa.Integer, primary_key=True, autoincrement=True),
         sa.Column("machine_key", sa.Integer, sa.ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
@@ -38,4 +52,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop them."""
     op.drop_table("score")
+    op.drop_table("noise")
     op.drop_table("condition")

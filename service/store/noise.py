@@ -1,0 +1,169 @@
+"""Clips of the background without the machine, by which it is told that a clip does not hold the machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+
+from service.domain.access import Caller
+from service.domain.distance import Vectors
+from service.domain.errors import ErrorKind, OffkeyError
+from service.store.audit import Action, record
+from service.store.schema import machine, noise
+from service.store.transactions import Transactions
+from service.store.vectors import DTYPE, stacked
+
+MAX_NOISE_WINDOWS = 1_000  # of a machine
+
+_RECORD = (
+    noise.c.noise_id,
+    noise.c.name,
+    noise.c.sha256,
+    noise.c.seconds,
+    noise.c.windows,
+    noise.c.enrolled_at,
+)
+
+
+@dataclass(frozen=True)
+class NewNoise:
+    """A clip of the background, embedded."""
+
+    sha256: str
+    name: str
+    seconds: float
+    vectors: Vectors  # (windows, dim)
+
+
+@dataclass(frozen=True)
+class NoiseRecord:
+    """A stored clip of the background."""
+
+    noise_id: int
+    name: str
+    sha256: str
+    seconds: float
+    windows: int
+    enrolled_at: datetime
+
+
+class Noise:
+    """The part of the store that knows the background, for one caller. Every change moves the generation on."""
+
+    def __init__(self, transactions: Transactions, caller: Caller) -> None:
+        self._read, self._write = transactions.read, transactions.write
+        self._caller = caller
+
+    def add(
+        self, machine_key: int, embedding_space_id: str, clips: Sequence[NewNoise]
+    ) -> list[tuple[NoiseRecord, bool]]:
+        """Keep clips, all or none. Returns each and whether it was there already.
+
+        Raises:
+            OffkeyError: the machine was deleted meanwhile, or it would have too many windows.
+        """
+        with self._write() as connection:
+            machine_id = self._machine_id(connection, machine_key)
+            added = [_add(connection, machine_key, embedding_space_id, new) for new in clips]
+            if new := sum(not known for _, known in added):
+                _move_on(connection, machine_key)
+                _check_size(connection, machine_key)
+                record(connection, self._caller, Action.ADD_NOISE, machine_id, f"{new} clips")
+            return added
+
+    def list(self, machine_key: int) -> list[NoiseRecord]:
+        """What is kept for a machine, by id."""
+        with self._read() as connection:
+            rows = connection.execute(
+                select(*_RECORD).where(noise.c.machine_key == machine_key).order_by(noise.c.noise_id)
+            ).mappings()
+            return [_noise_record(row) for row in rows]
+
+    def delete(self, machine_key: int, noise_id: int) -> None:
+        """Forget one. Raises `OffkeyError` (unknown clip)."""
+        with self._write() as connection:
+            machine_id = self._machine_id(connection, machine_key)
+            gone = connection.execute(
+                delete(noise).where(noise.c.machine_key == machine_key, noise.c.noise_id == noise_id)
+            ).rowcount
+            if not gone:
+                raise OffkeyError(
+                    ErrorKind.UNKNOWN_CLIP,
+                    f"The machine has no noise clip {noise_id}. GET /machines/{{machine_id}}/noise lists them.",
+                )
+            _move_on(connection, machine_key)
+            record(connection, self._caller, Action.DELETE_NOISE, machine_id, f"noise {noise_id}")
+
+    def _machine_id(self, connection: Connection, machine_key: int) -> str:
+        found = connection.execute(select(machine.c.machine_id).where(machine.c.machine_key == machine_key)).scalar()
+        if found is None:
+            raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while its noise was on the way.")
+        self._caller.check_machine(found)
+        return str(found)
+
+
+def noise_vectors(connection: Connection, machine_key: int, width: int) -> Vectors:
+    """Embeddings `(windows, width)` of a machine's background, of those in the space that its bank is in.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
+    rows = connection.execute(
+        select(noise.c.vectors, noise.c.windows)
+        .join(machine, machine.c.machine_key == noise.c.machine_key)
+        .where(noise.c.machine_key == machine_key, noise.c.embedding_space_id == machine.c.embedding_space_id)
+        .order_by(noise.c.noise_id)
+    ).all()
+    found = stacked([row.vectors[at : at + 4 * width] for row in rows for at in range(0, len(row.vectors), 4 * width)])
+    if len(found) != sum(row.windows for row in rows) or not np.isfinite(found).all():
+        raise ValueError(f"{len(found)} windows of noise are not what was written")
+    return found.reshape(len(found), width)
+
+
+def _add(connection: Connection, machine_key: int, embedding_space_id: str, new: NewNoise) -> tuple[NoiseRecord, bool]:
+    same = select(*_RECORD).where(
+        noise.c.machine_key == machine_key,
+        noise.c.sha256 == new.sha256,
+        noise.c.embedding_space_id == embedding_space_id,
+    )
+    known = connection.execute(same).mappings().one_or_none()
+    if known is None:
+        connection.execute(
+            insert(noise).values(
+                machine_key=machine_key,
+                embedding_space_id=embedding_space_id,
+                sha256=new.sha256,
+                name=new.name,
+                seconds=new.seconds,
+                windows=len(new.vectors),
+                vectors=new.vectors.astype(DTYPE).tobytes(),
+                enrolled_at=datetime.now(UTC),
+            )
+        )
+    return _noise_record(connection.execute(same).mappings().one()), known is not None
+
+
+def _check_size(connection: Connection, machine_key: int) -> None:
+    windows = connection.execute(
+        select(func.sum(noise.c.windows)).where(noise.c.machine_key == machine_key)
+    ).scalar_one()
+    if windows > MAX_NOISE_WINDOWS:
+        raise OffkeyError(
+            ErrorKind.BANK_FULL,
+            f"The machine would have {windows} windows of noise; the limit is {MAX_NOISE_WINDOWS}. Nothing was kept. "
+            "A few clips of each background are enough.",
+            windows=windows,
+            max_noise_windows=MAX_NOISE_WINDOWS,
+        )
+
+
+def _move_on(connection: Connection, machine_key: int) -> None:
+    connection.execute(
+        update(machine).where(machine.c.machine_key == machine_key).values(generation=machine.c.generation + 1)
+    )
+
+
+def _noise_record(row: RowMapping) -> NoiseRecord:
+    return NoiseRecord(**{**row, "enrolled_at": row["enrolled_at"].replace(tzinfo=UTC)})

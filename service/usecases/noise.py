@@ -1,0 +1,45 @@
+"""The background of a machine: what its place sounds like while it stands still."""
+
+from collections.abc import Sequence
+
+from service.schemas import NoiseClip, NoiseEnrollment, NoiseList
+from service.store.noise import NewNoise, NoiseRecord
+from service.usecases.clip import Upload, embed_clip
+from service.usecases.context import Context
+
+
+def add_noise(context: Context, machine_id: str, uploads: Sequence[Upload]) -> NoiseEnrollment:
+    """Decode, embed, keep. If one clip cannot be used, none is kept.
+
+    Raises:
+        OffkeyError: the machine is unknown, has too much noise already, or a clip is not usable.
+    """
+    record = context.store.machine(machine_id)
+    clips = [_embed(context, upload) for upload in uploads]
+    with context.metrics.stage("store"):
+        added = context.store.noise.add(record.machine_key, context.embedding_space_id, clips)
+    return NoiseEnrollment(
+        machine_id=machine_id,
+        added=sum(not known for _, known in added),
+        noise=[_noise(one) for one, _ in added],
+    )
+
+
+def list_noise(context: Context, machine_id: str) -> NoiseList:
+    """What is kept. Raises `OffkeyError` (unknown machine)."""
+    record = context.store.machine(machine_id)
+    return NoiseList(noise=[_noise(one) for one in context.store.noise.list(record.machine_key)])
+
+
+def delete_noise(context: Context, machine_id: str, noise_id: int) -> None:
+    """Forget one. Raises `OffkeyError` (unknown machine or clip)."""
+    context.store.noise.delete(context.store.machine(machine_id).machine_key, noise_id)
+
+
+def _embed(context: Context, upload: Upload) -> NewNoise:
+    clip = embed_clip(context, upload)
+    return NewNoise(upload.sha256, upload.name, clip.waveform.seconds, clip.vectors)
+
+
+def _noise(record: NoiseRecord) -> NoiseClip:
+    return NoiseClip.model_validate(record)
