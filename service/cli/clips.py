@@ -13,7 +13,7 @@ from rich.table import Table
 from service.cli.common import URL, MachineId, Url, plain, progress
 from service.client import Client, ProblemError
 from service.domain.machine import Domain
-from service.schemas import Judgment, Scores, Threshold
+from service.schemas import ClipScore, Judgment, Scores, Threshold
 
 app = typer.Typer()
 
@@ -109,6 +109,8 @@ def score(
             _print_json(answers)
         elif answers:
             Console().print(score_table(answers))
+            for line in places(answers[0].clips[0]) if len(paths) == 1 else ():
+                typer.echo(line)
             for line in promise(answers[-1].threshold):
                 typer.echo(line)
 
@@ -181,6 +183,16 @@ def promise(threshold: Threshold) -> Iterator[str]:
     )
     yield f"Promised false-alarm rate: {rates}."
     yield from threshold.warnings
+
+
+def places(clip: ClipScore) -> Iterator[str]:
+    """What stands out in a clip that is anomalous, window by window."""
+    for window in clip.windows if clip.is_anomalous else ():
+        for region in window.localization.regions if window.localization else ():
+            yield (
+                f"Stands out: {region.start_s:g} to {region.end_s:g} s, {region.low_hz:.0f} to {region.high_hz:.0f} Hz"
+                f", {region.change} by {region.standout:.1f} deviations (p = {region.p_value:.2g})."
+            )
 
 
 def _print_json(answers: Iterable[Scores]) -> None:

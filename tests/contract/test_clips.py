@@ -61,6 +61,7 @@ def test_the_answer_says_what_is_promised_for_which_domain(fan_api: TestClient, 
     assert target == {
         "domain": "target",
         "clips": 1,
+        "compared_clips": 1,
         "recordings": 1,
         "above_threshold": target["above_threshold"],
         "promised_false_alarm_rate": 1.0,

@@ -1,6 +1,7 @@
 """The `offkey` command and the client, against a service in a process of its own."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -57,6 +58,9 @@ def test_a_folder_is_enrolled_scored_and_listed(serve: Callable[..., str], tree:
 
     table = offkey("score", next((tree / "test").glob("*anomaly*")), "--machine", "fan-1", "--url", url)
     assert "ANOMALOUS" in table.stdout
+    assert re.search(
+        r"^Stands out: [\d.]+ to [\d.]+ s, \d+ to \d+ Hz, louder by \d+\.\d deviations", table.stdout, re.M
+    )
     assert "fan-1" in offkey("machines", "--url", url).stdout
     assert json.loads(offkey("info", "--url", url).stdout)["version"] == __version__
 
@@ -72,6 +76,8 @@ def test_the_client_does_everything_the_api_does(serve: Callable[..., str], tree
         assert [clip.name for clip in client.clips("fan-1")] == [clip.name for clip in clips]
         assert client.delete_clip("fan-1", enrollment.clips[0].clip_id).clips.target == len(clips) - 1
         assert client.score("fan-1", clips[:1], neighbors=2).generation == 2
+        assert client.score("fan-1", clips[:2], localize=True).clips[1].windows[0].localization is not None
+        assert client.score("fan-1", clips[:1], localize=False).clips[0].windows[0].localization is None
         assert [machine.machine_id for machine in client.machines()] == ["fan-1"]
         client.delete_machine("fan-1")
         with pytest.raises(ProblemError, match="fan-1") as refused:
