@@ -13,6 +13,7 @@ from service.domain.machine import Domain, check_machine_id
 from service.schemas import (
     Clip,
     ClipList,
+    DriftReport,
     Enrollment,
     Feedback,
     Info,
@@ -20,6 +21,7 @@ from service.schemas import (
     MachineList,
     MachineSettings,
     MachineSummary,
+    NoiseEnrollment,
     Problem,
     Scores,
     Threshold,
@@ -177,6 +179,14 @@ class Client:
         """Score audio files."""
         params = {"machine_id": machine_id, "neighbors": neighbors}
         return self._call(Scores, "POST", "/score", params=params, files=_files(clips))
+
+    def add_noise(self, machine_id: str, clips: Sequence[Path | str]) -> NoiseEnrollment:
+        """Post audio files of the background while the machine stands still."""
+        return self._call(NoiseEnrollment, "POST", "/noise", params={"machine_id": machine_id}, files=_files(clips))
+
+    def drift(self, machine_id: str) -> DriftReport:
+        """Whether what was scored lately still scores as the enrolled clips do."""
+        return self._call(DriftReport, "GET", f"{_path(machine_id)}/drift")
 
     def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
         response = self._send(method, path, **request)
