@@ -18,6 +18,7 @@ from service.schemas import (
     AuditList,
     Clip,
     ClipList,
+    DriftReport,
     Enrollment,
     Feedback,
     Info,
@@ -29,6 +30,7 @@ from service.schemas import (
     MachineSettings,
     MachineSummary,
     NewKey,
+    NoiseEnrollment,
     Problem,
     Scores,
     Threshold,
@@ -247,6 +249,14 @@ class Client:
             before = page.next_before
             if before is None:
                 return
+
+    def add_noise(self, machine_id: str, clips: Sequence[Path | str]) -> NoiseEnrollment:
+        """Post audio files of the background while the machine stands still."""
+        return self._call(NoiseEnrollment, "POST", "/noise", params={"machine_id": machine_id}, files=_files(clips))
+
+    def drift(self, machine_id: str) -> DriftReport:
+        """Whether what was scored lately still scores as the enrolled clips do."""
+        return self._call(DriftReport, "GET", f"{_path(machine_id)}/drift")
 
     def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
         response = self._send(method, path, **request)

@@ -13,7 +13,7 @@ from rich.table import Table
 from service.cli.common import URL, MachineId, Url, plain, progress
 from service.client import Client, ProblemError
 from service.domain.machine import Domain
-from service.schemas import ClipScore, Judgment, Scores, Threshold
+from service.schemas import ClipScore, EnrolledClip, Judgment, Scores, Threshold
 
 app = typer.Typer()
 
@@ -49,6 +49,7 @@ def enroll(
                 answer = client.enroll(machine, batch, domain=domain, recording=recording, force=force)
                 counts.update(clip.status for clip in answer.clips)
                 notes += [str(plain(f"{clip.name}: {clip.status}. {clip.note}")) for clip in answer.clips if clip.note]
+                notes += warning_lines(answer.clips)
                 bar.advance(task, len(batch))
     finally:  # where a later request fails, the earlier ones are done all the same
         if counts:
@@ -111,6 +112,8 @@ def score(
             Console().print(score_table(answers))
             for line in places(answers[0].clips[0]) if len(paths) == 1 else ():
                 typer.echo(line)
+            for line in warning_lines(clip for answer in answers for clip in answer.clips):
+                typer.echo(line)
             for line in promise(answers[-1].threshold):
                 typer.echo(line)
 
@@ -169,6 +172,11 @@ def score_table(answers: Iterable[Scores]) -> Table:
                 "[red]ANOMALOUS[/]" if clip.is_anomalous else "[green]normal[/]",
             )
     return table
+
+
+def warning_lines(clips: Iterable[EnrolledClip | ClipScore]) -> list[str]:
+    """What is unlike the enrolled clips, a line each."""
+    return [str(plain(f"{clip.name}: {warning.detail}")) for clip in clips for warning in clip.warnings]
 
 
 def _numbers(judged: Judgment) -> tuple[float, float]:

@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = {
     "README.md": None,
     "docs/scoring.md": "README.md",
+    "docs/shift.md": "README.md",
     "docs/deploy.md": None,
     "docs/security.md": None,
     "docs/experiments/README.md": None,

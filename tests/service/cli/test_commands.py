@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from service import __version__
 from service.cli.serve import unknown_settings
@@ -38,6 +40,24 @@ def tree(tmp_path: Path) -> Path:
     clips = plan_tree(["fan-synthetic"], train_source=4, train_target=2, test_each=2, severities=(100,))
     write_tree(tmp_path / "tree", clips)
     return tmp_path / "tree" / "fan-synthetic"
+
+
+def test_shift_is_told(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+    url = serve(tmp_path / "data")
+    offkey("enroll", tree / "train", "--machine", "fan-1", "--url", url)
+    samples, rate = soundfile.read(next((tree / "test").glob("*source*normal*")))
+    soundfile.write(tmp_path / "quiet.wav", samples / 30, rate)
+    scored = offkey("score", tmp_path / "quiet.wav", "--machine", "fan-1", "--url", url)
+    assert "quiet.wav: The level is " in scored.stdout
+    noted = offkey("enroll", tmp_path / "quiet.wav", "--machine", "fan-1", "--url", url)
+    assert "quiet.wav: The level is " in noted.stdout
+    soundfile.write(tmp_path / "hall.wav", 0.01 * np.random.default_rng(0).standard_normal(48_000), rate)
+    for expected in ("1 noise clips added, 0 were there already", "0 noise clips added, 1 were there already"):
+        assert expected in offkey("noise", tmp_path / "hall.wav", "--machine", "fan-1", "--url", url).stdout
+    drift = offkey("drift", "--machine", "fan-1", "--url", url)
+    assert drift.returncode == 0, drift.stderr
+    assert "last 100 clips" in drift.stdout
+    assert "fan-1: unknown. Enroll 3 more recordings" in drift.stdout
 
 
 def test_a_folder_is_enrolled_scored_and_listed(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
