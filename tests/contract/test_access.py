@@ -47,7 +47,9 @@ def guarded(app: FastAPI) -> list[GuardedRoute]:
 
 def concrete(route: APIRoute, machine_id: str = "fan-1") -> tuple[str, str]:
     """A request for a route: its method and path."""
-    path = route.path.replace("{machine_id}", machine_id).replace("{clip_id}", "1").replace("{key_id}", "0" * 12)
+    path = route.path
+    for name, value in {"machine_id": machine_id, "clip_id": "1", "noise_id": "1", "key_id": "0" * 12}.items():
+        path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, f"{path}: say what goes there"
     (method,) = route.methods
     return method, path
@@ -136,9 +138,11 @@ def test_each_scope_opens_what_it_should(locked: tuple[TestClient, dict[str, str
     score = {
         "POST /score", "GET /info", "GET /metrics", "GET /machines", "GET /machines/{machine_id}",
         "GET /machines/{machine_id}/threshold", "GET /machines/{machine_id}/clips",
+            "GET /machines/{machine_id}/drift", "GET /machines/{machine_id}/noise",
     }  # fmt: skip
     enroll = {
         "POST /enroll", "POST /feedback", "PUT /machines/{machine_id}", "DELETE /machines/{machine_id}/clips/{clip_id}",
+            "POST /noise", "DELETE /machines/{machine_id}/noise/{noise_id}",
     }  # fmt: skip
     admin = {
         "DELETE /machines/{machine_id}", "PUT /machines/{machine_id}/threshold",
