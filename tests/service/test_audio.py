@@ -72,6 +72,15 @@ def test_every_format_gives_the_same_tone(
     assert peak_hz(waveform.samples, RATE) == pytest.approx(1_000, abs=3)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "FLOAT"])
+def test_the_share_of_clipped_samples_is_that_of_the_file(encode: Encode, subtype: str) -> None:
+    """Also where averaging channels hides it: one channel of two is at full scale, up and down, for a quarter."""
+    samples = np.zeros((100_000, 2), dtype=np.float32)
+    samples[:, 1] = 0.5
+    samples[:25_000, 0] = np.where(np.arange(25_000) % 2, 1.0, -1.0)
+    assert decode(encode(samples, 48_000, subtype=subtype), sample_rate=RATE, limits=LIMITS).source_clipped == 0.125
+
+
 def test_channels_are_averaged(encode: Encode) -> None:
     both = np.concatenate([tone(500, RATE), tone(3_000, RATE)], axis=1)
     mono = decode(encode(both, subtype="FLOAT"), sample_rate=RATE, limits=LIMITS).samples

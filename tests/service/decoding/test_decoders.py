@@ -82,10 +82,12 @@ def test_a_child_gives_what_decoding_here_gives(
     decoders: Decoders, encode: Encode, container: str, sample_rate: int
 ) -> None:
     samples = np.stack([noise(25.0, 1)[: sample_rate * 9], noise(25.0, 2)[: sample_rate * 9]], axis=1)
+    samples[:1_000] = 1.0
     data = encode(samples, sample_rate, container=container)
     here, there = decode(data, sample_rate=RATE, limits=LIMITS), decoders.decode(data)
     np.testing.assert_array_equal(here.samples, there.samples)
     assert (there.source_sample_rate, there.source_channels, there.seconds) == (sample_rate, 2, here.seconds)
+    assert there.source_clipped == here.source_clipped > 0
     assert (type(there.source_sample_rate), type(there.source_channels)) == (int, int)
 
 
