@@ -215,14 +215,14 @@ class Machines(RuleBasedStateMachine):
         upload, bank = self.uploads[number], self.model.machines.get(machine)
         if bank is None:
             with refused(ErrorKind.UNKNOWN_MACHINE):
-                score_clips(self.context, machine, [upload], 1)
+                score_clips(self.context, machine, [upload], 1, localize=False)
             return
         right = self.right(bank)
         if isinstance(right, ErrorKind):
             with refused(right):
-                score_clips(self.context, machine, [upload], 1)
+                score_clips(self.context, machine, [upload], 1, localize=False)
             return
-        answer = score_clips(self.context, machine, [upload], 1)
+        answer = score_clips(self.context, machine, [upload], 1, localize=False)
         (clip,) = answer.clips
         assert answer.generation == bank.generation
         assert clip.anomaly_score == pytest.approx(right.score(self.vectors[upload.sha256]), **CLOSE)
