@@ -58,7 +58,7 @@ def test_the_demo_leaves_the_service_up_until_it_is_told_to_end(tmp_path: Path, 
 )
 def test_only_plain_faults_decide(healthy: float, subtle: float, plain: float, separated: bool) -> None:
     def clip(score: float) -> ClipScore:
-        return ClipScore(name="x", seconds=1, anomaly_score=score, is_anomalous=score > 1, p_value=0.5, windows=[])
+        return ClipScore.model_construct(name="x", anomaly_score=score, is_anomalous=score > 1)
 
     verdict = Verdict("m", {0: [clip(healthy)], 30: [clip(subtle)], 60: [clip(9.0)], 100: [clip(plain)]})
     assert verdict.separated is separated
