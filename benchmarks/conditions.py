@@ -11,6 +11,7 @@ import argparse
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -90,7 +91,7 @@ def envelopes(clips: Sequence[tuple[Domain, Conditions]]) -> list[Envelope]:
     return [envelope for own in of_domains if (envelope := Envelope.of(own, range(len(own)))) is not None]
 
 
-def judge(machine: JudgedMachine, noise: Noise, draws: int) -> dict[str, object]:
+def judge(machine: JudgedMachine, noise: Noise, draws: int) -> dict[str, Any]:
     """Shares of clips that are warned of."""
     rng = generator(0, machine.name)
     stretches = [noise.draws(kind, "test", rng) for kind in KINDS]
@@ -206,11 +207,11 @@ def main() -> None:
     for machine in track(machines, description="without the machine"):
         found[machine.name]["not_heard"] = {kind: machine_not_heard(machine, noise, encoder, kind) for kind in KINDS}
     table = Table("healthy clips", *found)
-    for name in next(iter(found.values()))["rates"]:  # type: ignore[attr-defined]
-        table.add_row(name, *(f"{one['rates'][name]:.1%}" for one in found.values()))  # type: ignore[index]
+    for name in next(iter(found.values()))["rates"]:
+        table.add_row(name, *(f"{one['rates'][name]:.1%}" for one in found.values()))
     for kind in KINDS:
-        for name in next(iter(found.values()))["not_heard"][kind]:  # type: ignore[index]
-            cells = (f"{one['not_heard'][kind][name]:.1%}" for one in found.values())  # type: ignore[index]
+        for name in next(iter(found.values()))["not_heard"][kind]:
+            cells = (f"{one['not_heard'][kind][name]:.1%}" for one in found.values())
             table.add_row(f"not heard, {kind}: {name}", *cells)
     Console(width=180).print(table)
     command = f"python benchmarks/conditions.py --machines MACHINES --noise NOISE --draws {given.draws}"

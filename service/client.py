@@ -116,11 +116,8 @@ class Client:
 
     def machines(self) -> Iterator[MachineSummary]:
         """Every machine, by id."""
-        after: str | None = ""
-        while after is not None:
-            page = self._call(MachineList, "GET", "/machines", params={"after": after})
+        for page in self._pages(MachineList, "/machines"):
             yield from page.machines
-            after = page.next_after
 
     def machine(self, machine_id: str) -> Machine:
         """One machine."""
@@ -146,11 +143,8 @@ class Client:
 
     def clips(self, machine_id: str) -> Iterator[Clip]:
         """Every enrolled clip of a machine, by id."""
-        after: int | None = 0
-        while after is not None:
-            page = self._call(ClipList, "GET", f"{_path(machine_id)}/clips", params={"after": after})
+        for page in self._pages(ClipList, f"{_path(machine_id)}/clips"):
             yield from page.clips
-            after = page.next_after
 
     def delete_clip(self, machine_id: str, clip_id: int) -> Machine:
         """Take a clip out of a machine's bank."""
@@ -209,11 +203,8 @@ class Client:
 
     def api_keys(self) -> Iterator[Key]:
         """Every key, revoked ones too."""
-        after: str | None = ""
-        while after is not None:
-            page = self._call(KeyList, "GET", "/keys", params={"after": after})
+        for page in self._pages(KeyList, "/keys"):
             yield from page.keys
-            after = page.next_after
 
     def create_key(
         self,
@@ -242,13 +233,8 @@ class Client:
 
     def audit(self) -> Iterator[AuditEntry]:
         """Every change that is remembered, the newest first."""
-        before: int | None = None
-        while True:
-            page = self._call(AuditList, "GET", "/audit", params={} if before is None else {"before": before})
+        for page in self._pages(AuditList, "/audit", cursor="before"):
             yield from page.entries
-            before = page.next_before
-            if before is None:
-                return
 
     def add_noise(self, machine_id: str, clips: Sequence[Path | str]) -> NoiseEnrollment:
         """Post audio files of the background while the machine stands still."""
@@ -257,6 +243,17 @@ class Client:
     def drift(self, machine_id: str) -> DriftReport:
         """Whether what was scored lately still scores as the enrolled clips do."""
         return self._call(DriftReport, "GET", f"{_path(machine_id)}/drift")
+
+    def _pages(self, answer: type[Answer], path: str, *, cursor: str = "after") -> Iterator[Answer]:
+        """Every page of a list. `cursor` is the parameter that asks for the next one, which `next_<cursor>` names."""
+        params: dict[str, str | int] = {}
+        while True:
+            page = self._call(answer, "GET", path, params=params)
+            yield page
+            following = getattr(page, f"next_{cursor}")
+            if following is None:
+                return
+            params = {cursor: following}
 
     def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
         response = self._send(method, path, **request)

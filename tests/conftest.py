@@ -155,7 +155,17 @@ def api(settings: Settings) -> Iterator[TestClient]:
 @pytest.fixture
 def fan_api(api: TestClient, fan: Callable[..., bytes]) -> TestClient:
     """The application with a machine `fan-1` of five enrolled clips."""
+    return _with_fan(api, fan, clips=5)
+
+
+@pytest.fixture
+def full_api(api: TestClient, fan: Callable[..., bytes]) -> TestClient:
+    """The application with a machine `fan-1` of 20 enrolled clips, enough for the guard."""
+    return _with_fan(api, fan, clips=20)
+
+
+def _with_fan(api: TestClient, fan: Callable[..., bytes], clips: int) -> TestClient:
     assert api.put("/machines/fan-1").status_code == 201
-    files = [("clips", (f"healthy_{number}.wav", fan(number))) for number in range(5)]
+    files = [("clips", (f"healthy_{number}.wav", fan(number))) for number in range(clips)]
     assert api.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201
     return api

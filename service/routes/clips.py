@@ -1,5 +1,6 @@
 """`POST /enroll`, `/score`, `/feedback` and `/noise`."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
@@ -16,6 +17,7 @@ from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.feedback import learn_false_alarms
 from service.usecases.noise import add_noise
 from service.usecases.score import score_clips
+from service.workers import Permit
 
 router = APIRouter(tags=["clips"], route_class=GuardedRoute)
 
@@ -68,8 +70,7 @@ async def enroll(
     anomalous is held back and reported, unless `force` is set.
     """
     async with workers.permit() as permit:
-        budget = Budget(context.settings.max_decoded_samples, permit.stopping)
-        posted = await read_clips(request, name=name, fields=ENROLL_FIELDS, settings=context.settings, budget=budget)
+        posted = await _read(request, context, permit, name, ENROLL_FIELDS)
         answer = await permit.run(
             enroll_clips,
             context,
@@ -109,8 +110,7 @@ async def score(
             max_neighbors=context.settings.max_neighbors,
         )
     async with workers.permit() as permit:
-        budget = Budget(context.settings.max_decoded_samples, permit.stopping)
-        posted = await read_clips(request, name=name, fields=SCORE_FIELDS, settings=context.settings, budget=budget)
+        posted = await _read(request, context, permit, name, SCORE_FIELDS)
         if localize is None:
             localize = len(posted.uploads) == 1
         machine = _machine_id(context, machine_id, posted)
@@ -134,8 +134,7 @@ async def feedback(
 ) -> Feedback:
     """Say that the alarms of these clips were false: they are enrolled, and the answer tells what that changes."""
     async with workers.permit() as permit:
-        budget = Budget(context.settings.max_decoded_samples, permit.stopping)
-        posted = await read_clips(request, name=name, fields=ENROLL_FIELDS, settings=context.settings, budget=budget)
+        posted = await _read(request, context, permit, name, ENROLL_FIELDS)
         return await permit.run(
             learn_false_alarms,
             context,
@@ -160,9 +159,14 @@ async def noise(
 ) -> NoiseEnrollment:
     """Post the background while the machine stands still: clips that sound like it are warned of when scored."""
     async with workers.permit() as permit:
-        budget = Budget(context.settings.max_decoded_samples, permit.stopping)
-        posted = await read_clips(request, name=name, fields=SCORE_FIELDS, settings=context.settings, budget=budget)
+        posted = await _read(request, context, permit, name, SCORE_FIELDS)
         return await permit.run(add_noise, context, _machine_id(context, machine_id, posted), posted.uploads)
+
+
+async def _read(request: Request, context: Context, permit: Permit, name: str | None, fields: Sequence[str]) -> Posted:
+    """The clips of a request, with one budget for all of them."""
+    budget = Budget(context.settings.max_decoded_samples, permit.stopping)
+    return await read_clips(request, name=name, fields=fields, settings=context.settings, budget=budget)
 
 
 def _given(name: str, query: str | None, posted: Posted) -> str | None:

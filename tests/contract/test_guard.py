@@ -12,15 +12,6 @@ Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
 
 
-@pytest.fixture
-def full_api(api: TestClient, fan: Fan) -> TestClient:
-    """With a machine fan-1 of 20 healthy clips."""
-    api.put("/machines/fan-1")
-    files = [("clips", (f"healthy_{number}.wav", fan(number))) for number in range(20)]
-    assert api.post("/enroll", params=FAN, files=files).status_code == 201
-    return api
-
-
 def test_a_clip_that_sounds_anomalous_is_held_back(full_api: TestClient, fan: Fan) -> None:
     faulty = fan(90, severity=1.0)
     files = [("clips", ("faulty.wav", faulty)), ("clips", ("healthy_0.wav", fan(0)))]

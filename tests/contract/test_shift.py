@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,25 +27,16 @@ def sound(number: int, domain: str = "source", severity: float = 0.0) -> NDArray
     return machine.clip(split="train", domain=domain, number=number, severity=severity, seconds=SECONDS)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def full_api(api: TestClient, fan: Fan) -> TestClient:
-    """With a machine fan-1 of 20 healthy clips."""
-    api.put("/machines/fan-1")
-    files = [("clips", (f"healthy_{number}.wav", fan(number))) for number in range(20)]
-    assert api.post("/enroll", params=FAN, files=files).status_code == 201
-    return api
-
-
-def score(api: TestClient, *clips: bytes) -> list[dict[str, object]]:
+def score(api: TestClient, *clips: bytes) -> list[dict[str, Any]]:
     files = [("clips", (f"{number}.wav", clip)) for number, clip in enumerate(clips)]
     answer = api.post("/score", params=FAN, files=files)
     assert answer.status_code == 200
-    found: list[dict[str, object]] = answer.json()["clips"]
+    found: list[dict[str, Any]] = answer.json()["clips"]
     return found
 
 
-def kinds(clip: dict[str, object]) -> set[str]:
-    return {warning["kind"] for warning in clip["warnings"]}  # type: ignore[attr-defined]
+def kinds(clip: dict[str, Any]) -> set[str]:
+    return {warning["kind"] for warning in clip["warnings"]}
 
 
 # -- conditions
@@ -78,7 +70,7 @@ def test_what_was_recorded_otherwise_is_said_to_be(
     clip = encode(*alter(sound(40)))
     (found,) = score(full_api, clip)
     assert expected <= kinds(found) <= expected | {"bandwidth"}
-    assert "20 enrolled clips" in found["warnings"][0]["detail"]  # type: ignore[index]
+    assert "20 enrolled clips" in found["warnings"][0]["detail"]
     text = full_api.get("/metrics").text
     for kind in expected:
         assert f'offkey_clips_unlike_enrolled_total{{measure="{kind}"}} 1.0' in text
@@ -116,7 +108,7 @@ def test_clips_that_were_enrolled_before_are_nothing_to_compare_with(settings: S
         assert database.execute("DELETE FROM condition").rowcount == 20
     with TestClient(create_app(settings)) as api:
         (found,) = score(api, encode(sound(40) / 10))
-        assert (found["warnings"], found["conditions"]["sample_rate"]) == ([], 16_000)  # type: ignore[index]
+        assert (found["warnings"], found["conditions"]["sample_rate"]) == ([], 16_000)
 
 
 def test_damaged_conditions_are_told(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
@@ -210,22 +202,22 @@ def enroll(api: TestClient, fan: Fan, numbers: range, **params: str) -> None:
     assert api.post("/enroll", params={**FAN, **params}, files=files).status_code == 201
 
 
-def drift(api: TestClient) -> dict[str, object]:
+def drift(api: TestClient) -> dict[str, Any]:
     answer = api.get("/machines/fan-1/drift")
     assert answer.status_code == 200
-    found: dict[str, object] = answer.json()
+    found: dict[str, Any] = answer.json()
     return found
 
 
 def test_drift_is_told_with_numbers_and_what_to_do(settings: Settings, fan: Fan) -> None:
     with TestClient(create_app(settings)) as api:
         enroll(api, fan, range(30))
-        assert (drift(api)["verdict"], drift(api)["domains"][0]["windows"][0]["n"]) == ("unknown", 0)  # type: ignore[index]
+        assert (drift(api)["verdict"], drift(api)["domains"][0]["windows"][0]["n"]) == ("unknown", 0)
         score(api, *(fan(number) for number in range(40, 60)))
         score(api, *(fan(number) for number in range(60, 70)))
         steady = drift(api)
         assert steady["verdict"] == "steady"
-        window = steady["domains"][0]["windows"][0]  # type: ignore[index]
+        window = steady["domains"][0]["windows"][0]
         assert (window["window"], window["n"]) == ("last 100 clips", 30)
         assert abs(window["median_shift"]) < 1.0
         assert window["p_value"] > 0.0005
@@ -234,7 +226,7 @@ def test_drift_is_told_with_numbers_and_what_to_do(settings: Settings, fan: Fan)
         higher = drift(api)
         assert higher["verdict"] == "higher"
         assert "enroll recent healthy clips" in str(higher["advice"])
-        first, day = higher["domains"][0]["windows"]  # type: ignore[index]
+        first, day = higher["domains"][0]["windows"]
         assert (first["n"], day["n"]) == (70, 70)
         assert first["since"] == window["since"]
         assert first["median_shift"] > 1.0
@@ -250,7 +242,7 @@ def test_scores_count_for_the_domain_that_they_are_nearest_to(full_api: TestClie
     score(
         full_api, *(fan(number) for number in range(40, 44)), *(fan(number, domain="target") for number in range(6, 9))
     )
-    counts = {own["domain"]: own["windows"][0]["n"] for own in drift(full_api)["domains"]}  # type: ignore[attr-defined]
+    counts = {own["domain"]: own["windows"][0]["n"] for own in drift(full_api)["domains"]}
     assert counts == {"source": 4, "target": 3}
 
 
