@@ -29,7 +29,7 @@ from training.evaluation.protocol import Sound, sounds
 from training.evaluation.readings import ServedBank
 from training.evaluation.tables import table
 from training.evaluation.tree import JudgedMachine, read_tree
-from training.evaluation.views import BundleView, Embedded, LogmelView, View
+from training.evaluation.views import BandsView, BundleView, Embedded, LogmelView, View
 
 SNR = 0.0  # dB
 SHOWN = (Cell("clean", None), Cell("noisy", None))
@@ -37,6 +37,8 @@ DOMAINS = ("auc_source", "auc_target")
 REPLICATES = 1_000
 ONE_BANK = "all in one bank"
 EMBEDDING, LOGMEL, BOTH = "embedding", "log-mel", "minimum of both"
+BANDS_MEAN, BANDS_MAX = "bands, mean", "bands, largest"
+VIEWS = (EMBEDDING, LOGMEL, BOTH, BANDS_MEAN, BANDS_MAX)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Trial:
     bank: dict[str, Embedded]
     test: dict[str, Embedded]
     domains: Sequence[Domain]
+    bands: tuple[Sequence[Embedded], Sequence[Embedded]]  # of both, band by band
 
     def scores(self, backend: str) -> dict[str, np.ndarray]:
         """Of the test clips, by view."""
@@ -53,6 +56,12 @@ class Trial:
         for name, heard in self.bank.items():
             windows[name] = ServedBank.enroll(heard, self.domains, backend).window_scores(self.test[name])
         windows[BOTH] = [np.minimum(*pair) for pair in zip(windows[EMBEDDING], windows[LOGMEL], strict=True)]
+        by_band = [
+            ServedBank.enroll(bank, self.domains, backend).window_scores(test)
+            for bank, test in zip(*self.bands, strict=True)
+        ]
+        windows[BANDS_MEAN] = [np.mean(of_clip, axis=0) for of_clip in zip(*by_band, strict=True)]
+        windows[BANDS_MAX] = [np.max(of_clip, axis=0) for of_clip in zip(*by_band, strict=True)]
         return {name: np.array([own.max() for own in of_clips]) for name, of_clips in windows.items()}
 
 
@@ -72,6 +81,7 @@ def main() -> None:
         synthetic.with_suffix(".part").rename(synthetic)
     bundle = BundleView(given.bundle)
     views: dict[str, View] = {EMBEDDING: bundle, LOGMEL: LogmelView(bundle)}
+    bands = BandsView(bundle)
     listener = Listener(
         Noise.read(given.noise, bundle.encoder.sample_rate), bundle.encoder.sample_rate, Cells(given.work)
     )
@@ -83,12 +93,12 @@ def main() -> None:
         for title, tree in (("development", given.machines), ("synthetic", synthetic)):
             machines = read_tree(tree)
             wanted = [
-                (one, sound, list(views.values()))
+                (one, sound, [*views.values(), bands])
                 for one in machines
                 for sound in sounds((SNR,), given.seeds, oracle=False)
             ]
             listener.hear(wanted, given.workers, progress)
-            heard = Heard(listener, views, given.seeds)
+            heard = Heard(listener, views, bands, given.seeds)
             measured[title] = measure([(machine, [machine]) for machine in machines], heard, progress)
             together[title] = measure([(one_bank(machines), machines)], heard, progress)
     print(f"{found['bundle']}, AUC as served\n\n{overview(measured)}")
@@ -111,6 +121,7 @@ class Heard:
 
     listener: Listener
     views: dict[str, View]
+    bands: BandsView
     seeds: int
 
     def trials(self, machines: Sequence[JudgedMachine]) -> Iterator[tuple[Cell, Trial]]:
@@ -118,11 +129,12 @@ class Heard:
         domains = [clip.domain for machine in machines for clip in machine.train]
         for cell, condition in cells((SNR,)):
             for seed in range(1 if condition.bank is None else self.seeds):
-                heard = []
+                heard, of_bands = [], []
                 for role, kind in (("bank", condition.bank), ("test", condition.test)):
                     sound = Sound("clean", role) if kind is None else Sound("mixture", role, kind, SNR, seed)
                     heard.append({name: self._windows(view, machines, sound) for name, view in self.views.items()})
-                yield cell, Trial(*heard, domains)
+                    of_bands.append(self.bands.parts(self._windows(self.bands, machines, sound)))
+                yield cell, Trial(*heard, domains, (of_bands[0], of_bands[1]))
 
     def _windows(self, view: View, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
         of_machines = [self.listener.embedded(view, machine, sound).windows() for machine in machines]
@@ -135,7 +147,7 @@ def measure(
     """Scores of every backend and view, as methods of a comparison. A bank is of one machine or of several."""
     comparison = Comparison([whole for whole, _ in banks], (SNR,), heard.seeds, REPLICATES)
     for backend in progress.track(BACKENDS, description="scoring"):
-        scores: dict[str, dict[tuple[str, Cell], list[np.ndarray]]] = {name: {} for name in (*heard.views, BOTH)}
+        scores: dict[str, dict[tuple[str, Cell], list[np.ndarray]]] = {name: {} for name in VIEWS}
         for whole, members in banks:
             for cell, trial in heard.trials(members):
                 for name, of_clips in trial.scores(backend).items():
@@ -170,7 +182,7 @@ def short(comparison: Comparison, backend: str, view: str) -> float:
 def overview(measured: dict[str, Comparison]) -> str:
     """Means over machines."""
     lines = []
-    for view in (EMBEDDING, LOGMEL, BOTH):
+    for view in VIEWS:
         for backend in BACKENDS:
             line = [view, backend + (" (default)" if (view, backend) == (EMBEDDING, DEFAULT_BACKEND) else "")]
             for comparison in measured.values():

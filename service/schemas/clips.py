@@ -7,7 +7,7 @@ from pydantic import Field
 
 from service.domain.machine import Domain
 from service.schemas.base import Answer
-from service.schemas.conditions import ConditionWarning
+from service.schemas.conditions import ClipConditions, ConditionWarning
 from service.schemas.machines import ClipCounts
 
 
@@ -24,6 +24,7 @@ class Clip(Answer):
     windows: int
     sha256: str = Field(description="of the bytes that were posted")
     enrolled_at: datetime
+    conditions: ClipConditions | None = Field(description="as measured; null: enrolled before it was measured")
 
 
 class ClipList(Answer):

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from service.store.engine import log_of
+from service.store.noise import StoredNoise, check_noise
 from service.store.spectrograms import Row, unpacked
 from service.store.vectors import Window, check_windows, stacked
 
@@ -30,6 +31,9 @@ _SPECTROGRAMS = """
 SELECT s.clip_id, s."window", s.bands, s.cells, s.checksum
 FROM clip c JOIN spectrogram s ON s.clip_id = c.clip_id WHERE c.machine_key = ?
 """
+
+
+_NOISE = "SELECT noise_id, embedding_space_id, windows, vectors, checksum FROM noise WHERE machine_key = ?"
 
 
 @dataclass(frozen=True)
@@ -84,18 +88,24 @@ def check_database(database: Path) -> Report:
             (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             for table in counts:
                 (counts[table],) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-            has_checksums = "checksum" in {
-                column[1] for column in connection.execute("PRAGMA table_info(embedding)").fetchall()
-            }
-            has_spectrograms = bool(connection.execute("PRAGMA table_info(spectrogram)").fetchall())
+            has_checksums, has_spectrograms, has_noise = (
+                _has_checksums(connection, table) for table in ("embedding", "spectrogram", "noise")
+            )
             for machine_key, machine_id in connection.execute("SELECT machine_key, machine_id FROM machine").fetchall():
                 found = list(_machine(connection, int(machine_key), has_checksums))
                 if has_spectrograms and not found:
                     found += _spectrograms(connection, int(machine_key))
+                if has_noise and not found:
+                    found += _noise(connection, int(machine_key))
                 damage += [Damage(str(machine_id), what) for what in found]
     except (sqlite3.Error, TypeError, ValueError) as error:
         damage.append(Damage(None, f"the database cannot be read: {error}"))
     return Report(revision, counts["machine"], counts["clip"], counts["embedding"], tuple(damage))
+
+
+def _has_checksums(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether the schema is new enough for a table to have them."""
+    return "checksum" in {column[1] for column in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def _whole_file(connection: sqlite3.Connection) -> Iterator[Damage]:
@@ -133,5 +143,13 @@ def _spectrograms(connection: sqlite3.Connection, machine_key: int) -> Iterator[
     """What is wrong with the spectrograms of a bank: one message, for its first damage."""
     try:
         unpacked(Row(*row) for row in connection.execute(_SPECTROGRAMS, (machine_key,)))
+    except Exception as error:  # as above
+        yield str(error)
+
+
+def _noise(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
+    """What is wrong with the background of a machine: one message, for its first damage."""
+    try:
+        check_noise(machine_key, [StoredNoise(*row) for row in connection.execute(_NOISE, (machine_key,))])
     except Exception as error:  # as above
         yield str(error)

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select
 
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
-from service.store.condition_rows import add_conditions
+from service.store.condition_rows import add_conditions, conditions_in
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.schema import clip, embedding
 from service.store.spectrograms import write_spectrograms
@@ -27,9 +27,19 @@ def check_same_domain(known: Enrolled, name: str, domain: Domain) -> Enrolled:
 
 
 def clip_record(row: RowMapping) -> ClipRecord:
-    values = {name: value for name, value in row.items() if name != "machine_key"}
+    """Of a row with the clip's columns, the number of its `windows`, and what `condition` has of it, if anything."""
     return ClipRecord(
-        **{**values, "domain": Domain(row["domain"]), "enrolled_at": row["enrolled_at"].replace(tzinfo=UTC)}
+        clip_id=row["clip_id"],
+        name=row["name"],
+        recording=row["recording"],
+        domain=Domain(row["domain"]),
+        sha256=row["sha256"],
+        seconds=row["seconds"],
+        sample_rate=row["sample_rate"],
+        channels=row["channels"],
+        windows=row["windows"],
+        enrolled_at=row["enrolled_at"].replace(tzinfo=UTC),
+        conditions=None if row["level_dbfs"] is None else conditions_in(row),
     )
 
 

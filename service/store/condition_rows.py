@@ -1,12 +1,14 @@
 """The conditions of enrolled clips: written with the clip, read with the bank."""
 
 import numpy as np
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, RowMapping, insert, select
 
 from service.domain.conditions import Conditions
 from service.domain.machine import Domain
 from service.store.schema import clip, condition
 from service.store.vectors import DTYPE
+
+COLUMNS = tuple(column for column in condition.c if column is not condition.c.clip_id)
 
 
 def add_conditions(connection: Connection, clip_id: int, found: Conditions | None) -> None:
@@ -24,6 +26,19 @@ def add_conditions(connection: Connection, clip_id: int, found: Conditions | Non
         )
 
 
+def conditions_in(row: RowMapping) -> Conditions:
+    """What a row with `COLUMNS` and those of its clip says. Raises ValueError or TypeError if that is damaged."""
+    return Conditions(
+        level_dbfs=row["level_dbfs"],
+        noise_floor_dbfs=row["noise_floor_dbfs"],
+        bandwidth_hz=row["bandwidth_hz"],
+        clipped=row["clipped"],
+        bands_dbfs=tuple(np.frombuffer(row["bands_dbfs"], dtype=DTYPE).tolist()),
+        sample_rate=row["sample_rate"],
+        channels=row["channels"],
+    )
+
+
 def conditions_of(
     connection: Connection, machine_key: int, domain: Domain | None = None, newest: int | None = None
 ) -> dict[int, tuple[Conditions, str | None]]:
@@ -39,7 +54,7 @@ def conditions_of(
         ValueError, TypeError: they are not what was written.
     """
     query = (
-        select(condition, clip.c.sample_rate, clip.c.channels, clip.c.recording)
+        select(*COLUMNS, clip.c.clip_id, clip.c.sample_rate, clip.c.channels, clip.c.recording)
         .join(clip, clip.c.clip_id == condition.c.clip_id)
         .where(clip.c.machine_key == machine_key)
         .order_by(clip.c.clip_id.desc())
@@ -49,15 +64,7 @@ def conditions_of(
         query = query.where(clip.c.domain == domain.value)
     found = {
         row.clip_id: (
-            Conditions(
-                level_dbfs=row.level_dbfs,
-                noise_floor_dbfs=row.noise_floor_dbfs,
-                bandwidth_hz=row.bandwidth_hz,
-                clipped=row.clipped,
-                bands_dbfs=tuple(np.frombuffer(row.bands_dbfs, dtype=DTYPE).tolist()),
-                sample_rate=row.sample_rate,
-                channels=row.channels,
-            ),
+            conditions_in(row._mapping),
             row.recording,
         )
         for row in connection.execute(query)

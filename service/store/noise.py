@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-import numpy as np
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from service.domain.access import Caller
@@ -13,7 +13,7 @@ from service.domain.errors import ErrorKind, OffkeyError
 from service.store.audit import Action, record
 from service.store.schema import machine, noise
 from service.store.transactions import Transactions
-from service.store.vectors import DTYPE, stacked
+from service.store.vectors import DTYPE, noise_checksum, stacked
 
 MAX_NOISE_WINDOWS = 1_000  # of a machine
 
@@ -110,16 +110,35 @@ def noise_vectors(connection: Connection, machine_key: int, width: int) -> Vecto
     Raises:
         ValueError: they are not what was written.
     """
+    columns = noise.c
     rows = connection.execute(
-        select(noise.c.vectors, noise.c.windows)
-        .join(machine, machine.c.machine_key == noise.c.machine_key)
-        .where(noise.c.machine_key == machine_key, noise.c.embedding_space_id == machine.c.embedding_space_id)
-        .order_by(noise.c.noise_id)
+        select(columns.noise_id, columns.embedding_space_id, columns.windows, columns.vectors, columns.checksum)
+        .join(machine, machine.c.machine_key == columns.machine_key)
+        .where(columns.machine_key == machine_key, columns.embedding_space_id == machine.c.embedding_space_id)
+        .order_by(columns.noise_id)
     ).all()
+    check_noise(machine_key, [StoredNoise(*row) for row in rows])
     found = stacked([row.vectors[at : at + 4 * width] for row in rows for at in range(0, len(row.vectors), 4 * width)])
-    if len(found) != sum(row.windows for row in rows) or not np.isfinite(found).all():
-        raise ValueError(f"{len(found)} windows of noise are not what was written")
+    if len(found) != sum(row.windows for row in rows):
+        raise ValueError(f"{len(found)} windows of noise of {width} values are not what was written")
     return found.reshape(len(found), width)
+
+
+class StoredNoise(NamedTuple):
+    """What a score may depend on of a row of `noise`."""
+
+    noise_id: int
+    embedding_space_id: str
+    windows: int
+    vectors: bytes
+    checksum: int
+
+
+def check_noise(machine_key: int, rows: Sequence[StoredNoise]) -> None:
+    """Raise ValueError if a row of a machine's background is not what was written."""
+    for row in rows:
+        if noise_checksum(machine_key, row.embedding_space_id, row.windows, row.vectors) != row.checksum:
+            raise ValueError(f"clip {row.noise_id} of the noise does not fit its checksum")
 
 
 def _add(connection: Connection, machine_key: int, embedding_space_id: str, new: NewNoise) -> tuple[NoiseRecord, bool]:
@@ -130,6 +149,7 @@ def _add(connection: Connection, machine_key: int, embedding_space_id: str, new:
     )
     known = connection.execute(same).mappings().one_or_none()
     if known is None:
+        vectors = new.vectors.astype(DTYPE).tobytes()
         connection.execute(
             insert(noise).values(
                 machine_key=machine_key,
@@ -138,7 +158,8 @@ def _add(connection: Connection, machine_key: int, embedding_space_id: str, new:
                 name=new.name,
                 seconds=new.seconds,
                 windows=len(new.vectors),
-                vectors=new.vectors.astype(DTYPE).tobytes(),
+                vectors=vectors,
+                checksum=noise_checksum(machine_key, embedding_space_id, len(new.vectors), vectors),
                 enrolled_at=datetime.now(UTC),
             )
         )

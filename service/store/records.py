@@ -56,6 +56,7 @@ class ClipRecord:
     channels: int
     windows: int
     enrolled_at: datetime
+    conditions: Conditions | None  # None: not measured
 
     def __post_init__(self) -> None:
         """Raise ValueError or TypeError for what only a damaged database can hold."""

@@ -97,6 +97,7 @@ noise = Table(
     Column("seconds", Float, nullable=False),
     Column("windows", Integer, nullable=False),
     Column("vectors", LargeBinary, nullable=False),  # (windows, dim), float32, little-endian
+    Column("checksum", BigInteger, nullable=False, server_default="0"),  # vectors.noise_checksum
     Column("enrolled_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint("machine_key", "embedding_space_id", "sha256", name="noise_once_per_machine"),
     sqlite_autoincrement=True,

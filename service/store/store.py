@@ -25,6 +25,7 @@ from service.store.answered import AnsweredError, Once, earlier_answer, keep_ans
 from service.store.audit import Action, AuditRecord, audit_page, record
 from service.store.bank_rows import bank_rows
 from service.store.clip_rows import add_clip, check_recording, check_size, clip_record, clips_by_content
+from service.store.condition_rows import COLUMNS
 from service.store.engine import DATABASE_FILE, open_engine
 from service.store.failures import RETRY_AFTER_SECONDS, quarantined
 from service.store.keys import Keys
@@ -32,7 +33,7 @@ from service.store.lock import FolderLock
 from service.store.noise import Noise
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.restore import finish_restore
-from service.store.schema import clip, embedding, machine, retired
+from service.store.schema import clip, condition, embedding, machine, retired
 from service.store.shift import Shift
 from service.store.transactions import Transactions
 
@@ -201,7 +202,8 @@ class Store:
         with self._read() as connection:
             key = _machine(connection, machine_id).machine_key
             rows = connection.execute(
-                select(clip, windows)
+                select(clip, windows, *COLUMNS)
+                .join(condition, condition.c.clip_id == clip.c.clip_id, isouter=True)
                 .where(clip.c.machine_key == key, clip.c.clip_id > after)
                 .order_by(clip.c.clip_id)
                 .limit(limit)

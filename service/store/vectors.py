@@ -15,6 +15,7 @@ from service.domain.distance import Vectors
 
 DTYPE = np.dtype("<f4")
 _KEYS = struct.Struct("<qqqqd")
+_NOISE_KEYS = struct.Struct("<qq")
 
 
 class Window(NamedTuple):
@@ -34,6 +35,11 @@ def checksum(
     """CRC-32 of a window with the machine and domain it counts for and the number of windows its clip has."""
     head = _KEYS.pack(machine_key, clip_id, window, windows, start_s) + domain.encode()
     return zlib.crc32(vector, zlib.crc32(head))
+
+
+def noise_checksum(machine_key: int, embedding_space_id: str, windows: int, vectors: bytes) -> int:
+    """CRC-32 of a clip of noise with all that makes it count."""
+    return zlib.crc32(vectors, zlib.crc32(_NOISE_KEYS.pack(machine_key, windows) + embedding_space_id.encode()))
 
 
 def check_windows(machine_key: int, rows: Sequence[Window]) -> None:

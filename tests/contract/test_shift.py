@@ -111,6 +111,16 @@ def test_clips_that_were_enrolled_before_are_nothing_to_compare_with(settings: S
         assert (found["warnings"], found["conditions"]["sample_rate"]) == ([], 16_000)
 
 
+def test_the_list_of_clips_tells_what_was_measured(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
+    (scored,) = score(fan_api, fan(0))
+    listed = fan_api.get("/machines/fan-1/clips").json()["clips"]
+    assert listed[0]["conditions"] == scored["conditions"]
+    with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
+        database.execute("DELETE FROM condition WHERE clip_id = ?", (listed[0]["clip_id"],))
+    again = fan_api.get("/machines/fan-1/clips").json()["clips"]
+    assert again == [{**listed[0], "conditions": None}, *listed[1:]]
+
+
 def test_damaged_conditions_are_told(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
         database.execute("UPDATE condition SET bands_dbfs = x'0000c07f'")
@@ -175,11 +185,13 @@ def test_noise_is_bounded(api: TestClient, encode: Fan, monkeypatch: pytest.Monk
     assert api.get("/machines/fan-1").json()["generation"] == 0
 
 
-@pytest.mark.parametrize("vectors", ["x'0000c07f'", "x''", "x'000000'"])
-def test_damaged_noise_is_told(settings: Settings, fan_api: TestClient, encode: Fan, vectors: str) -> None:
+@pytest.mark.parametrize(
+    "change", ["vectors = x''", "vectors = zeroblob(length(vectors))", "windows = 2", "checksum = 0"]
+)
+def test_damaged_noise_is_told(settings: Settings, fan_api: TestClient, encode: Fan, change: str) -> None:
     fan_api.post("/noise", params=FAN, content=encode(hum(0)))
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
-        database.execute(f"UPDATE noise SET vectors = {vectors}")
+        database.execute(f"UPDATE noise SET {change}")
     answer = fan_api.post("/score", params=FAN, content=encode(hum(9)))
     assert answer.status_code == 503
     assert answer.json()["type"].endswith("machine-damaged")

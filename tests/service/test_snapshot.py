@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.domain.errors import ErrorKind, OffkeyError
 from service.store import Store
 from service.store.check import check_database
 from service.store.engine import DATABASE_FILE
+from service.store.noise import NewNoise
 from service.store.restore import restore
 from service.store.snapshot import MANIFEST_FILE, RESTORED_FILE, SnapshotError, unpack, write_snapshot
 
@@ -340,6 +342,18 @@ def test_the_machine_that_is_damaged_is_named(data: Path, tmp_path: Path, statem
     with pytest.raises(SnapshotError, match="machine m1"):
         write_snapshot(data, tmp_path / "bad.tar")
     assert not (tmp_path / "bad.tar").exists()
+
+
+@pytest.mark.parametrize("change", ["vectors = zeroblob(512)", "windows = 1", "embedding_space_id = 'another'"])
+def test_damaged_noise_is_named(data: Path, change: str) -> None:
+    store = Store.open(data)
+    vectors = np.full((2, 64), 0.125, dtype=np.float32)
+    store.noise.add(store.machine("m1").machine_key, "a-space", [NewNoise("a1", "hall", 20.0, vectors)])
+    store.close()
+    assert check_database(data / DATABASE_FILE).damage == ()
+    spoil(data, f"UPDATE noise SET {change}")
+    (damage,) = check_database(data / DATABASE_FILE).damage
+    assert (damage.machine_id, damage.what) == ("m1", "clip 1 of the noise does not fit its checksum")
 
 
 @pytest.mark.parametrize(("vector", "message"), [

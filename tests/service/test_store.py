@@ -17,6 +17,7 @@ from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.domain.threshold import Rule
 from service.store import BankChangedError, BankLimits, Enrolled, MachineRecord, NewClip, Store
+from service.store.check import check_database
 from service.store.engine import DATABASE_FILE, MIGRATIONS, open_engine
 from service.store.schema import metadata
 
@@ -200,6 +201,28 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
     store.delete_machine("fan-1")
     assert store.put_machine("fan-1", description="")[0].generation == 5
     store.close()
+
+
+def test_noise_that_was_kept_without_checksums_gets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shutil.copytree(MIGRATIONS, tmp_path / "before")
+    for later in (before / "versions").glob("*.py"):
+        if later.name >= "0009":
+            later.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("service.store.engine.MIGRATIONS", before)
+        Store.open(tmp_path).close()
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as raw:
+        raw.execute(
+            "INSERT INTO machine (machine_key, machine_id, description, generation, created_at) "
+            "VALUES (7, 'fan-1', '', 4, '2026-01-01 00:00:00.000000')"
+        )
+        raw.execute(
+            "INSERT INTO noise VALUES (3, 7, 'a-space', 'a1', 'hall', 10, 1, ?, '2026-01-01 00:00:00.000000')",
+            (np.ones(4, np.float32).tobytes(),),
+        )
+    raw.close()
+    Store.open(tmp_path).close()
+    assert check_database(tmp_path / DATABASE_FILE).damage == ()
 
 
 @pytest.mark.parametrize(

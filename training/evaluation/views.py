@@ -1,6 +1,6 @@
 """How a method hears a clip: unit vectors of its windows, cut as the service cuts them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -66,33 +66,74 @@ class BundleView:
         return self.encoder.embed(samples)[0]
 
 
-class LogmelView:
-    """The mean log-mel spectrum over a window without its level: what must be beaten."""
+class _PartView:
+    """A bundle's graph up to another of its outputs than the embedding."""
 
-    def __init__(self, bundle: BundleView) -> None:
-        """Take the front end out of a bundle's graph."""
+    def __init__(self, bundle: BundleView, output: str) -> None:
         manifest = bundle.encoder.manifest
         self.window = round(manifest.window.seconds * manifest.input.sample_rate)
         self.hop = round(manifest.window.hop_seconds * manifest.input.sample_rate)
-        self.key = f"logmel {manifest.model_sha256}"
+        self.key = f"{output} {manifest.model_sha256}"
+        self._output = output
         whole = onnx.load(str(bundle.folder / MODEL_FILE))
-        front_end = onnx.utils.Extractor(whole).extract_model([manifest.input.name], ["logmel"])
+        part = onnx.utils.Extractor(whole).extract_model([manifest.input.name], [output])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
-            front_end.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            part.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
+
+    def _windows(self, samples: Samples) -> Iterator[NDArray[np.float32]]:
+        for _, window in cut(samples, window=self.window, hop=self.hop):
+            yield self._session.run([self._output], {"waveform": window[None]})[0][0]
+
+
+class LogmelView(_PartView):
+    """The mean log-mel spectrum over a window without its level: what must be beaten."""
+
+    def __init__(self, bundle: BundleView) -> None:
+        """Take the front end out of a bundle's graph."""
+        super().__init__(bundle, "logmel")
 
     def embed(self, samples: Samples) -> Vectors:
         """Mean spectra of the windows of a clip, `(windows, bands)`."""
         rows = []
-        for _, window in cut(samples, window=self.window, hop=self.hop):
-            logmel = self._session.run(["logmel"], {"waveform": window[None]})[0][0]  # (frames, bands)
+        for logmel in self._windows(samples):  # (frames, bands)
             mean = logmel.mean(axis=0)
             mean = mean - mean.mean()
             rows.append(mean / np.linalg.norm(mean))
         return np.stack(rows).astype(np.float32)
+
+
+class BandsView(_PartView):
+    """The mean of a bundle's `frames` over time, for each of its places along frequency by itself.
+
+    Attributes:
+        bands: places along frequency.
+    """
+
+    def __init__(self, bundle: BundleView) -> None:
+        """Take the graph up to `frames`. Raises `ValueError` if they have no frequency axis."""
+        super().__init__(bundle, "frames")
+        dims = {output.name: output.dims for output in bundle.encoder.manifest.outputs}["frames"]
+        if len(dims) != 4:
+            raise ValueError(f"the frames of {bundle.folder} are {dims}: they have no frequency axis")
+        self.bands = int(dims[2])
+
+    def embed(self, samples: Samples) -> Vectors:
+        """`(windows, bands * dim)`: unit vectors of the bands one after another, together of unit norm."""
+        rows = []
+        for frames in self._windows(samples):  # (time, bands, dim)
+            mean = frames.mean(axis=0)
+            mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+            rows.append(mean.ravel() / np.sqrt(self.bands))
+        return np.stack(rows).astype(np.float32)
+
+    def parts(self, heard: Embedded) -> list[Embedded]:
+        """What `embed` gave, band by band, each `(windows, dim)` of unit norm."""
+        of_bands = np.split(heard.vectors * np.float32(np.sqrt(self.bands)), self.bands, axis=1)
+        return [Embedded(np.ascontiguousarray(one), heard.clips) for one in of_bands]
 
 
 def oracle(clean: Embedded, noise: Embedded) -> Embedded:
