@@ -140,6 +140,7 @@ def machine_not_heard(machine: JudgedMachine, noise: Noise, encoder: Encoder, ki
     memory = MemoryBank.build(
         BankRows(
             generation=1,
+            embedding_space_id=encoder.embedding_space_id,
             vectors=np.concatenate(bank),
             clips=numbers,
             recordings=numbers,

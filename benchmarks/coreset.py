@@ -192,7 +192,7 @@ def spent() -> Iterator[dict[str, object]]:
     vectors = unit(rng.standard_normal((count, DIM_TIMED)))
     clips = np.arange(count)
     rows = BankRows(
-        1, vectors, clips, clips, np.zeros(count), (Domain.SOURCE,) * count, dict.fromkeys(range(count), "")
+        1, "made up", vectors, clips, clips, np.zeros(count), (Domain.SOURCE,) * count, dict.fromkeys(range(count), "")
     )
     for backend in BACKENDS:
         for cap in TIMED:

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=500)
     rounds = parser.parse_args().rounds
     limits = AudioLimits()
-    decoders = Decoders(Terms(RATE, limits, 20 * 2**20, 10), wall_seconds=30.0)
+    decoders = Decoders(Terms(limits, 20 * 2**20, 10), wall_seconds=30.0)
     decoders.check()
     table = Table("10 s clip", "in process, ms", "in a child, ms", "added, ms")
     result = {}
@@ -48,7 +48,7 @@ def main() -> None:
             start = time.perf_counter()
             decode(data, sample_rate=RATE, limits=limits)
             between = time.perf_counter()
-            decoders.decode(data)
+            decoders.decode(data, RATE)
             times["in_process"].append(between - start)
             times["in_child"].append(time.perf_counter() - between)
         row = {name: statistics.median(taken) for name, taken in times.items()}

@@ -31,6 +31,7 @@ class BankRows:
     """A machine's enrolled windows as the store has them at one generation, in order of enrollment."""
 
     generation: int
+    embedding_space_id: str | None  # None: nothing is enrolled
     vectors: Vectors  # (n, dim)
     clips: NDArray[np.int64]  # (n,) clip id
     recordings: NDArray[np.int64]  # (n,) number of the recording that the clip was cut from
@@ -78,6 +79,7 @@ class MemoryBank:
 
     Attributes:
         generation: of the store.
+        embedding_space_id: of its embeddings; what is held against it must be of the same.
         clips: enrolled ones, per enrolled domain.
         compared: those among them that scores compare with; fewer where there is a coreset.
         detector: scores windows.
@@ -89,6 +91,7 @@ class MemoryBank:
     """
 
     generation: int
+    embedding_space_id: str
     clips: Mapping[Domain, int]
     compared: Mapping[Domain, int]
     detector: Detector
@@ -114,7 +117,7 @@ class MemoryBank:
         Raises:
             OffkeyError: there is no row, or too few to know how much healthy recordings differ.
         """
-        if len(rows.vectors) == 0:
+        if len(rows.vectors) == 0 or rows.embedding_space_id is None:
             raise OffkeyError(
                 ErrorKind.EMPTY_BANK,
                 "No clip is enrolled for this machine. POST normal clips to /enroll first.",
@@ -140,7 +143,17 @@ class MemoryBank:
         envelopes = {d: found for d, at in enrolled.items() if (found := _envelope(rows, at)) is not None}
         reference, heard = _reference(rows, members)
         return cls(
-            rows.generation, clips, compared, detector, envelopes, reference, heard, rows.noise, banks, rows.names
+            generation=rows.generation,
+            embedding_space_id=rows.embedding_space_id,
+            clips=clips,
+            compared=compared,
+            detector=detector,
+            envelopes=envelopes,
+            reference=reference,
+            clips_in_reference=heard,
+            noise=rows.noise,
+            _domains=banks,
+            _names=rows.names,
         )
 
     @property

@@ -63,6 +63,16 @@ class Encoder:
         logger.info("bundle %s/%s runs on %s", self.manifest.name, self.manifest.version, self.provider)
 
     @property
+    def name(self) -> str:
+        """Name and version of the bundle."""
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+    @property
+    def embedding_space_id(self) -> str:
+        """Two banks are comparable only where it is equal."""
+        return self.manifest.embedding_space_id
+
+    @property
     def sample_rate(self) -> int:
         """Rate of the waveforms it takes, Hz."""
         return self.manifest.input.sample_rate

@@ -27,6 +27,7 @@ PROBLEMS: Mapping[ErrorKind, tuple[int, str]] = {
     ErrorKind.BANK_TOO_SMALL: (409, "Too few clips are enrolled to score"),
     ErrorKind.BANK_FULL: (409, "The memory bank is full"),
     ErrorKind.EMBEDDING_SPACE_MISMATCH: (409, "The bank was made by another model"),
+    ErrorKind.AUDIO_NOT_KEPT: (409, "The audio of enrolled clips was not kept"),
     ErrorKind.DOMAIN_CONFLICT: (409, "The clip or its recording is enrolled under the other domain"),
     ErrorKind.IDEMPOTENCY_KEY_REUSED: (422, "The idempotency key came with another request"),
     ErrorKind.EMPTY_AUDIO: (422, "The clip is empty"),

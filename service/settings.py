@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(Path("data"), description="folder of the store")
     bundle: Path = Field(default_factory=shipped_bundle, description="folder of the model bundle")
+    old_bundle: Path | None = Field(
+        None, description="folder of the bundle that made the banks which are not yet re-embedded; none: there are none"
+    )
+    keep_audio: bool = Field(
+        True, description="keep the files of enrolled clips in the store, so that banks can move to a new bundle"
+    )
     backend: str = Field(DEFAULT_BACKEND, description="how scores are measured; docs/scoring.md lists the backends")
     device: Device = Field(Device.AUTO, description="auto, cpu or cuda")
     workers: int = Field(

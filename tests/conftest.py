@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
 import pytest
 import soundfile
 from fastapi.testclient import TestClient
@@ -17,6 +20,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.client import Client
 from service.domain.machine import Domain
+from service.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, file_sha256, load_manifest
 from service.settings import Settings, shipped_bundle
 from service.store import BankLimits, NewClip, Store
 from service.synthetic import MACHINES
@@ -38,6 +42,39 @@ def shared_dir() -> Path:
 def bundle() -> Path:
     """The bundle that ships."""
     return shipped_bundle()
+
+
+@pytest.fixture(scope="session")
+def mirrored_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle that ships with the values of its embeddings in reverse order.
+
+    Its distances are those of the other, so that scores must be equal, and between the two spaces they are nonsense.
+    """
+    folder = tmp_path_factory.mktemp("mirrored") / "1"
+    folder.mkdir()
+    model = onnx.load(str(bundle / MODEL_FILE))
+    for node in model.graph.node:
+        node.output[:] = ["straight" if name == "embedding" else name for name in node.output]
+    ends = {name: onnx.numpy_helper.from_array(np.array([value]), name)
+            for name, value in (("last", -1), ("before", -(2**31)), ("values", 1), ("step", -1))}  # fmt: skip
+    model.graph.initializer.extend(ends.values())
+    model.graph.node.append(onnx.helper.make_node("Slice", ["straight", *ends], ["embedding"]))
+    onnx.save(model, str(folder / MODEL_FILE))
+    with np.load(bundle / GOLDEN_FILE) as golden:
+        np.savez(folder / GOLDEN_FILE, **{**golden, "embedding": golden["embedding"][:, ::-1]})
+    manifest = load_manifest(bundle)
+    sha256 = file_sha256(folder / MODEL_FILE)
+    changed = manifest.model_copy(
+        update={
+            "name": "offkey-mirrored",
+            "version": "1",
+            "model_sha256": sha256,
+            "embedding_space_id": f"offkey-mirrored/1-{sha256[:12]}",
+            "golden": manifest.golden.model_copy(update={"sha256": file_sha256(folder / GOLDEN_FILE)}),
+        }
+    )
+    (folder / MANIFEST_FILE).write_text(changed.model_dump_json())
+    return folder
 
 
 def wav(

@@ -75,7 +75,7 @@ def _address_space() -> int:
         return 0
 
 
-def _serve(line: socket.socket, terms: Terms, length: int, samples: float, left: float) -> None:
+def _serve(line: socket.socket, terms: Terms, length: int, sample_rate: int, samples: float, left: float) -> None:
     data = receive(line, length)
     if len(data) < length:
         return
@@ -92,7 +92,7 @@ def _serve(line: socket.socket, terms: Terms, length: int, samples: float, left:
 
     answer: dict[str, object]
     try:
-        source = decode_blocks(data, send, sample_rate=terms.sample_rate, limits=terms.limits, budget=budget)
+        source = decode_blocks(data, send, sample_rate=sample_rate, limits=terms.limits, budget=budget)
         answer = {
             "sample_rate": source.sample_rate,
             "channels": source.channels,

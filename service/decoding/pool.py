@@ -74,8 +74,8 @@ class Decoders:
                 f"{sys.executable} ({error})."
             ) from error
 
-    def decode(self, data: bytes, budget: Budget = UNLIMITED) -> Waveform:
-        """Decode a clip as `service.audio.decode` does.
+    def decode(self, data: bytes, sample_rate: int, budget: Budget = UNLIMITED) -> Waveform:
+        """Decode a clip as `service.audio.decode` does, at a rate in Hz.
 
         Raises:
             OffkeyError: as `decode`; or the clip took more CPU time than a clip may, or crashed its decoder; or the
@@ -88,7 +88,7 @@ class Decoders:
             budget.check()
             raise self._lost("killed", None) from error
         try:
-            waveform = decoder.decode(data, budget, deadline)
+            waveform = decoder.decode(data, sample_rate, budget, deadline)
         except TimeoutError:
             decoder.close()
             raise self._lost("time", None) from None
@@ -220,7 +220,6 @@ class _Decoder:
         self._line = line
         self._life = life
         self._terms = terms
-        self._longest = round((terms.limits.max_seconds + 1) * terms.sample_rate) * 4  # bytes of samples
         line.settimeout(_LOOK_SECONDS)
         life.settimeout(_STATUS_SECONDS)
 
@@ -229,14 +228,15 @@ class _Decoder:
         missing: list[str] = self._words(*self._head(UNLIMITED, deadline), UNLIMITED, deadline)["without"]
         return missing
 
-    def decode(self, data: bytes, budget: Budget, deadline: float) -> Waveform:
+    def decode(self, data: bytes, sample_rate: int, budget: Budget, deadline: float) -> Waveform:
         """Send a clip and receive its samples. After any error it is of no use any more."""
         self.clips += 1
-        self._send(CLIP.pack(len(data), budget.samples, budget.left), budget, deadline)
+        longest = round((self._terms.limits.max_seconds + 1) * sample_rate) * 4  # bytes of samples
+        self._send(CLIP.pack(len(data), sample_rate, budget.samples, budget.left), budget, deadline)
         self._send(data, budget, deadline)
         samples = bytearray()
         while (head := self._head(budget, deadline))[0] == SAMPLES:
-            if len(samples) + head[1] > self._longest:
+            if len(samples) + head[1] > longest:
                 raise _LineError("more samples than a clip can have")
             samples += self._receive(head[1], budget, deadline)
             self._look(budget, deadline)  # there may always be something to receive
@@ -253,7 +253,7 @@ class _Decoder:
             raise OffkeyError(ErrorKind(answer["refused"]), answer["detail"], **answer["values"])
         budget.spend(answer["spent"])
         waveform = np.frombuffer(samples, dtype=np.float32)  # (samples,)
-        return Waveform(waveform, self._terms.sample_rate, answer["sample_rate"], answer["channels"], answer["clipped"])
+        return Waveform(waveform, sample_rate, answer["sample_rate"], answer["channels"], answer["clipped"])
 
     def idle(self) -> bool:
         """Whether it lives and says nothing, as it should between clips."""

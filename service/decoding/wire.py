@@ -17,7 +17,7 @@ from typing import Self
 
 from service.audio import AudioLimits
 
-CLIP = struct.Struct("!Qdd")  # bytes of the file, samples in the budget, samples left of them
+CLIP = struct.Struct("!QIdd")  # bytes of the file, Hz of the samples wanted, samples in the budget, samples left
 HEAD = struct.Struct("!cI")  # SAMPLES or WORDS, bytes that follow
 STATUS = struct.Struct("!i")
 SAMPLES, WORDS = b"S", b"W"
@@ -31,7 +31,6 @@ OVERHEAD_BYTES = 48 * 2**20
 class Terms:
     """What every decoder of a pool is held to."""
 
-    sample_rate: int  # Hz, of the samples that it gives
     limits: AudioLimits
     max_bytes: int  # of a file
     cpu_seconds: int  # for one clip

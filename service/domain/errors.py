@@ -21,6 +21,7 @@ class ErrorKind(StrEnum):
     BANK_TOO_SMALL = "bank-too-small"
     BANK_FULL = "bank-full"
     EMBEDDING_SPACE_MISMATCH = "embedding-space-mismatch"
+    AUDIO_NOT_KEPT = "audio-not-kept"
     DOMAIN_CONFLICT = "domain-conflict"
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     EMPTY_AUDIO = "empty-audio"

@@ -54,17 +54,19 @@ async def readyz(context: ServiceOf, readers: ReadersOf) -> Health:
 @router.get("/info")
 async def info(context: ContextOf) -> Info:
     """What runs here, and every limit."""
-    manifest = context.encoder.manifest
+    encoder, old = context.encoders.current, context.encoders.old
+    manifest = encoder.manifest
     return Info(
         version=__version__,
-        bundle=f"{manifest.name}/{manifest.version}",
+        bundle=encoder.name,
+        old_bundle=None if old is None else old.name,
         embedding_space_id=manifest.embedding_space_id,
         sample_rate=manifest.input.sample_rate,
         window_seconds=manifest.window.seconds,
         hop_seconds=manifest.window.hop_seconds,
         min_clip_seconds=manifest.window.min_seconds,
         device=context.settings.device.value,
-        provider=context.encoder.provider,
+        provider=encoder.provider,
         backend=context.settings.backend,
         false_alarm_rate=context.settings.false_alarm_rate,
         formats=sorted(FORMATS),

@@ -12,6 +12,7 @@ class Info(Answer):
 
     version: str
     bundle: str
+    old_bundle: str | None = Field(description="that made the banks which are not yet re-embedded; null: none is set")
     embedding_space_id: str
     sample_rate: int = Field(description="clips are resampled to it, Hz")
     window_seconds: float

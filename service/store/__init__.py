@@ -3,8 +3,8 @@
 from service.store.answered import AnsweredError, Once
 from service.store.audit import Action, AuditRecord
 from service.store.keys import KeyRecord
-from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
-from service.store.store import BankChangedError, Store
+from service.store.records import BankChangedError, BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
+from service.store.store import Store
 
 __all__ = [
     "Action",

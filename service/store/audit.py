@@ -26,6 +26,7 @@ class Action(StrEnum):
     ADD_NOISE = "add-noise"
     DELETE_NOISE = "delete-noise"
     CHANGE_THRESHOLD = "change-threshold"
+    REEMBED = "reembed"
     CREATE_KEY = "create-key"
     REVOKE_KEY = "revoke-key"
 

@@ -12,7 +12,7 @@ from service.store.spectrograms import read_spectrograms
 from service.store.vectors import Window, check_windows, stacked
 
 
-def bank_rows(connection: Connection, machine_key: int, generation: int) -> BankRows:
+def bank_rows(connection: Connection, machine_key: int, generation: int, embedding_space_id: str | None) -> BankRows:
     """Read a bank. Raises ValueError, TypeError or what SQLite says if it is not what was written."""
     of_clip, of_window = clip.c, embedding.c
     rows = connection.execute(
@@ -30,6 +30,8 @@ def bank_rows(connection: Connection, machine_key: int, generation: int) -> Bank
     clips = connection.execute(select(func.count()).where(of_clip.machine_key + 0 == machine_key)).scalar_one()
     if clips != len({row.clip_id for row in rows}):
         raise ValueError(f"{clips} clips are stored, {len({row.clip_id for row in rows})} are found")
+    if (embedding_space_id is None) != (not rows):
+        raise ValueError(f"{clips} clips are stored, of embedding space {embedding_space_id}")
     spectrograms = read_spectrograms(connection, machine_key)
     named: dict[str, int] = {}  # a recording goes by its first clip
     recordings = [
@@ -38,6 +40,7 @@ def bank_rows(connection: Connection, machine_key: int, generation: int) -> Bank
     vectors = stacked([row.vector for row in rows])
     return BankRows(
         generation=generation,
+        embedding_space_id=embedding_space_id,
         vectors=vectors,
         clips=np.array([row.clip_id for row in rows], dtype=np.int64),
         recordings=np.array(recordings, dtype=np.int64),

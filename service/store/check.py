@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from service.store.audio_rows import checked
 from service.store.engine import log_of
 from service.store.noise import StoredNoise, check_noise
 from service.store.spectrograms import Row, unpacked
@@ -34,6 +35,15 @@ FROM clip c JOIN spectrogram s ON s.clip_id = c.clip_id WHERE c.machine_key = ?
 
 
 _NOISE = "SELECT noise_id, embedding_space_id, windows, vectors, checksum FROM noise WHERE machine_key = ?"
+
+
+_AUDIO = """
+SELECT 'clip ' || c.clip_id, c.sha256, a.file FROM clip c JOIN audio a ON a.clip_id = c.clip_id
+WHERE c.machine_key = :machine
+UNION ALL
+SELECT 'clip ' || n.noise_id || ' of the noise', n.sha256, a.file
+FROM noise n JOIN noise_audio a ON a.noise_id = n.noise_id WHERE n.machine_key = :machine
+"""
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,14 @@ def check_database(database: Path) -> Report:
             (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             for table in counts:
                 (counts[table],) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-            has_checksums, has_spectrograms, has_noise = (
-                _has_checksums(connection, table) for table in ("embedding", "spectrogram", "noise")
+            has_checksums, has_spectrograms, has_noise, has_audio = (
+                column in _columns(connection, table)
+                for table, column in (
+                    ("embedding", "checksum"),
+                    ("spectrogram", "checksum"),
+                    ("noise", "checksum"),
+                    ("audio", "file"),
+                )
             )
             for machine_key, machine_id in connection.execute("SELECT machine_key, machine_id FROM machine").fetchall():
                 found = list(_machine(connection, int(machine_key), has_checksums))
@@ -97,15 +113,17 @@ def check_database(database: Path) -> Report:
                     found += _spectrograms(connection, int(machine_key))
                 if has_noise and not found:
                     found += _noise(connection, int(machine_key))
+                if has_audio and not found:
+                    found += _audio(connection, int(machine_key))
                 damage += [Damage(str(machine_id), what) for what in found]
     except (sqlite3.Error, TypeError, ValueError) as error:
         damage.append(Damage(None, f"the database cannot be read: {error}"))
     return Report(revision, counts["machine"], counts["clip"], counts["embedding"], tuple(damage))
 
 
-def _has_checksums(connection: sqlite3.Connection, table: str) -> bool:
-    """Whether the schema is new enough for a table to have them."""
-    return "checksum" in {column[1] for column in connection.execute(f"PRAGMA table_info({table})")}
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    """Of a table; none if the schema is too old to have it."""
+    return {column[1] for column in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def _whole_file(connection: sqlite3.Connection) -> Iterator[Damage]:
@@ -151,5 +169,14 @@ def _noise(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
     """What is wrong with the background of a machine: one message, for its first damage."""
     try:
         check_noise(machine_key, [StoredNoise(*row) for row in connection.execute(_NOISE, (machine_key,))])
+    except Exception as error:  # as above
+        yield str(error)
+
+
+def _audio(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
+    """What is wrong with the files that were kept of a machine: one message, for its first damage."""
+    try:
+        for whose, sha256, file in connection.execute(_AUDIO, {"machine": machine_key}):
+            checked(file, sha256, whose)
     except Exception as error:  # as above
         yield str(error)

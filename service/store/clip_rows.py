@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, RowMapping, func, insert, select
 
+from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
+from service.store.audio_rows import keep_audio
 from service.store.condition_rows import add_conditions, conditions_in
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
-from service.store.schema import clip, embedding
+from service.store.schema import audio, clip, embedding
 from service.store.spectrograms import write_spectrograms
 from service.store.vectors import DTYPE, checksum
 
@@ -45,11 +49,16 @@ def clip_record(row: RowMapping) -> ClipRecord:
 
 def clips_by_content(connection: Connection, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
     rows = connection.execute(
-        select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording).where(
-            clip.c.machine_key == machine_key, clip.c.sha256.in_(sha256s)
-        )
+        select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording, audio.c.clip_id.label("heard"))
+        .join(audio, audio.c.clip_id == clip.c.clip_id, isouter=True)
+        .where(clip.c.machine_key == machine_key, clip.c.sha256.in_(sha256s))
     )
-    return {row.sha256: Enrolled(row.clip_id, Domain(row.domain), row.recording, duplicate=True) for row in rows}
+    return {
+        row.sha256: Enrolled(
+            row.clip_id, Domain(row.domain), row.recording, duplicate=True, has_audio=row.heard is not None
+        )
+        for row in rows
+    }
 
 
 def check_recording(connection: Connection, machine_key: int, recording: str, domain: Domain) -> None:
@@ -100,12 +109,25 @@ def add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled
         )
         .returning(clip.c.clip_id)
     ).scalar_one()
-    rows, windows = [], len(new.vectors)
-    for window, (start_s, values) in enumerate(zip(new.starts.tolist(), new.vectors, strict=True)):
-        vector = values.astype(DTYPE).tobytes()
-        written = checksum(machine_key, new.domain, clip_id, window, windows, start_s, vector)
-        rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
-    connection.execute(insert(embedding), rows)
+    write_windows(connection, machine_key, clip_id, new.domain, new.vectors, new.starts)
+    keep_audio(connection, clip_id, new.audio)
     add_conditions(connection, clip_id, new.conditions)
     write_spectrograms(connection, clip_id, new.spectrograms)
-    return Enrolled(clip_id, new.domain, new.recording, duplicate=False)
+    return Enrolled(clip_id, new.domain, new.recording, duplicate=False, has_audio=new.audio is not None)
+
+
+def write_windows(
+    connection: Connection,
+    machine_key: int,
+    clip_id: int,
+    domain: Domain,
+    vectors: Vectors,
+    starts: NDArray[np.float64],
+) -> None:
+    """Write the embeddings `(windows, dim)` of a clip with the starts of its windows, in seconds."""
+    rows, windows = [], len(vectors)
+    for window, (start_s, values) in enumerate(zip(starts.tolist(), vectors, strict=True)):
+        vector = values.astype(DTYPE).tobytes()
+        written = checksum(machine_key, domain, clip_id, window, windows, start_s, vector)
+        rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
+    connection.execute(insert(embedding), rows)

@@ -1,7 +1,7 @@
 """Clips of the background without the machine, by which it is told that a clip does not hold the machine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 from service.domain.access import Caller
 from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
+from service.store.audio_rows import keep_noise_audio
 from service.store.audit import Action, record
 from service.store.schema import machine, noise
 from service.store.transactions import Transactions
@@ -35,6 +36,7 @@ class NewNoise:
     name: str
     seconds: float
     vectors: Vectors  # (windows, dim)
+    audio: bytes | None = field(default=None, repr=False)  # the file; None: it is not to be kept
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,31 @@ class StoredNoise(NamedTuple):
     checksum: int
 
 
+def move_noise(
+    connection: Connection, machine_key: int, noise_id: int, embedding_space_id: str, vectors: Vectors
+) -> None:
+    """Replace what a clip sounds like by what another bundle makes of it, `(windows, dim)`."""
+    same = select(noise.c.sha256).where(noise.c.noise_id == noise_id).scalar_subquery()
+    connection.execute(  # it may have been posted while the machine was in that space before
+        delete(noise).where(
+            noise.c.machine_key == machine_key,
+            noise.c.embedding_space_id == embedding_space_id,
+            noise.c.sha256 == same,
+        )
+    )
+    packed = vectors.astype(DTYPE).tobytes()
+    connection.execute(
+        update(noise)
+        .where(noise.c.noise_id == noise_id)
+        .values(
+            embedding_space_id=embedding_space_id,
+            windows=len(vectors),
+            vectors=packed,
+            checksum=noise_checksum(machine_key, embedding_space_id, len(vectors), packed),
+        )
+    )
+
+
 def check_noise(machine_key: int, rows: Sequence[StoredNoise]) -> None:
     """Raise ValueError if a row of a machine's background is not what was written."""
     for row in rows:
@@ -163,7 +190,9 @@ def _add(connection: Connection, machine_key: int, embedding_space_id: str, new:
                 enrolled_at=datetime.now(UTC),
             )
         )
-    return _noise_record(connection.execute(same).mappings().one()), known is not None
+    kept = _noise_record(connection.execute(same).mappings().one())
+    keep_noise_audio(connection, kept.noise_id, new.audio)
+    return kept, known is not None
 
 
 def _check_size(connection: Connection, machine_key: int) -> None:

@@ -1,7 +1,7 @@
 """What the store holds, as values."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -12,6 +12,10 @@ from service.domain.distance import Vectors
 from service.domain.machine import Domain
 from service.domain.spectrogram import Spectrogram
 from service.domain.threshold import Rule
+
+
+class BankChangedError(Exception):
+    """Another request changed what this one relies on; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class NewClip:
     starts: NDArray[np.float64]  # (windows,) seconds
     conditions: Conditions | None = None  # None: not measured
     spectrograms: tuple[Spectrogram, ...] = ()  # of the windows; none if the bundle gives none
+    audio: bytes | None = field(default=None, repr=False)  # the file; None: it is not to be kept
 
 
 @dataclass(frozen=True)
@@ -97,3 +102,4 @@ class Enrolled:
     domain: Domain
     recording: str | None
     duplicate: bool
+    has_audio: bool  # whether its file is kept

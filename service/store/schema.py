@@ -73,6 +73,15 @@ embedding = Table(
     Column("checksum", BigInteger, nullable=False, server_default="0"),  # vectors.checksum
 )
 
+# The files of enrolled clips as they were posted; `clip.sha256` is their checksum. A table of its own, so that what
+# reads clips does not read past them. None of clips that were enrolled while audio was not kept.
+audio = Table(
+    "audio",
+    metadata,
+    Column("clip_id", ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
+    Column("file", LargeBinary, nullable=False),
+)
+
 # What was measured of a clip's sound. Clips that were enrolled before it was measured have none.
 condition = Table(
     "condition",
@@ -101,6 +110,14 @@ noise = Table(
     Column("enrolled_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint("machine_key", "embedding_space_id", "sha256", name="noise_once_per_machine"),
     sqlite_autoincrement=True,
+)
+
+# As `audio`, of the background.
+noise_audio = Table(
+    "noise_audio",
+    metadata,
+    Column("noise_id", ForeignKey("noise.noise_id", ondelete="CASCADE"), primary_key=True),
+    Column("file", LargeBinary, nullable=False),
 )
 
 # What was scored lately, up to RECENT_SCORES of a machine.

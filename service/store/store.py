@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, delete, func, insert, select, text, update
+from sqlalchemy import Engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.bank import BankRows
 from service.domain.access import COMMAND_LINE, Caller
 from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import Domain
 from service.domain.threshold import Rule
 from service.store.answered import AnsweredError, Once, earlier_answer, keep_answer
+from service.store.audio_rows import keep_missing_audio
 from service.store.audit import Action, AuditRecord, audit_page, record
 from service.store.bank_rows import bank_rows
 from service.store.clip_rows import add_clip, check_recording, check_size, clip_record, clips_by_content
@@ -30,18 +30,16 @@ from service.store.engine import DATABASE_FILE, open_engine
 from service.store.failures import RETRY_AFTER_SECONDS, quarantined
 from service.store.keys import Keys
 from service.store.lock import FolderLock
+from service.store.machine_rows import machine_of_id, machine_of_key, machine_record, machines
 from service.store.noise import Noise
-from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
+from service.store.records import BankChangedError, BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
+from service.store.reembedding import Reembedding
 from service.store.restore import finish_restore
 from service.store.schema import clip, condition, embedding, machine, retired
 from service.store.shift import Shift
 from service.store.transactions import Transactions
 
 logger = logging.getLogger(__name__)
-
-
-class BankChangedError(Exception):
-    """Another request changed what this one relies on; nothing was written."""
 
 
 class Store:
@@ -96,6 +94,11 @@ class Store:
         """The background of machines."""
         return Noise(self._transactions, self._caller)
 
+    @property
+    def reembedding(self) -> Reembedding:
+        """What moves banks to another bundle."""
+        return Reembedding(self._transactions, self._caller)
+
     def audit(self, *, before: int, limit: int) -> list[AuditRecord]:
         """Return up to `limit` changes whose id is less than `before`, the newest first."""
         return audit_page(self._transactions, before, limit)
@@ -145,7 +148,7 @@ class Store:
                 )
             action = Action.DESCRIBE_MACHINE if changed else Action.CREATE_MACHINE
             record(connection, self._caller, action, machine_id)
-            return _machine(connection, machine_id), not changed
+            return machine_of_id(connection, machine_id), not changed
 
     def put_threshold(
         self, machine_id: str, rule: Rule, *, false_alarm_rate: float | None, decision_threshold: float | None
@@ -160,7 +163,7 @@ class Store:
                     threshold_rule=rule.value, false_alarm_rate=false_alarm_rate, decision_threshold=decision_threshold
                 )
             )
-            changed = _machine(connection, machine_id)
+            changed = machine_of_id(connection, machine_id)
             asked = decision_threshold if rule is Rule.MANUAL else false_alarm_rate
             detail = str(rule) if asked is None else f"{rule} {asked:g}"
             record(connection, self._caller, Action.CHANGE_THRESHOLD, machine_id, detail)
@@ -170,7 +173,7 @@ class Store:
         """Return a machine. Raises `OffkeyError` (unknown machine)."""
         self._caller.check_machine(machine_id)
         with self._read() as connection:
-            return _machine(connection, machine_id)
+            return machine_of_id(connection, machine_id)
 
     def machines(self, *, after: str, limit: int) -> list[MachineRecord]:
         """Return up to `limit` machines of the caller's whose id sorts behind `after`, by id."""
@@ -178,15 +181,15 @@ class Store:
         theirs = func.substr(machine.c.machine_id, 1, len(prefix)) == prefix  # LIKE would take either case
         with self._read() as connection:
             rows = connection.execute(
-                _machines().where(machine.c.machine_id > after, theirs).order_by(machine.c.machine_id).limit(limit)
+                machines().where(machine.c.machine_id > after, theirs).order_by(machine.c.machine_id).limit(limit)
             ).mappings()
-            return [_machine_record(row) for row in rows]
+            return [machine_record(row) for row in rows]
 
     def delete_machine(self, machine_id: str) -> int:
         """Delete a machine with its bank and return its key. Raises `OffkeyError` (unknown machine)."""
         self._caller.check_machine(machine_id)
         with self._write() as connection:
-            gone = _machine(connection, machine_id)
+            gone = machine_of_id(connection, machine_id)
             connection.execute(delete(machine).where(machine.c.machine_key == gone.machine_key))
             connection.execute(delete(retired).where(retired.c.machine_id == machine_id))
             connection.execute(insert(retired).values(machine_id=machine_id, generation=gone.generation))
@@ -200,7 +203,7 @@ class Store:
         self._caller.check_machine(machine_id)
         windows = select(func.count()).where(embedding.c.clip_id == clip.c.clip_id).scalar_subquery().label("windows")
         with self._read() as connection:
-            key = _machine(connection, machine_id).machine_key
+            key = machine_of_id(connection, machine_id).machine_key
             rows = connection.execute(
                 select(clip, windows, *COLUMNS)
                 .join(condition, condition.c.clip_id == clip.c.clip_id, isouter=True)
@@ -218,7 +221,7 @@ class Store:
         """
         self._caller.check_machine(machine_id)
         with self._read() as connection:
-            found = _machine(connection, machine_id)
+            found = machine_of_id(connection, machine_id)
             return found, clips_by_content(connection, found.machine_key, sha256s)
 
     def add_clips(
@@ -228,6 +231,7 @@ class Store:
         clips: Sequence[NewClip],
         *,
         known: Mapping[str, Enrolled],
+        missing_audio: Mapping[int, bytes] | None = None,
         limits: BankLimits,
         action: Action = Action.ENROLL,
         once: Once | None = None,
@@ -239,25 +243,29 @@ class Store:
             embedding_space_id: what the clips were embedded in.
             clips: to enroll.
             known: clips of the same request that `enrolled` found; they must be enrolled still.
+            missing_audio: the files of those among them, by clip id, that were not kept and are to be.
             limits: of the bank.
             action: as it goes to the audit log.
             once: whose answer is kept with what it tells of.
 
         Raises:
             AnsweredError: the same request was answered meanwhile.
-            BankChangedError: a known clip is no longer what it was; ask `enrolled` again.
-            OffkeyError: the machine is gone; a bank of another embedding space; the same content, or a piece of
-                the same recording, enrolled under the other domain; too many clips or windows.
+            BankChangedError: a known clip is no longer what it was, or the bank is of another embedding space; ask
+                `enrolled` again.
+            OffkeyError: the machine is gone; the same content, or a piece of the same recording, enrolled under the
+                other domain; too many clips or windows.
         """
         self._caller.check_machine(seen.machine_id)
         with self._write() as connection:
             key = seen.machine_key
-            grown = _machine_of_key(connection, seen)
-            check_space(grown, embedding_space_id)
+            grown = machine_of_key(connection, seen)
+            if grown.embedding_space_id not in (None, embedding_space_id):
+                raise BankChangedError  # it moved to another bundle while the clips were embedded
             if once and (answer := earlier_answer(connection, once.key, once.fingerprint)) is not None:
                 raise AnsweredError(answer)
             if clips_by_content(connection, key, list(known)) != known:
                 raise BankChangedError
+            keep_missing_audio(connection, missing_audio or {})
             for recording, domain in {(new.recording, new.domain) for new in clips if new.recording is not None}:
                 check_recording(connection, key, recording, domain)
             enrolled = [add_clip(connection, key, new) for new in clips]
@@ -268,7 +276,7 @@ class Store:
                     .where(machine.c.machine_key == key)
                     .values(embedding_space_id=embedding_space_id, generation=machine.c.generation + 1)
                 )
-                grown = _machine_of_key(connection, seen)
+                grown = machine_of_key(connection, seen)
                 check_size(connection, grown, limits)
                 detail = f"{len(added)} {clips[0].domain} clips from id {added[0]}, generation {grown.generation}"
                 record(connection, self._caller, action, grown.machine_id, detail)
@@ -289,7 +297,7 @@ class Store:
         """Take a clip out of the bank. Raises `OffkeyError` (unknown machine or clip)."""
         self._caller.check_machine(machine_id)
         with self._write() as connection:
-            found = _machine(connection, machine_id)
+            found = machine_of_id(connection, machine_id)
             gone = connection.execute(
                 delete(clip).where(clip.c.machine_key == found.machine_key, clip.c.clip_id == clip_id)
             ).rowcount
@@ -303,7 +311,7 @@ class Store:
                 values["embedding_space_id"] = None
             connection.execute(update(machine).where(machine.c.machine_key == found.machine_key).values(**values))
             record(connection, self._caller, Action.DELETE_CLIP, machine_id, f"clip {clip_id}")
-            return _machine(connection, machine_id)
+            return machine_of_id(connection, machine_id)
 
     def bank_rows(self, machine_key: int) -> BankRows:
         """Return all enrolled windows of a machine, as of one generation.
@@ -313,67 +321,11 @@ class Store:
         """
         with self._read() as connection:
             found = connection.execute(
-                select(machine.c.machine_id, machine.c.generation).where(machine.c.machine_key == machine_key)
+                select(machine.c.machine_id, machine.c.generation, machine.c.embedding_space_id).where(
+                    machine.c.machine_key == machine_key
+                )
             ).one_or_none()
             if found is None:
                 raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
             with quarantined(found.machine_id):
-                return bank_rows(connection, machine_key, found.generation)
-
-
-def _machines() -> Select[Any]:
-    def clips_of(domain: Domain) -> Any:
-        return (
-            select(func.count())
-            .where(clip.c.machine_key == machine.c.machine_key, clip.c.domain == domain.value)
-            .scalar_subquery()
-        )
-
-    return select(
-        machine,
-        clips_of(Domain.SOURCE).label("source_clips"),
-        clips_of(Domain.TARGET).label("target_clips"),
-    )
-
-
-def _machine(connection: Connection, machine_id: str) -> MachineRecord:
-    row = connection.execute(_machines().where(machine.c.machine_id == machine_id)).mappings().one_or_none()
-    if row is None:
-        raise OffkeyError(
-            ErrorKind.UNKNOWN_MACHINE,
-            f"There is no machine {machine_id}. Check the id, or create it with PUT /machines/{machine_id}.",
-        )
-    return _machine_record(row)
-
-
-def _machine_of_key(connection: Connection, seen: MachineRecord) -> MachineRecord:
-    row = connection.execute(_machines().where(machine.c.machine_key == seen.machine_key)).mappings().one_or_none()
-    if row is None:
-        raise OffkeyError(
-            ErrorKind.UNKNOWN_MACHINE,
-            f"Machine {seen.machine_id} was deleted while its clips were on the way; nothing was enrolled.",
-        )
-    return _machine_record(row)
-
-
-def _machine_record(row: RowMapping) -> MachineRecord:
-    return MachineRecord(
-        **{
-            **row,
-            "threshold_rule": Rule(row["threshold_rule"]),
-            "created_at": row["created_at"].replace(tzinfo=UTC),
-        }
-    )
-
-
-def check_space(record: MachineRecord, embedding_space_id: str) -> None:
-    """Raise `OffkeyError` if the machine's bank was made in another embedding space."""
-    if record.embedding_space_id not in (None, embedding_space_id):
-        raise OffkeyError(
-            ErrorKind.EMBEDDING_SPACE_MISMATCH,
-            f"The bank of machine {record.machine_id} was made by {record.embedding_space_id}, the service "
-            f"runs {embedding_space_id}; their distances mean nothing to each other. Serve the old bundle, or "
-            "delete the machine and enroll its clips again.",
-            bank=str(record.embedding_space_id),
-            service=embedding_space_id,
-        )
+                return bank_rows(connection, machine_key, found.generation, found.embedding_space_id)

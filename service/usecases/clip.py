@@ -13,6 +13,7 @@ from service.domain.conditions import Conditions, measure
 from service.domain.distance import Vectors
 from service.domain.errors import OffkeyError
 from service.domain.spectrogram import Spectrogram
+from service.encoder import Encoder
 from service.usecases.context import Context
 
 
@@ -41,11 +42,11 @@ class EmbeddedClip:
     spectrograms: tuple[Spectrogram, ...]  # of the windows, or none at all
 
 
-def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
-    """Decode and embed. Raises `OffkeyError` that names the clip if it cannot be."""
+def embed_clip(context: Context, encoder: Encoder, upload: Upload) -> EmbeddedClip:
+    """Decode and embed with an encoder that serves. Raises `OffkeyError` that names the clip if it cannot be."""
     try:
         with context.metrics.stage("decode"):
-            waveform = context.decoders.decode(upload.data, upload.budget)
+            waveform = context.decoders.decode(upload.data, encoder.sample_rate, upload.budget)
         with context.metrics.stage("measure"):
             conditions = measure(
                 waveform.samples,
@@ -55,7 +56,7 @@ def embed_clip(context: Context, upload: Upload) -> EmbeddedClip:
                 clipped=waveform.source_clipped,
             )
         with context.metrics.stage("embed"):
-            heard = context.encoder.hear(waveform.samples, upload.budget)
+            heard = encoder.hear(waveform.samples, upload.budget)
     except OffkeyError as error:
         raise OffkeyError(error.kind, error.detail, **{"clip": upload.name, **error.values}) from error
     return EmbeddedClip(waveform, conditions, *heard)

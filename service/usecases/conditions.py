@@ -29,6 +29,9 @@ def warnings_of_new(
     """Of each clip that is to be enrolled, by its key, how it is unlike the enrolled ones and the others beside it."""
     own = {key: (clip.conditions, clip.recording or key) for key, clip in new.items() if clip.conditions is not None}
     enrolled = context.store.shift.conditions(record.machine_key, domain, _NEWEST) if own else []
+    widths = {len(conditions.bands_dbfs) for conditions, _ in own.values()}
+    # None are where the bank moves to a bundle of another sample rate at this moment.
+    enrolled = [one for one in enrolled if len(one[0].bands_dbfs) in widths]
     warnings = {}
     for key, (conditions, _) in own.items():
         others = [*enrolled, *(own[other] for other in own if other != key)]

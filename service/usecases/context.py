@@ -10,11 +10,11 @@ from service.decoding import Decoders
 from service.decoding.wire import Terms
 from service.domain.access import Caller
 from service.encoder import Encoder
+from service.encoders import Encoders
 from service.metrics import Metrics
 from service.settings import Settings
 from service.store import BankLimits, MachineRecord, Store
 from service.store.pending import PendingScores
-from service.store.store import check_space
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Context:
     """The adapters of one running service."""
 
     settings: Settings
-    encoder: Encoder
+    encoders: Encoders
     decoders: Decoders
     store: Store
     pending_scores: PendingScores
@@ -38,10 +38,8 @@ class Context:
             NurseryError: no decoder can be started.
             OSError, OffkeyError: the data folder cannot be used.
         """
-        encoder = Encoder(settings.bundle, settings.device)
-        terms = Terms(
-            encoder.sample_rate, _audio_limits(settings), settings.max_body_bytes, settings.max_decode_cpu_seconds
-        )
+        encoders = Encoders.open(settings.bundle, settings.old_bundle, settings.device)
+        terms = Terms(_audio_limits(settings), settings.max_body_bytes, settings.max_decode_cpu_seconds)
         with ExitStack() as undo:
             decoders = Decoders(terms, wall_seconds=settings.max_decode_seconds)
             undo.callback(decoders.close)
@@ -57,7 +55,7 @@ class Context:
         )
         metrics = Metrics()
         metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
-        return cls(settings, encoder, decoders, store, PendingScores(store.shift), banks, metrics)
+        return cls(settings, encoders, decoders, store, PendingScores(store.shift), banks, metrics)
 
     def by(self, caller: Caller) -> Self:
         """The same, for a caller: the store does what the caller's key allows, and writes down who did it."""
@@ -79,20 +77,27 @@ class Context:
         """How large a bank may grow."""
         return BankLimits(self.settings.max_clips_per_machine, self.settings.max_windows_per_machine)
 
-    @property
-    def embedding_space_id(self) -> str:
-        """The space that clips are embedded in now."""
-        return self.encoder.manifest.embedding_space_id
-
     def bank(self, record: MachineRecord) -> MemoryBank:
         """The bank of a machine, at the record's generation or newer.
 
         Raises:
-            OffkeyError: it is empty, too small, or of another embedding space.
+            OffkeyError: it is empty, too small, or of an embedding space that no bundle at hand made.
         """
-        check_space(record, self.embedding_space_id)
+        self.encoders.of(record.embedding_space_id)  # before a bank is built that nobody can ask
         key = record.machine_key
-        return self.banks.get(key, record.generation, lambda: self.store.bank_rows(key))
+        bank = self.banks.get(key, record.generation, lambda: self.store.bank_rows(key))
+        self.encoder_of(bank)
+        return bank
+
+    def encoder_of(self, bank: MemoryBank) -> Encoder:
+        """The one that a bank was made with: what is held against the bank is embedded by it, whatever the record says.
+
+        A bank may move to another space between the look at the machine and the look at its bank.
+
+        Raises:
+            OffkeyError: no bundle at hand made it.
+        """
+        return self.encoders.of(bank.embedding_space_id)
 
 
 def _audio_limits(settings: Settings) -> AudioLimits:

@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from service.domain.machine import Domain
+from service.encoder import Encoder
 from service.schemas import ClipCounts, ConditionWarning, EnrolledClip, Enrollment
 from service.store import Action, AnsweredError, BankChangedError, Enrolled, MachineRecord, NewClip, Once
 from service.store.clip_rows import check_same_domain
-from service.store.store import check_space
 from service.usecases.clip import Upload, embed_clip
 from service.usecases.conditions import warnings_of_new
 from service.usecases.context import Context
@@ -52,7 +52,7 @@ def enroll_clips(
     A request with the `idempotency_key` of an earlier one is given the earlier answer, and nothing is done.
 
     Raises:
-        OffkeyError: the machine is unknown, its bank is full or of another embedding space, or a clip is
+        OffkeyError: the machine is unknown, its bank is full or of a bundle that is not at hand, or a clip is
             not usable or is enrolled under the other domain; or the key came with another request.
     """
     if idempotency_key is None:
@@ -77,8 +77,9 @@ def _fingerprint(machine_id: str, condition: Condition, uploads: Sequence[Upload
 def _enroll(
     context: Context, machine_id: str, condition: Condition, uploads: Sequence[Upload], key: tuple[str, str] | None
 ) -> Enrollment:
-    embedded: dict[str, NewClip] = {}
-    while True:  # again only if a clip that was found enrolled is deleted by another request at that moment
+    embedded: dict[tuple[str, str], NewClip] = {}
+    # Again only if at that moment a clip that was found enrolled is deleted, or the bank moves to another bundle.
+    while True:
         with suppress(BankChangedError):
             return _attempt(context, machine_id, condition, uploads, embedded, key)
 
@@ -88,18 +89,19 @@ def _attempt(
     machine_id: str,
     condition: Condition,
     uploads: Sequence[Upload],
-    embedded: dict[str, NewClip],
+    embedded: dict[tuple[str, str], NewClip],  # by embedding space and content
     key: tuple[str, str] | None,
 ) -> Enrollment:
     record, known = context.store.enrolled(machine_id, [upload.sha256 for upload in uploads])
-    check_space(record, context.embedding_space_id)
+    encoder = context.encoders.of(record.embedding_space_id)
+    space = encoder.embedding_space_id
     for upload in uploads:
         if upload.sha256 in known:
             check_same_domain(known[upload.sha256], upload.name, condition.domain)
     for upload in uploads:
-        if upload.sha256 not in known and upload.sha256 not in embedded:
-            embedded[upload.sha256] = _embed(context, upload, condition)
-    new = {sha256: clip for sha256, clip in embedded.items() if sha256 not in known}
+        if upload.sha256 not in known and (space, upload.sha256) not in embedded:
+            embedded[space, upload.sha256] = _embed(context, encoder, upload, condition)
+    new = {sha256: clip for (of, sha256), clip in embedded.items() if of == space and sha256 not in known}
     opinions = _opinions(context, record, condition, new)
     warnings = warnings_of_new(context, record, condition.domain, new)
     welcome = [clip for sha256, clip in new.items() if opinions[sha256].held_back is None]
@@ -108,15 +110,17 @@ def _attempt(
         results = known | {clip.sha256: one for clip, one in zip(welcome, added, strict=True)}
         return _answer(record, uploads, results, opinions, warnings, condition)
 
-    if not welcome and key is None:
+    missing_audio = _missing_audio(context, uploads, known)
+    if not (welcome or missing_audio) and key is None:
         return answer([], record)
     once = None if key is None else Once(*key, lambda *found: answer(*found).model_dump_json())
     with context.metrics.stage("store"):
         added, record = context.store.add_clips(
             record,
-            context.embedding_space_id,
+            space,
             welcome,
             known=known,
+            missing_audio=missing_audio,
             limits=context.bank_limits,
             action=condition.action,
             once=once,
@@ -125,8 +129,8 @@ def _attempt(
     return answer(added, record)
 
 
-def _embed(context: Context, upload: Upload, condition: Condition) -> NewClip:
-    clip = embed_clip(context, upload)
+def _embed(context: Context, encoder: Encoder, upload: Upload, condition: Condition) -> NewClip:
+    clip = embed_clip(context, encoder, upload)
     return NewClip(
         sha256=upload.sha256,
         name=upload.name,
@@ -139,7 +143,16 @@ def _embed(context: Context, upload: Upload, condition: Condition) -> NewClip:
         starts=clip.starts,
         conditions=clip.conditions,
         spectrograms=clip.spectrograms,
+        audio=upload.data if context.settings.keep_audio else None,
     )
+
+
+def _missing_audio(context: Context, uploads: Sequence[Upload], known: Mapping[str, Enrolled]) -> dict[int, bytes]:
+    """The files of clips, by id, that were enrolled while audio was not kept: they come again, and are kept now."""
+    if not context.settings.keep_audio:
+        return {}
+    found = {upload.sha256: upload.data for upload in uploads}
+    return {one.clip_id: found[sha256] for sha256, one in known.items() if not one.has_audio}
 
 
 def _opinions(

@@ -29,11 +29,12 @@ def learn_false_alarms(context: Context, machine_id: str, condition: Condition, 
     for upload, clip in zip(uploads, enrollment.clips, strict=True):
         if clip.clip_id is None or clip.status == "held-back":  # never of trusted clips
             continue
-        if grown.compares_with(clip.clip_id):
+        if grown.compares_with(clip.clip_id) and grown.embedding_space_id == bank.embedding_space_id:
             before, after = _score(bank, grown.vectors_of(clip.clip_id)), grown.self_score(clip.clip_id)
-        else:  # the coreset leaves it out: it is heard again, as any clip
-            vectors = embed_clip(context, upload).vectors
-            before, after = _score(bank, vectors), _score(grown, vectors)
+        else:  # the coreset leaves it out, or the bank moved to another bundle: it is heard again, as any clip
+            before, after = (
+                _score(one, embed_clip(context, context.encoder_of(one), upload).vectors) for one in (bank, grown)
+            )
         clips.append(
             FeedbackOnClip(
                 name=clip.name,

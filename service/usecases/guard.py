@@ -11,7 +11,7 @@ from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.domain.threshold import guard_bound
-from service.store import MachineRecord
+from service.store import BankChangedError, MachineRecord
 from service.usecases.context import Context
 from service.usecases.threshold import USEFUL_RECORDINGS, threshold_of
 
@@ -57,6 +57,10 @@ def guard(context: Context, record: MachineRecord, domain: Domain, *, piece: boo
         record: the machine.
         domain: of the clips.
         piece: they are pieces of a named recording, which may repeat each other.
+
+    Raises:
+        BankChangedError: the bank has moved to another embedding space than the record's.
+        OffkeyError: it cannot be asked.
     """
     bank = _bank(context, record, domain)
     if bank is None:
@@ -75,14 +79,19 @@ def _bank(context: Context, record: MachineRecord, domain: Domain) -> MemoryBank
     if clips < MIN_SCALE_RECORDINGS:
         return None
     bank = context.banks.at_hand(record.machine_key)
+    if bank is not None and bank.embedding_space_id != record.embedding_space_id:
+        bank = None
     if clips > _LARGE and bank is not None and bank.clips.get(domain, 0) >= _SHARE_AT_HAND * clips:
         return bank
     try:
-        return context.bank(record)
+        bank = context.bank(record)
     except OffkeyError as error:
         if error.kind is not ErrorKind.BANK_TOO_SMALL:  # many clips may be of one recording
             raise
         return None
+    if bank.embedding_space_id != record.embedding_space_id:
+        raise BankChangedError
+    return bank
 
 
 def _judge(bank: MemoryBank, vectors: Vectors, bound: float, piece: bool) -> Opinion:

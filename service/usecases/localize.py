@@ -6,16 +6,15 @@ from numpy.typing import NDArray
 from service.bank import MemoryBank
 from service.domain.localization import Located
 from service.domain.spectrogram import Spectrogram
+from service.encoder import Encoder
 from service.schemas import Localization, Region
-from service.usecases.context import Context
 
 
-def note(context: Context, bank: MemoryBank) -> str | None:
+def note(encoder: Encoder, bank: MemoryBank) -> str | None:
     """Why nothing can be localized, or what the comparison lacks; None: it is with all that is enrolled."""
-    manifest = context.encoder.manifest
-    if context.encoder.band_edges_hz is None:
+    if encoder.band_edges_hz is None:
         return (
-            f"The bundle {manifest.name}/{manifest.version} gives no log-mel spectrogram, or does not say at which "
+            f"The bundle {encoder.name} gives no log-mel spectrogram, or does not say at which "
             "frequencies its bands are. Export it again."
         )
     compared = sum(bank.compared.values())

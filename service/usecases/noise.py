@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from service.encoder import Encoder
 from service.schemas import NoiseClip, NoiseEnrollment, NoiseList
 from service.store.noise import NewNoise, NoiseRecord
 from service.usecases.clip import Upload, embed_clip
@@ -15,9 +16,10 @@ def add_noise(context: Context, machine_id: str, uploads: Sequence[Upload]) -> N
         OffkeyError: the machine is unknown, has too much noise already, or a clip is not usable.
     """
     record = context.store.machine(machine_id)
-    clips = [_embed(context, upload) for upload in uploads]
+    encoder = context.encoders.of(record.embedding_space_id)
+    clips = [_embed(context, encoder, upload) for upload in uploads]
     with context.metrics.stage("store"):
-        added = context.store.noise.add(record.machine_key, context.embedding_space_id, clips)
+        added = context.store.noise.add(record.machine_key, encoder.embedding_space_id, clips)
     return NoiseEnrollment(
         machine_id=machine_id,
         added=sum(not known for _, known in added),
@@ -36,9 +38,15 @@ def delete_noise(context: Context, machine_id: str, noise_id: int) -> None:
     context.store.noise.delete(context.store.machine(machine_id).machine_key, noise_id)
 
 
-def _embed(context: Context, upload: Upload) -> NewNoise:
-    clip = embed_clip(context, upload)
-    return NewNoise(upload.sha256, upload.name, clip.waveform.seconds, clip.vectors)
+def _embed(context: Context, encoder: Encoder, upload: Upload) -> NewNoise:
+    clip = embed_clip(context, encoder, upload)
+    return NewNoise(
+        upload.sha256,
+        upload.name,
+        clip.waveform.seconds,
+        clip.vectors,
+        upload.data if context.settings.keep_audio else None,
+    )
 
 
 def _noise(record: NoiseRecord) -> NoiseClip:

@@ -12,6 +12,7 @@ from service.bank import Neighbor as Near
 from service.domain.detector import clip_score
 from service.domain.envelope import unlike_all
 from service.domain.threshold import p_value
+from service.encoder import Encoder
 from service.schemas import ClipConditions, ClipScore, Localization, Neighbor, Scores, WindowScore
 from service.store.shift import RecentScore
 from service.usecases import localize as localization
@@ -27,6 +28,7 @@ class _Question:
 
     machine_key: int
     bank: MemoryBank
+    encoder: Encoder  # of the bank
     decision_threshold: float
     neighbors: int
     localize: bool
@@ -48,22 +50,22 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], ne
     record = context.store.machine(machine_id)
     bank = context.bank(record)
     threshold = threshold_of(context, record, bank)
-    manifest = context.encoder.manifest
-    question = _Question(record.machine_key, bank, threshold.decision_threshold, neighbors, localize)
+    encoder = context.encoder_of(bank)
+    question = _Question(record.machine_key, bank, encoder, threshold.decision_threshold, neighbors, localize)
     return Scores(
         machine_id=machine_id,
-        bundle=f"{manifest.name}/{manifest.version}",
+        bundle=encoder.name,
         backend=bank.detector.backend,
         generation=bank.generation,
         threshold=threshold,
         clips=[_score(context, question, one) for one in uploads],
-        localization_note=localization.note(context, bank) if localize else "Not asked for: add localize=true.",
+        localization_note=localization.note(encoder, bank) if localize else "Not asked for: add localize=true.",
     )
 
 
 def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
     bank = question.bank
-    clip = embed_clip(context, upload)
+    clip = embed_clip(context, question.encoder, upload)
     with context.metrics.stage("search"):
         scores, named = bank.score(clip.vectors, question.neighbors)
     score = clip_score(scores)
@@ -75,9 +77,9 @@ def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
     if bank.is_background(clip.vectors, named):
         warnings.append(NOT_HEARD)
     context.metrics.unlike_enrolled(one.kind.value for one in warnings)
-    window = context.encoder.manifest.window.seconds
+    window = question.encoder.manifest.window.seconds
     spans = [(float(start), min(float(start) + window, seconds)) for start in clip.starts]
-    places = _localize(context, bank, clip, spans) if question.localize else [None] * len(spans)
+    places = _localize(context, question, clip, spans) if question.localize else [None] * len(spans)
     return ClipScore(
         name=upload.name,
         seconds=seconds,
@@ -114,9 +116,9 @@ def _recent(
 
 
 def _localize(
-    context: Context, bank: MemoryBank, clip: EmbeddedClip, spans: Sequence[tuple[float, float]]
+    context: Context, question: _Question, clip: EmbeddedClip, spans: Sequence[tuple[float, float]]
 ) -> list[Localization | None]:
-    edges_hz = context.encoder.band_edges_hz
+    bank, edges_hz = question.bank, question.encoder.band_edges_hz
     if edges_hz is None or not bank.reference.domains:
         return [None] * len(spans)
     with context.metrics.stage("localize"):

@@ -182,14 +182,14 @@ def test_clips_do_not_go_to_a_machine_that_was_made_again_meanwhile(
     fan_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = fan_api.app.state.context
-    hear = context.encoder.hear
+    hear = context.encoders.current.hear
 
     def hear_while_the_machine_is_made_again(samples: np.ndarray, budget: Budget) -> object:
         fan_api.delete("/machines/fan-1")
         fan_api.put("/machines/fan-1")
         return hear(samples, budget)
 
-    monkeypatch.setattr(context.encoder, "hear", hear_while_the_machine_is_made_again)
+    monkeypatch.setattr(context.encoders.current, "hear", hear_while_the_machine_is_made_again)
     answer = fan_api.post("/enroll", params=FAN, content=fan(9))
     assert answer.status_code == 404
     assert "was deleted while" in answer.json()["detail"]

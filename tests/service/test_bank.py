@@ -18,7 +18,14 @@ def rows(generation: int, clips: int = 6) -> BankRows:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = np.arange(clips, dtype=np.int64)
     return BankRows(
-        generation, vectors, ids, ids, np.zeros(clips), (Domain.SOURCE,) * clips, {i: f"{i}.wav" for i in range(clips)}
+        generation,
+        "a-space",
+        vectors,
+        ids,
+        ids,
+        np.zeros(clips),
+        (Domain.SOURCE,) * clips,
+        {i: f"{i}.wav" for i in range(clips)},
     )
 
 

@@ -99,7 +99,7 @@ def test_the_same_content_under_the_other_domain_is_a_conflict(store: Store) -> 
 
 def test_a_bank_belongs_to_one_embedding_space_until_it_is_empty(store: Store) -> None:
     enrolled, _ = add(store, [new_clip("a1")])
-    with refused(ErrorKind.EMBEDDING_SPACE_MISMATCH):
+    with pytest.raises(BankChangedError):
         add(store, [new_clip("b2")], space="another-space")
     assert store.delete_clip("fan-1", enrolled[0].clip_id).embedding_space_id is None
     _, record = add(store, [new_clip("b2")], space="another-space")
@@ -159,7 +159,7 @@ def test_clips_for_a_machine_that_was_made_again_meanwhile_are_refused(store: St
 def test_nothing_is_written_if_a_known_clip_has_gone_or_changed(store: Store) -> None:
     enrolled, _ = add(store, [new_clip("a1")])
     seen, known = store.enrolled("fan-1", ["a1", "b2"])
-    assert known == {"a1": Enrolled(enrolled[0].clip_id, Domain.SOURCE, None, duplicate=True)}
+    assert known == {"a1": Enrolled(enrolled[0].clip_id, Domain.SOURCE, None, duplicate=True, has_audio=False)}
     store.delete_clip("fan-1", enrolled[0].clip_id)
     with pytest.raises(BankChangedError):
         store.add_clips(seen, SPACE, [new_clip("b2")], known=known, limits=BankLimits(10, 10))
@@ -187,7 +187,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
         patch.setattr("service.store.engine.MIGRATIONS", first)
         Store.open(tmp_path).close()
     with sqlite3.connect(tmp_path / DATABASE_FILE) as raw:
-        raw.execute("INSERT INTO machine VALUES (7, 'fan-1', '', NULL, NULL, 4, '2026-01-01 00:00:00.000000')")
+        raw.execute("INSERT INTO machine VALUES (7, 'fan-1', '', NULL, 'a-space', 4, '2026-01-01 00:00:00.000000')")
         raw.execute(
             "INSERT INTO clip VALUES (3, 7, 'a1', 'a.wav', 'source', 10, 16000, 1, '2026-01-01 00:00:00.000000')"
         )

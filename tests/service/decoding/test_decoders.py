@@ -28,7 +28,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="re
 
 
 def terms(*, max_bytes: int = 20 * MEBIBYTE, cpu_seconds: int = 10) -> Terms:
-    return Terms(RATE, LIMITS, max_bytes, cpu_seconds)
+    return Terms(LIMITS, max_bytes, cpu_seconds)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def living(pid: int) -> bool:
 
 def refused(decoders: Decoders, data: bytes, budget: Budget | None = None) -> OffkeyError:
     with pytest.raises(OffkeyError) as error:
-        decoders.decode(data, budget or Budget())
+        decoders.decode(data, RATE, budget or Budget())
     return error.value
 
 
@@ -84,8 +84,10 @@ def test_a_child_gives_what_decoding_here_gives(
     samples = np.stack([noise(25.0, 1)[: sample_rate * 9], noise(25.0, 2)[: sample_rate * 9]], axis=1)
     samples[:1_000] = 1.0
     data = encode(samples, sample_rate, container=container)
-    here, there = decode(data, sample_rate=RATE, limits=LIMITS), decoders.decode(data)
-    np.testing.assert_array_equal(here.samples, there.samples)
+    for rate in (2 * RATE, RATE):
+        here, there = decode(data, sample_rate=rate, limits=LIMITS), decoders.decode(data, rate)
+        np.testing.assert_array_equal(here.samples, there.samples)
+        assert there.sample_rate == rate
     assert (there.source_sample_rate, there.source_channels, there.seconds) == (sample_rate, 2, here.seconds)
     assert there.source_clipped == here.source_clipped > 0
     assert (type(there.source_sample_rate), type(there.source_channels)) == (int, int)
@@ -103,8 +105,8 @@ def test_refusals_are_the_same(decoders: Decoders, encode: Encode) -> None:
 
 def test_the_clips_of_a_request_share_a_budget(decoders: Decoders, encode: Encode) -> None:
     data, budget = encode(noise(2.0)), Budget(5 * RATE)
-    decoders.decode(data, budget)
-    decoders.decode(data, budget)
+    decoders.decode(data, RATE, budget)
+    decoders.decode(data, RATE, budget)
     assert budget.left == RATE
     error = refused(decoders, data, budget)
     assert (error.kind, error.values) == (ErrorKind.TOO_MUCH_AUDIO, {"max_decoded_samples": 5 * RATE})
@@ -113,13 +115,13 @@ def test_the_clips_of_a_request_share_a_budget(decoders: Decoders, encode: Encod
 @needs_proc
 def test_a_decoder_serves_many_clips_and_is_replaced_after_a_refusal(decoders: Decoders, encode: Encode) -> None:
     data = encode(noise(1.0))
-    decoders.decode(data)
+    decoders.decode(data, RATE)
     first = children(decoders._process.pid)
     for _ in range(5):
-        decoders.decode(data)
+        decoders.decode(data, RATE)
     assert children(decoders._process.pid) == first
     refused(decoders, b"no sound")
-    decoders.decode(data)
+    decoders.decode(data, RATE)
     assert children(decoders._process.pid) != first
 
 
@@ -127,11 +129,11 @@ def test_cpu_time_is_limited_for_each_clip(dense: bytes, encode: Encode) -> None
     decoders = Decoders(terms(cpu_seconds=1), wall_seconds=60.0)
     try:
         for _ in range(30):  # more than a second together is nobody's fault
-            decoders.decode(encode(noise(60.0), container="FLAC", subtype="PCM_16"))
+            decoders.decode(encode(noise(60.0), container="FLAC", subtype="PCM_16"), RATE)
         error = refused(decoders, dense)
         assert (error.kind, error.values) == (ErrorKind.COSTLY_AUDIO, {"max_decode_cpu_seconds": 1})
         assert decoders.lost == {"cpu": 1, "crash": 0, "killed": 0, "time": 0}
-        assert decoders.decode(encode(noise(1.0))).seconds == 1.0
+        assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
     finally:
         decoders.close()
 
@@ -146,7 +148,7 @@ def test_a_clip_that_is_not_done_in_time_is_given_up_and_its_decoder_killed(dens
         assert time.monotonic() - start < 1.5
         assert (error.kind, error.values) == (ErrorKind.DECODER_LOST, {"retry_after": 1})
         eventually(lambda: not children(decoders._process.pid))
-        assert decoders.decode(encode(noise(1.0))).seconds == 1.0
+        assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
     finally:
         decoders.close()
 
@@ -158,7 +160,7 @@ def test_memory_is_limited(encode: Encode) -> None:
         wide = np.repeat(noise(5.0)[:, None], 16, axis=1)  # 4 MiB for a block of them
         error = refused(decoders, encode(wide, subtype="PCM_16"))
         assert error.kind in (ErrorKind.UNDECODABLE_AUDIO, ErrorKind.DECODER_LOST)
-        assert decoders.decode(encode(noise(0.5), subtype="PCM_16")).seconds == 0.5
+        assert decoders.decode(encode(noise(0.5), subtype="PCM_16"), RATE).seconds == 0.5
     finally:
         decoders.close()
 
@@ -166,10 +168,10 @@ def test_memory_is_limited(encode: Encode) -> None:
 def test_the_largest_clip_fits_into_the_memory(decoders: Decoders, encode: Encode) -> None:
     data = encode(np.repeat(noise(38.0)[:, None], 16, axis=1), subtype="PCM_16")
     assert 18 * MEBIBYTE < len(data) < 20 * MEBIBYTE
-    assert decoders.decode(data).seconds == 38.0
+    assert decoders.decode(data, RATE).seconds == 38.0
     long = encode(np.tile(noise(60.0), 10), 8_000, subtype="PCM_U8")[: 44 + 599 * 8_000]
     long = long[:40] + (599 * 8_000).to_bytes(4, "little") + long[44:]
-    assert decoders.decode(long).seconds == 599.0
+    assert decoders.decode(long, RATE).seconds == 599.0
     assert decoders.peak_bytes < 100 * MEBIBYTE
 
 
@@ -186,7 +188,7 @@ def test_the_death_of_a_decoder_costs_its_own_clip(
         lost = pool.submit(refused, decoders, dense)
         os.kill(at_work(decoders), number)
         assert lost.result(10).kind is kind
-        assert decoders.decode(encode(noise(1.0))).seconds == 1.0
+        assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
 
 
 @needs_proc
@@ -197,17 +199,17 @@ def test_a_nursery_that_dies_is_started_again(decoders: Decoders, dense: bytes, 
         os.kill(decoders._process.pid, signal.SIGKILL)
         assert lost.result(10).kind is ErrorKind.DECODER_LOST
     eventually(lambda: not living(child))
-    assert decoders.decode(encode(noise(1.0))).seconds == 1.0
+    assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
 
 
 @needs_proc
 def test_idle_decoders_that_were_killed_are_not_held_against_a_clip(decoders: Decoders, encode: Encode) -> None:
     data = encode(noise(1.0))
-    decoders.decode(data)
+    decoders.decode(data, RATE)
     for child in children(decoders._process.pid):
         os.kill(child, signal.SIGKILL)
         eventually(lambda child=child: not living(child))
-    assert decoders.decode(data).seconds == 1.0
+    assert decoders.decode(data, RATE).seconds == 1.0
 
 
 @needs_proc
@@ -216,7 +218,7 @@ def test_terminal_and_supervisor_signals_do_not_reach_the_work(decoders: Decoder
     for number in (signal.SIGINT, signal.SIGTERM):
         for pid in (decoders._process.pid, *children(decoders._process.pid)):
             os.kill(pid, number)
-    assert decoders.decode(encode(noise(1.0))).seconds == 1.0
+    assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
     assert decoders.lost["killed"] == 0
 
 
@@ -239,7 +241,7 @@ from pathlib import Path
 from service.audio import AudioLimits
 from service.decoding import Decoders
 from service.decoding.wire import Terms
-decoders = Decoders(Terms(16000, AudioLimits(), 20 * 2**20, 60), wall_seconds=60.0)
+decoders = Decoders(Terms(AudioLimits(), 20 * 2**20, 60), wall_seconds=60.0)
 decoders.check()
 threading.Thread(target=decoders.decode, args=[Path(sys.argv[1]).read_bytes()], daemon=True).start()
 print(decoders._process.pid, flush=True)

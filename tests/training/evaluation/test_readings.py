@@ -17,7 +17,7 @@ from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound
 from training.evaluation.readings import nearest, readings, served
 from training.evaluation.tree import read_tree
-from training.evaluation.views import BundleView, Embedded, LogmelView
+from training.evaluation.views import BandsView, BundleView, Embedded, LogmelView
 
 RATE = 16_000
 
@@ -105,6 +105,20 @@ def test_the_log_mel_view_is_the_graphs_own_and_knows_no_level(tiny_bundle: Path
     assert view.embed(clip)[0] == pytest.approx(whole / np.linalg.norm(whole), abs=1e-6)
     assert view.embed(4 * clip)[0] == pytest.approx(view.embed(clip)[0], abs=1e-3)
     assert len(view.embed(np.tile(clip, 2))) == len(bundle.embed(np.tile(clip, 2))) == 3
+
+
+def test_the_bands_of_the_frames_are_unit_vectors_apart_and_together(tiny_bundle: Path) -> None:
+    bundle = BundleView(tiny_bundle)
+    view = BandsView(bundle)
+    clip = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
+    frames = bundle.encoder._session.run(["frames"], {"waveform": clip[None]})[0][0]  # (time, bands, dim)
+    heard = Embedded.join([view.embed(clip)])
+    assert np.linalg.norm(heard.vectors[0]) == pytest.approx(1.0, abs=1e-6)
+    parts = view.parts(heard)
+    assert len(parts) == view.bands == frames.shape[1]
+    for band, part in enumerate(parts):
+        mean = frames[:, band].mean(axis=0)
+        assert part.vectors[0] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-5)
 
 
 def test_cells_of_different_bundles_are_told_apart(tiny_bundle: Path, bundle: Path) -> None:

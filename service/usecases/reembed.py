@@ -1,0 +1,109 @@
+"""Move banks to the bundle that serves, from the audio that was kept."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from service.budget import UNLIMITED, Budget
+from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.threshold import Rule
+from service.store import BankChangedError, MachineRecord
+from service.store.reembedding import KeptClip, Reheard
+from service.usecases.clip import EmbeddedClip, Upload, embed_clip
+from service.usecases.context import Context
+
+Key = tuple[bool, int]  # whether it is of the background, and its number
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What became of a machine.
+
+    Attributes:
+        clips: of its bank that were embedded anew; 0: it was in the space of the bundle already, or empty.
+        note: what a person should know.
+    """
+
+    clips: int
+    note: str | None
+
+
+def reembed_machine(
+    context: Context, machine_id: str, heard_one: Callable[[], None], budget: Budget = UNLIMITED
+) -> Moved:
+    """Hear every kept clip of a machine by the current bundle, and switch the machine to it, whole and at once.
+
+    Until then it is scored, and takes clips, in the space that it is in. Clips that are enrolled or deleted meanwhile
+    are made up for before the switch.
+
+    Args:
+        context: the adapters.
+        machine_id: which machine.
+        heard_one: called after each clip; what it raises ends the work, and nothing is changed.
+        budget: likewise asked before each window.
+
+    Raises:
+        OffkeyError: the machine is unknown; the audio of a clip was not kept, is damaged, or is nothing that the new
+            bundle can hear; or the bank would be too large.
+    """
+    heard: dict[Key, EmbeddedClip] = {}
+    while True:  # again only if its bank was changed meanwhile
+        record = context.store.machine(machine_id)
+        if record.embedding_space_id in (None, context.encoders.current.embedding_space_id):
+            return Moved(0, None)
+        with suppress(BankChangedError):
+            return _move(context, record, heard, heard_one, budget)
+
+
+def _move(
+    context: Context,
+    record: MachineRecord,
+    heard: dict[Key, EmbeddedClip],
+    heard_one: Callable[[], None],
+    budget: Budget,
+) -> Moved:
+    clips = context.store.reembedding.clips(record)
+    lacking = [one for one in clips if not (one.has_audio or one.is_noise)]
+    if lacking:
+        raise OffkeyError(
+            ErrorKind.AUDIO_NOT_KEPT,
+            f"Of {len(lacking)} of the {record.clips} clips of machine {record.machine_id} the audio was not kept "
+            f"({lacking[0].name} is the first). Post the same files to /enroll once more with OFFKEY_KEEP_AUDIO on, "
+            "which keeps them, or delete these clips.",
+            machine_id=record.machine_id,
+            clips_without_audio=len(lacking),
+        )
+    for one in clips:
+        if one.has_audio and (one.is_noise, one.number) not in heard:
+            heard[one.is_noise, one.number] = _hear(context, record, one, budget)
+            heard_one()
+    own = {one.number: _reheard(heard[False, one.number]) for one in clips if not one.is_noise}
+    background = {one.number: heard[True, one.number].vectors for one in clips if one.is_noise and one.has_audio}
+    with context.metrics.stage("store"):
+        context.store.reembedding.move(
+            record, context.encoders.current.embedding_space_id, own, background, context.bank_limits
+        )
+    return Moved(len(own), _note(record, sum(one.is_noise and not one.has_audio for one in clips)))
+
+
+def _hear(context: Context, record: MachineRecord, kept: KeptClip, budget: Budget) -> EmbeddedClip:
+    file = context.store.reembedding.audio(record, kept)
+    if file is None:  # deleted since it was listed
+        raise BankChangedError
+    return embed_clip(context, context.encoders.current, Upload(kept.name, file, budget))
+
+
+def _reheard(clip: EmbeddedClip) -> Reheard:
+    return Reheard(clip.vectors, clip.starts, clip.conditions, clip.spectrograms)
+
+
+def _note(record: MachineRecord, noise_left: int) -> str | None:
+    notes = []
+    if record.threshold_rule is Rule.MANUAL:
+        notes.append(
+            f"Its manual decision threshold of {record.decision_threshold:g} is on the old bundle's scale: "
+            "choose it anew, or ask for a false-alarm rate."
+        )
+    if noise_left:
+        notes.append(f"Of {noise_left} clips of its background the audio was not kept: post them to /noise again.")
+    return " ".join(notes) or None

@@ -1,0 +1,234 @@
+"""A new bundle beside the one that made the banks: both serve, and machines move from one to the other whole."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.domain.errors import ErrorKind, OffkeyError
+from service.settings import Settings
+from service.store.check import check_database
+from service.store.engine import DATABASE_FILE
+from service.usecases.context import Context
+from service.usecases.reembed import reembed_machine
+
+Fan = Callable[..., bytes]
+FAN = {"machine_id": "fan-1"}
+
+
+@pytest.fixture
+def both(settings: Settings, mirrored_bundle: Path) -> Settings:
+    """The mirrored bundle is new, the one that ships is old."""
+    return settings.model_copy(update={"bundle": mirrored_bundle, "old_bundle": settings.bundle})
+
+
+def enroll(api: TestClient, fan: Fan, numbers: range, machine_id: str = "fan-1") -> dict[str, object]:
+    api.put(f"/machines/{machine_id}")
+    files = [("clips", (f"{number}.wav", fan(number))) for number in numbers]
+    answer = api.post("/enroll", params={"machine_id": machine_id}, files=files)
+    assert answer.status_code in (200, 201), answer.text
+    return dict(answer.json())
+
+
+def score(api: TestClient, clip: bytes, machine_id: str = "fan-1") -> dict[str, object]:
+    answer = api.post("/score", params={"machine_id": machine_id}, content=clip)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def value(scores: dict[str, object]) -> float:
+    (clip,) = scores["clips"]  # type: ignore[misc]
+    return float(clip["anomaly_score"])
+
+
+@pytest.fixture
+def before(settings: Settings, fan: Fan) -> float:
+    """A service with one bundle made a bank of five clips and ended. The score of a sixth clip."""
+    with TestClient(create_app(settings)) as api:
+        enroll(api, fan, range(5))
+        return value(score(api, fan(9)))
+
+
+def context_of(api: TestClient) -> Context:
+    context: Context = api.app.state.context  # type: ignore[attr-defined]
+    return context
+
+
+def move(api: TestClient, machine_id: str = "fan-1", heard: Callable[[], None] = lambda: None) -> int:
+    return reembed_machine(context_of(api), machine_id, heard).clips
+
+
+def test_old_banks_are_served_by_the_bundle_that_made_them(both: Settings, before: float, fan: Fan) -> None:
+    with TestClient(create_app(both)) as api:
+        assert (api.get("/info").json()["bundle"], api.get("/info").json()["old_bundle"]) == (
+            "offkey-mirrored/1",
+            "offkey-small/2",
+        )
+        old = score(api, fan(9))
+        assert (old["bundle"], value(old)) == ("offkey-small/2", pytest.approx(before, abs=1e-5))
+        enroll(api, fan, range(5, 8))  # goes to the old space as well
+        assert api.get("/machines/fan-1").json()["embedding_space_id"].startswith("offkey-small/2-")
+        assert api.get("/machines/fan-1").json()["threshold"] is not None
+        assert api.post("/feedback", params=FAN, content=fan(10)).status_code == 200
+        assert api.post("/noise", params=FAN, content=fan(11)).status_code == 200
+        enroll(api, fan, range(5), "fan-2")
+        assert api.get("/machines/fan-2").json()["embedding_space_id"].startswith("offkey-mirrored/1-")
+        new = score(api, fan(9), "fan-2")
+        assert (new["bundle"], value(new)) == ("offkey-mirrored/1", pytest.approx(before, abs=1e-5))
+
+
+def test_without_the_old_bundle_the_bank_is_not_searched(
+    settings: Settings, both: Settings, before: float, fan: Fan
+) -> None:
+    with TestClient(create_app(both.model_copy(update={"old_bundle": None}))) as api:
+        for path in ("/score", "/enroll", "/feedback", "/noise"):
+            answer = api.post(path, params=FAN, content=fan(9))
+            assert answer.status_code == 409, path
+            assert answer.json()["type"].endswith("embedding-space-mismatch")
+            assert "OFFKEY_OLD_BUNDLE" in answer.json()["detail"]
+        assert api.get("/machines/fan-1").json()["threshold"] is None
+        assert move(api) == 5  # it does not need it
+        assert value(score(api, fan(9))) == pytest.approx(before, abs=1e-5)
+
+
+def test_a_machine_moves_with_all_that_it_knows(both: Settings, before: float, fan: Fan) -> None:
+    with TestClient(create_app(both)) as api:
+        api.post("/noise", params=FAN, content=fan(40))
+        old, clips = score(api, fan(9)), api.get("/machines/fan-1/clips").json()
+        generation = api.get("/machines/fan-1").json()["generation"]
+        heard = []
+        assert move(api, heard=lambda: heard.append(1)) == 5
+        assert len(heard) == 6  # and the noise
+        moved = api.get("/machines/fan-1").json()
+        assert moved["generation"] == generation + 1
+        assert moved["embedding_space_id"].startswith("offkey-mirrored/1-")
+        new = score(api, fan(9))
+        assert new["bundle"] == "offkey-mirrored/1"
+        assert value(new) == pytest.approx(value(old), abs=1e-5)
+        assert new["clips"][0]["windows"][0]["localization"] == old["clips"][0]["windows"][0]["localization"]  # type: ignore[index]
+        assert api.get("/machines/fan-1/clips").json() == clips
+        assert [entry["action"] for entry in api.get("/audit").json()["entries"]][:1] == ["reembed"]
+        assert move(api) == 0
+        hum = api.post("/score", params=FAN, content=fan(40)).json()["clips"][0]
+        assert "machine-not-heard" in [one["kind"] for one in hum["warnings"]]
+    assert check_database(both.data_dir / DATABASE_FILE).damage == ()
+    with TestClient(create_app(both.model_copy(update={"old_bundle": None}))) as api:
+        assert value(score(api, fan(9))) == pytest.approx(before, abs=1e-5)
+
+
+def test_what_is_enrolled_and_deleted_meanwhile_moves_along(both: Settings, before: float, fan: Fan) -> None:
+    with TestClient(create_app(both)) as api:
+        heard = 0
+
+        def meanwhile() -> None:
+            nonlocal heard
+            heard += 1
+            if heard == 3:
+                assert score(api, fan(9))["bundle"] == "offkey-small/2"
+                enroll(api, fan, range(5, 7))
+                first = api.get("/machines/fan-1/clips").json()["clips"][0]["clip_id"]
+                assert api.delete(f"/machines/fan-1/clips/{first}").status_code == 200
+
+        assert move(api, heard=meanwhile) == 6
+        assert heard == 7  # none was heard twice
+        listed = [clip["name"] for clip in api.get("/machines/fan-1/clips").json()["clips"]]
+        assert listed == [f"{number}.wav" for number in range(1, 7)]
+        moved = value(score(api, fan(9)))
+        enroll(api, fan, range(1, 7), "fan-2")
+        assert value(score(api, fan(9), "fan-2")) == pytest.approx(moved, abs=1e-5)
+
+
+def test_a_request_that_is_under_way_while_the_machine_moves_is_answered_right(
+    both: Settings, before: float, fan: Fan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old encoder has heard the clip when the bank becomes the new one's."""
+    with TestClient(create_app(both)) as api:
+        context = context_of(api)
+        old = context.encoders.old
+        assert old is not None
+        hear, moves = old.hear, []
+
+        def hear_while_it_moves(*args: object) -> object:
+            heard = hear(*args)  # type: ignore[arg-type]
+            if not moves:
+                moves.append(move(api))
+            return heard
+
+        monkeypatch.setattr(old, "hear", hear_while_it_moves)
+        enroll(api, fan, range(5, 6))
+        assert moves == [5]
+        assert api.get("/machines/fan-1").json()["clips"]["source"] == 6
+        enroll(api, fan, range(6), "fan-2")
+        assert value(score(api, fan(9))) == pytest.approx(value(score(api, fan(9), "fan-2")), abs=1e-5)
+
+
+def test_a_score_whose_bank_moves_between_two_looks_is_of_one_space(
+    both: Settings, before: float, fan: Fan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TestClient(create_app(both)) as api:
+        context = context_of(api)
+        machine, moves = context.store.machine, []
+
+        def machine_that_moves(self: object, machine_id: str) -> object:
+            found = machine(machine_id)
+            if not moves:
+                moves.append(0)  # before it looks itself
+                moves.append(move(api))
+            return found
+
+        monkeypatch.setattr(type(context.store), "machine", machine_that_moves)
+        answer = score(api, fan(9))
+        assert moves == [0, 5]
+        assert (answer["bundle"], value(answer)) == ("offkey-mirrored/1", pytest.approx(before, abs=1e-5))
+
+
+def test_clips_whose_audio_was_not_kept_keep_the_machine_where_it_is(
+    settings: Settings, both: Settings, fan: Fan
+) -> None:
+    with TestClient(create_app(settings.model_copy(update={"keep_audio": False}))) as api:
+        enroll(api, fan, range(3))
+    with TestClient(create_app(both)) as api:
+        enroll(api, fan, range(3, 5))
+        with pytest.raises(
+            OffkeyError, match=r"Of 3 of the 5 clips of machine fan-1 .* \(0\.wav is the first\)"
+        ) as error:
+            move(api)
+        assert error.value.kind is ErrorKind.AUDIO_NOT_KEPT
+        old = score(api, fan(9))
+        assert old["bundle"] == "offkey-small/2"
+        again = enroll(api, fan, range(5))
+        assert {clip["status"] for clip in again["clips"]} == {"duplicate"}  # type: ignore[attr-defined]
+        assert again["generation"] == old["generation"]
+        assert move(api) == 5
+        assert value(score(api, fan(9))) == pytest.approx(value(old), abs=1e-5)
+
+
+def test_a_damaged_file_is_not_embedded(both: Settings, before: float, fan: Fan) -> None:
+    with closing(sqlite3.connect(both.data_dir / DATABASE_FILE)) as raw, raw:
+        raw.execute("UPDATE audio SET file = zeroblob(length(file)) WHERE clip_id = 3")
+    (damage,) = check_database(both.data_dir / DATABASE_FILE).damage
+    assert (damage.machine_id, damage.what) == ("fan-1", "the audio of clip 3 does not fit its sha256")
+    with TestClient(create_app(both)) as api:
+        with pytest.raises(OffkeyError, match="audio of clip 3") as error:
+            move(api)
+        assert error.value.kind is ErrorKind.MACHINE_DAMAGED
+        assert score(api, fan(9))["bundle"] == "offkey-small/2"
+
+
+def test_audio_goes_with_its_clip(settings: Settings, fan: Fan) -> None:
+    def files() -> int:
+        with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as raw:
+            return int(raw.execute("SELECT count(*) FROM audio").fetchone()[0])
+
+    with TestClient(create_app(settings)) as api:
+        enroll(api, fan, range(3))
+        assert files() == 3
+        first = api.get("/machines/fan-1/clips").json()["clips"][0]["clip_id"]
+        api.delete(f"/machines/fan-1/clips/{first}")
+        assert files() == 2
+        api.delete("/machines/fan-1")
+        assert files() == 0
