@@ -22,7 +22,7 @@ Samples = NDArray[np.float32]
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF"})
 
 _BLOCK_FRAMES = 65_536
-_FULL_SCALE = 0.99  # the largest sample of 8 bits is 127/128
+FULL_SCALE = 0.99  # the largest sample of 8 bits is 127/128
 _UNSTATED_FRAMES = 2**63 - 1  # libsndfile's word for a length that the header leaves open
 
 
@@ -120,6 +120,21 @@ def decode_blocks(
     return source
 
 
+def mixed(block: Samples) -> Samples:
+    """The mean `(frames,)` of the channels of a block `(frames, channels)`. By column: numpy is slow on short rows."""
+    total: Samples = block[:, 0]
+    for channel in range(1, block.shape[1]):
+        total = total + block[:, channel]
+    return total if block.shape[1] == 1 else total / np.float32(block.shape[1])
+
+
+def clipped(block: Samples) -> int:
+    """How many samples are at full scale."""
+    if max(block.max(), -block.min()) < FULL_SCALE:
+        return 0
+    return int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
+
+
 class _Level:
     """The RMS of a clip around its mean, from its blocks."""
 
@@ -153,7 +168,7 @@ class _Clipping:
 
     def add(self, block: Samples) -> None:
         self._samples += block.size
-        self._clipped += int(np.count_nonzero(np.abs(block) >= _FULL_SCALE))
+        self._clipped += clipped(block)
 
     @property
     def share(self) -> float:
@@ -183,8 +198,8 @@ def _mono_blocks(
                 max_seconds=limits.max_seconds,
             )
         with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused, not warned of
-            mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
-            peak = np.abs(mono).max()
+            mono = mixed(block)
+            peak = max(mono.max(), -mono.min()) if np.isfinite(mono).all() else np.inf
         if not np.isfinite(peak):
             raise OffkeyError(
                 ErrorKind.NON_FINITE_AUDIO,

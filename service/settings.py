@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(
         32_768, ge=4_096, description="largest head of a request, its first line and headers together, bytes"
     )
+    max_header_seconds: float = Field(20.0, gt=0, description="time for the head of a request to arrive, seconds")
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="largest request body, bytes")
     max_body_seconds: float = Field(60.0, gt=0, description="time for a request body to arrive, seconds")
     max_clips_per_request: int = Field(64, ge=1, description="most clips in one multipart request")
@@ -109,6 +110,7 @@ class Settings(BaseSettings):
         """The limits that `GET /info` reports, by setting name."""
         return {
             "max_header_bytes": self.max_header_bytes,
+            "max_header_seconds": self.max_header_seconds,
             "max_body_bytes": self.max_body_bytes,
             "max_body_seconds": self.max_body_seconds,
             "max_clips_per_request": self.max_clips_per_request,

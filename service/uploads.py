@@ -1,7 +1,7 @@
 """Reads the clips of a request: one as the raw body, or one or many as multipart/form-data."""
 
 import asyncio
-import hashlib
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -99,7 +99,7 @@ async def read_clips(
             ErrorKind.EMPTY_AUDIO,
             "The request has no body. Send an audio file: curl --data-binary @clip.wav, or -F clips=@clip.wav.",
         )
-    return Posted([Upload(_clean(name) or f"clip-{hashlib.sha256(data).hexdigest()[:12]}", data, budget)], {})
+    return Posted([Upload(_clean(name) or f"clip-{zlib.crc32(data):08x}", data, budget)], {})
 
 
 async def _read_raw(request: Request) -> bytes:

@@ -63,6 +63,7 @@ def run(settings: Settings) -> int:
     from service.app import create_app  # here, so that --help does not wait for ONNX Runtime
     from service.decoding import NurseryError
     from service.encoder import DeviceError
+    from service.protocol import bounded_protocol
     from service.usecases.access import OpenToNetworkError
 
     try:
@@ -83,9 +84,7 @@ def run(settings: Settings) -> int:
             port=settings.port,
             log_config=None,
             access_log=False,
-            # httptools, uvicorn's other parser, reads headers without end (decision 0008).
-            http="h11",
-            h11_max_incomplete_event_size=settings.max_header_bytes,
+            http=bounded_protocol(settings.max_header_bytes, settings.max_header_seconds),
             timeout_graceful_shutdown=settings.shutdown_seconds - 1,
             server_header=False,
         ),

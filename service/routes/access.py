@@ -26,7 +26,9 @@ class Needs:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
-    def __call__(self, request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> None:
+    async def __call__(
+        self, request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+    ) -> None:
         """Look again; a route that `GuardedRoute` did not guard has no caller, and fails."""
         caller: Caller = request.state.caller
         caller.check_scope(self.scope)
@@ -77,7 +79,9 @@ class GuardedRoute(APIRoute):
 async def _admitted(request: Request) -> Caller:
     gate: Gate = request.app.state.gate
     gatekeepers: Workers = request.app.state.gatekeepers
-    return await gatekeepers.run(gate.admit, _sent_key(request), request.state.request_id)
+    sent, request_id = _sent_key(request), request.state.request_id
+    caller = gate.recognize(sent, request_id)
+    return await gatekeepers.run(gate.admit, sent, request_id) if caller is None else caller
 
 
 def _sent_key(request: Request) -> str | None:

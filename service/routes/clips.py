@@ -1,9 +1,10 @@
 """`POST /enroll`, `/score`, `/feedback` and `/noise`."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, ParamSpec
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
+from pydantic import BaseModel
 
 from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
@@ -18,6 +19,8 @@ from service.usecases.feedback import learn_false_alarms
 from service.usecases.noise import add_noise
 from service.usecases.score import score_clips
 from service.workers import Permit
+
+P = ParamSpec("P")
 
 router = APIRouter(tags=["clips"], route_class=GuardedRoute)
 
@@ -87,6 +90,7 @@ async def enroll(
 @router.post(
     "/score",
     dependencies=[SCORE],
+    response_model=Scores,
     openapi_extra=request_body(SCORE_FIELDS),
     responses=problems(400, 404, 408, 409, 413, 422),
 )
@@ -101,7 +105,7 @@ async def score(
         bool | None,
         Query(description="tell which seconds and bands of each window stand out; left out: where there is one clip"),
     ] = None,
-) -> Scores:
+) -> Response:
     """Score clips against what was enrolled for the machine."""
     if neighbors > context.settings.max_neighbors:
         raise OffkeyError(
@@ -114,7 +118,8 @@ async def score(
         if localize is None:
             localize = len(posted.uploads) == 1
         machine = _machine_id(context, machine_id, posted)
-        return await permit.run(score_clips, context, machine, posted.uploads, neighbors, localize)
+        answer = await permit.run(_json, score_clips, context, machine, posted.uploads, neighbors, localize)
+    return Response(answer, media_type="application/json")
 
 
 @router.post(
@@ -161,6 +166,11 @@ async def noise(
     async with workers.permit() as permit:
         posted = await _read(request, context, permit, name, SCORE_FIELDS)
         return await permit.run(add_noise, context, _machine_id(context, machine_id, posted), posted.uploads)
+
+
+def _json(usecase: Callable[P, BaseModel], *args: P.args, **kwargs: P.kwargs) -> str:
+    """The answer of a use case as it goes out: FastAPI checks it again, on the thread of the event loop."""
+    return usecase(*args, **kwargs).model_dump_json()
 
 
 async def _read(request: Request, context: Context, permit: Permit, name: str | None, fields: Sequence[str]) -> Posted:

@@ -27,25 +27,26 @@ MachineIdQuery = Annotated[
 PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_ENTRIES, description="entries in a page")]
 
 
-def _service(request: Request) -> Context:
+async def _service(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-def _context(request: Request) -> Context:
-    return _service(request).by(request.state.caller)
+async def _context(request: Request) -> Context:
+    return (await _service(request)).by(request.state.caller)
 
 
-def _workers(request: Request) -> Workers:
+async def _workers(request: Request) -> Workers:
     workers: Workers = request.app.state.workers
     return workers
 
 
-def _readers(request: Request) -> Workers:
+async def _readers(request: Request) -> Workers:
     readers: Workers = request.app.state.readers
     return readers
 
 
+# Coroutines, though they wait for nothing: FastAPI would hand a plain function to a thread.
 # For the routes that are open to everybody.
 ServiceOf = Annotated[Context, Depends(_service)]
 # For one caller: fails on a route that asked for no key.

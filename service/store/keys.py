@@ -13,6 +13,8 @@ from service.store.audit import Action, record
 from service.store.schema import api_key
 from service.store.transactions import Transactions
 
+_NO_KEY, _KEY = "no key", "key"  # in the memory of `Transactions`
+
 
 @dataclass(frozen=True)
 class KeyRecord:
@@ -32,6 +34,7 @@ class Keys:
 
     def __init__(self, transactions: Transactions, caller: Caller) -> None:
         self._read, self._write = transactions.read, transactions.write
+        self._transactions = transactions
         self._caller = caller
 
     def create(
@@ -82,20 +85,37 @@ class Keys:
                 )
                 record(connection, self._caller, Action.REVOKE_KEY, detail=f"{key_id} {found['name']}")
 
+    @property
+    def none_exists(self) -> bool:
+        """Whether it is known, without asking the database, that no key was ever made."""
+        return self._transactions.recalled(_NO_KEY) is True
+
     def exist(self) -> bool:
         """Whether a key was ever made. Revoking the last one does not open the door again."""
+        memory = self._transactions.memory
         with self._read() as connection:
-            return connection.execute(select(api_key.c.key_id).limit(1)).first() is not None
+            memory[_NO_KEY] = connection.execute(select(api_key.c.key_id).limit(1)).first() is None
+        return not memory[_NO_KEY]
+
+    def recall(self, token: Token) -> KeyRecord | None:
+        """As `find`, where that is known without asking the database."""
+        known: tuple[KeyRecord, str] | None = self._transactions.recalled((_KEY, token.key_id))
+        return known[0] if known is not None and _proves(token, known[1]) else None
 
     def find(self, token: Token) -> KeyRecord | None:
         """Return the key that a token proves; None if there is none, it was revoked, or the secret is another."""
+        memory = self._transactions.memory
         with self._read() as connection:
             row = connection.execute(select(api_key).where(api_key.c.key_id == token.key_id)).mappings().one_or_none()
-            if row is None or row["revoked_at"] is not None:
+            if row is None or row["revoked_at"] is not None or not _proves(token, row["secret_sha256"]):
                 return None
-            if not hmac.compare_digest(row["secret_sha256"].encode(), token.secret_sha256.encode()):
-                return None
-            return _key_record(row)
+            found = _key_record(row)
+        memory[_KEY, token.key_id] = found, row["secret_sha256"]
+        return found
+
+
+def _proves(token: Token, secret_sha256: str) -> bool:
+    return hmac.compare_digest(secret_sha256.encode(), token.secret_sha256.encode())
 
 
 def _key_record(row: RowMapping) -> KeyRecord:

@@ -41,6 +41,8 @@ from service.store.transactions import Transactions
 
 logger = logging.getLogger(__name__)
 
+_MACHINE = "machine"  # in the memory of `Transactions`
+
 
 class Store:
     """Machines and banks, kept durably. Safe to use from many threads."""
@@ -172,8 +174,13 @@ class Store:
     def machine(self, machine_id: str) -> MachineRecord:
         """Return a machine. Raises `OffkeyError` (unknown machine)."""
         self._caller.check_machine(machine_id)
-        with self._read() as connection:
-            return machine_of_id(connection, machine_id)
+        key = (_MACHINE, machine_id)
+        known: MachineRecord | None = self._transactions.recalled(key)
+        if known is None:
+            memory = self._transactions.memory
+            with self._read() as connection:
+                known = memory[key] = machine_of_id(connection, machine_id)
+        return known
 
     def machines(self, *, after: str, limit: int) -> list[MachineRecord]:
         """Return up to `limit` machines of the caller's whose id sorts behind `after`, by id."""

@@ -1,8 +1,9 @@
 """The two kinds of transaction: one that reads, as of one moment, and one that writes, alone."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -11,9 +12,16 @@ from service.store.failures import explained
 
 
 class Transactions:
-    """Of one open database. Both raise `OffkeyError` where it is locked, full, damaged or out of reach."""
+    """Of one open database. Both raise `OffkeyError` where it is locked, full, damaged or out of reach.
+
+    Attributes:
+        memory: what was read since the last change, for what is asked with every request. Who reads takes it before,
+            and puts what was read in there: if there was a change meanwhile, it is another one by then, and nobody
+            will see it. One process at a time uses a data folder, so nobody else makes changes.
+    """
 
     def __init__(self, engine: Engine, database: Path) -> None:
+        self.memory: dict[Hashable, Any] = {}
         self._engine = engine
         self._database = database
         self._identity = file_identity(database)
@@ -32,8 +40,15 @@ class Transactions:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """What is written in the block is on disk when it ends, or nothing of it is written."""
-        with explained(), self._engine.connect().execution_options(write=True) as connection:
-            self.check_in_place(connection)
-            yield connection
-            connection.commit()
-            self.check_in_place(connection)  # or the commit went to a deleted file
+        try:
+            with explained(), self._engine.connect().execution_options(write=True) as connection:
+                self.check_in_place(connection)
+                yield connection
+                connection.commit()
+                self.check_in_place(connection)  # or the commit went to a deleted file
+        finally:
+            self.memory = {}
+
+    def recalled(self, key: Hashable) -> Any:
+        """What `memory` has; None: nothing, or the database is no longer where it was, which is to be told."""
+        return self.memory.get(key) if file_identity(self._database) == self._identity else None

@@ -14,6 +14,7 @@ from service.domain.distance import Vectors
 from service.domain.errors import OffkeyError
 from service.domain.spectrogram import Spectrogram
 from service.encoder import Encoder
+from service.pcm import read_pcm
 from service.usecases.context import Context
 
 
@@ -46,7 +47,9 @@ def embed_clip(context: Context, encoder: Encoder, upload: Upload) -> EmbeddedCl
     """Decode and embed with an encoder that serves. Raises `OffkeyError` that names the clip if it cannot be."""
     try:
         with context.metrics.stage("decode"):
-            waveform = context.decoders.decode(upload.data, encoder.sample_rate, upload.budget)
+            waveform = read_pcm(upload.data, encoder.sample_rate, context.audio_limits, upload.budget)
+            if waveform is None:
+                waveform = context.decoders.decode(upload.data, encoder.sample_rate, upload.budget)
         with context.metrics.stage("measure"):
             conditions = measure(
                 waveform.samples,

@@ -1,6 +1,7 @@
 """The head of a request is bounded: a client cannot fill the memory with headers, or with what else has no length."""
 
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -61,3 +62,33 @@ def test_a_head_within_the_limit_is_read(url: str) -> None:
 def test_a_head_over_the_limit_is_answered_400(url: str) -> None:
     answer, _ = send(url, LINE + b"X-A: " + b"b" * 40_000, b"")
     assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_body_in_chunks_of_one_byte_is_no_flood(url: str) -> None:
+    body = b"1\r\nx\r\n" * 60_000 + b"0\r\n\r\n"  # six times as many bytes as there are in the body
+    answer, _ = send(url, CHUNKED + body, b"")
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("start", [b"", LINE, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\n"])
+def test_a_head_that_does_not_come_to_its_end_is_cut_off(
+    serve: Callable[..., str], tmp_path: Path, start: bytes
+) -> None:
+    """Also the second one of a connection, and one of which there is a byte now and then."""
+    parts = urlsplit(serve(tmp_path, OFFKEY_MAX_HEADER_SECONDS="1"))
+    with socket.create_connection((str(parts.hostname), int(str(parts.port))), timeout=20) as connection:
+        connection.sendall(start)
+        answer, begin = b"", time.monotonic()
+        connection.settimeout(0.2)
+        while time.monotonic() < begin + 15:
+            try:
+                part = connection.recv(65_536)
+            except TimeoutError:
+                connection.sendall(b"X" if start else b"")  # goes on the last line
+                continue
+            answer += part
+            if not part:
+                break
+    assert answer.split(b"HTTP/1.1 ")[-1].startswith(b"408 ")
+    assert answer.count(b"HTTP/1.1 200 ") == start.count(b"\r\n\r\n")
+    assert 0.5 < time.monotonic() - begin < 12

@@ -1,5 +1,6 @@
 """Processes killed without warning: the service while it enrolls, decoders while clips are scored."""
 
+import io
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import soundfile
 from fastapi.testclient import TestClient
 
 from service.client import Client
@@ -117,10 +119,13 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path, fan: Callable[..
 
 @needs_proc
 @pytest.mark.timeout(300)
-def test_decoders_killed_at_random_cost_single_answers(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+def test_decoders_killed_at_random_cost_single_answers(
+    fan_api: TestClient, fan: Callable[..., bytes], encode: Callable[..., bytes]
+) -> None:
     """Every answer is the right score or 503, none takes long, and the rest of the service does not notice."""
     decoders = fan_api.app.state.context.decoders
-    clips = [fan(number) for number in range(10, 14)]
+    # Plain WAV would be read without a decoder.
+    clips = [encode(soundfile.read(io.BytesIO(fan(number)))[0], container="FLAC") for number in range(10, 14)]
 
     def score(number: int) -> httpx2.Response:
         return fan_api.post("/score", params={"machine_id": "fan-1"}, content=clips[number])

@@ -306,7 +306,9 @@ def test_every_sequence_ends_as_the_model_says(
     clips.append(fan(CLIPS, seconds=11.0))  # of two windows
     Machines.opened, Machines.folder_of_all, Machines.oracle = opened, memory, oracle
     Machines.uploads = [Upload(f"{number}.wav", clip) for number, clip in enumerate(clips)]
-    Machines.vectors = {upload.sha256: embed_clip(opened, upload).vectors for upload in Machines.uploads}
+    Machines.vectors = {
+        upload.sha256: embed_clip(opened, opened.encoders.current, upload).vectors for upload in Machines.uploads
+    }
     run_state_machine_as_test(
         Machines,
         settings=hypothesis.settings(
