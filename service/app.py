@@ -1,6 +1,6 @@
 """Puts the application together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -15,21 +15,34 @@ from starlette.routing import Match
 
 from service import __version__
 from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.job import JobKind
 from service.middleware import BodyLimit, Observe
 from service.problems import problem_response
-from service.routes import clips, keys, machines, operations
+from service.routes import clips, jobs, keys, machines, operations
 from service.schemas import Problem
 from service.settings import Settings
 from service.usecases.access import Gate
 from service.usecases.context import Context
 from service.usecases.drift import watch_drift
+from service.usecases.jobs.archives import EnrollArchive, sweep_archives
+from service.usecases.jobs.reembed import Reembed
+from service.usecases.jobs.runner import Runner
+from service.usecases.jobs.snapshots import MakeSnapshot, sweep_snapshots
+from service.usecases.jobs.work import Kind
 from service.workers import Workers
 
 # Probes and lists have threads of their own, so that no load of clips keeps them waiting, and so has the look at keys,
 # so that no crowd before the door does.
 _READERS = 2
 _GATEKEEPERS = 2
+# Archives that are uploaded at once; as many wait. They take minutes, and no turn from clips.
+_UPLOADS = 2
 _CLOSE_SECONDS = 0.5
+_JOBS: Mapping[JobKind, Kind] = {
+    JobKind.ENROLL: EnrollArchive(),
+    JobKind.SNAPSHOT: MakeSnapshot(),
+    JobKind.REEMBED: Reembed(),
+}
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _ROUTING_ERRORS = {404: ErrorKind.UNKNOWN_ROUTE, 405: ErrorKind.METHOD_NOT_ALLOWED}
 
@@ -52,15 +65,25 @@ def create_app(settings: Settings) -> FastAPI:
     workers = Workers(settings.workers, settings.queue_limit)
     readers = Workers(_READERS, settings.queue_limit, name="reader")
     gatekeepers = Workers(_GATEKEEPERS, settings.queue_limit, name="gatekeeper")
-    pools = {"workers": workers, "readers": readers, "gatekeepers": gatekeepers}
+    uploads = Workers(_UPLOADS, _UPLOADS, name="upload")
+    runner = Runner(
+        context, {JobKind.ENROLL: EnrollArchive(), JobKind.SNAPSHOT: MakeSnapshot(), JobKind.REEMBED: Reembed()}
+    )
+    pools = {"uploads": uploads, "workers": workers, "readers": readers, "gatekeepers": gatekeepers}
+    context.metrics.watch_jobs(context.store.jobs.states)
     context.metrics.watch(**{name: partial(getattr, pool, "permits") for name, pool in pools.items()})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sweep_archives(context)
+        sweep_snapshots(context)
         context.pending_scores.start(partial(watch_drift, context))
+        runner.start()
         try:
             yield
         finally:
+            runner.stop()
+            runner.join(_CLOSE_SECONDS)
             for pool in pools.values():
                 pool.stop()
                 await pool.close(_CLOSE_SECONDS)
@@ -79,10 +102,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.workers = workers
     app.state.readers = readers
     app.state.gatekeepers = gatekeepers
+    app.state.uploads = uploads
+    app.state.runner = runner
     app.state.pools = tuple(pools.values())
-    for router in (clips.router, machines.router, keys.router, operations.router, operations.open_router):
+    for router in (clips.router, machines.router, jobs.router, keys.router, operations.router, operations.open_router):
         app.include_router(router)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_zip_bytes=settings.max_zip_bytes)
     app.add_middleware(Observe, metrics=context.metrics)
     app.add_exception_handler(OffkeyError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

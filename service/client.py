@@ -2,6 +2,7 @@
 
 import os
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,10 @@ from service.schemas import (
     Enrollment,
     Feedback,
     Info,
+    Job,
+    JobEntry,
+    JobEntryList,
+    JobList,
     Key,
     KeyList,
     KeySettings,
@@ -29,6 +34,8 @@ from service.schemas import (
     MachineList,
     MachineSettings,
     MachineSummary,
+    Model,
+    ModelList,
     NewKey,
     NoiseEnrollment,
     Problem,
@@ -184,6 +191,50 @@ class Client:
         """Say that the alarms of these files were false: they are enrolled."""
         params = _condition(machine_id, domain, recording)
         return self._call(Feedback, "POST", "/feedback", params=params, files=_files(clips))
+
+    def enroll_archive(
+        self,
+        machine_id: str,
+        archive: Path | str,
+        *,
+        domain: Domain = Domain.SOURCE,
+        recording: str | None = None,
+        force: bool = False,
+    ) -> Job:
+        """Hand over a zip archive of normal clips; the job that is returned enrolls them. Arguments as of `enroll`."""
+        params = _condition(machine_id, domain, recording)
+        if force:
+            params["force"] = "true"
+        # Sent again because no answer came, it is the same job.
+        headers = {"Content-Type": "application/zip", "Idempotency-Key": uuid.uuid4().hex}
+        return self._call(Job, "POST", "/enroll", params=params, headers=headers, content=Path(archive).read_bytes())
+
+    def jobs(self) -> Iterator[Job]:
+        """Every job that is remembered and that the key may see, the newest first."""
+        for page in self._pages(JobList, "/jobs", cursor="before"):
+            yield from page.jobs
+
+    def job(self, job_id: int) -> Job:
+        """How far a job is."""
+        return self._call(Job, "GET", f"/jobs/{job_id:d}")
+
+    def job_entries(self, job_id: int) -> Iterator[JobEntry]:
+        """What became of each entry of a job that is done."""
+        for page in self._pages(JobEntryList, f"/jobs/{job_id:d}/entries"):
+            yield from page.entries
+
+    def cancel_job(self, job_id: int) -> Job:
+        """End a job; what it did already stays."""
+        return self._call(Job, "DELETE", f"/jobs/{job_id:d}")
+
+    def reembed(self, machine_id: str | None = None) -> Job:
+        """Have one machine, or all that need it, moved to the bundle that serves."""
+        params = {} if machine_id is None else {"machine_id": check_machine_id(machine_id)}
+        return self._call(Job, "POST", "/reembed", params=params)
+
+    def models(self) -> list[Model]:
+        """Which bundles serve, and how many banks are of which."""
+        return self._call(ModelList, "GET", "/models").models
 
     def score(
         self, machine_id: str, clips: Sequence[Path | str], *, neighbors: int = 1, localize: bool | None = None

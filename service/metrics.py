@@ -2,12 +2,15 @@
 
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Lock
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from service.domain.errors import OffkeyError
+from service.domain.job import JobState
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})  # a client can send any word as a method
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -83,6 +86,8 @@ class Metrics:
             ["verdict"],
             registry=self._registry,
         )
+        self._jobs = Gauge("offkey_jobs", "Jobs that are remembered, by state.", ["state"], registry=self._registry)
+        self._job_states: Callable[[], Mapping[str, int]] = dict
         self._drift_lock = Lock()
         self._verdicts: dict[str, str] = {}  # by machine id
         self._shown: dict[str, list[str]] = {}  # by machine id its domains
@@ -106,6 +111,10 @@ class Metrics:
         for cause in lost:
             self._decoders_lost.labels(cause).set_function(partial(lost.__getitem__, cause))
         self._decoder_peak.set_function(peak_bytes)
+
+    def watch_jobs(self, states: Callable[[], Mapping[str, int]]) -> None:
+        """Report how many jobs are in which state, asked for at every scrape."""
+        self._job_states = states
 
     @contextmanager
     def stage(self, stage: str) -> Iterator[None]:
@@ -158,4 +167,8 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
+        with suppress(OffkeyError):  # the store is out of reach: the last counts are told, and all else
+            found = self._job_states()
+            for state in JobState:
+                self._jobs.labels(state.value).set(found.get(state.value, 0))
         return generate_latest(self._registry)

@@ -16,6 +16,8 @@ from service.problems import problem_response
 
 logger = logging.getLogger("offkey.request")
 
+ZIP = "application/zip"
+
 _LINGER_SECONDS = 2.0
 _QUIET_ROUTES = {"/livez", "/readyz", "/metrics"}  # asked every few seconds by machines
 
@@ -78,27 +80,32 @@ def _internal(path: str, request_id: str) -> Response:
 class BodyLimit:
     """Refuses a body over the limit as soon as it is known to be, by its header or by counting."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_zip_bytes: int) -> None:
+        """`max_zip_bytes` is for archives, which go to disk."""
         self._app = app
         self._max_bytes = max_bytes
+        self._max_zip_bytes = max_zip_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
-        refused = announced.isdigit() and int(announced) > self._max_bytes
+        headers = Headers(scope=scope)
+        is_zip = scope["path"] == "/enroll" and headers.get("content-type", "").partition(";")[0].strip().lower() == ZIP
+        most = self._max_zip_bytes if is_zip else self._max_bytes
+        announced = headers.get("content-length", "")
+        refused = announced.isdigit() and int(announced) > most
         received = 0
 
         async def receive_limited() -> Message:
             nonlocal received, refused
             if refused:
-                raise self._error()
+                raise _too_large(most)
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
+            if received > most:
                 refused = True
-                raise self._error()
+                raise _too_large(most)
             return message
 
         async def send_and_linger(message: Message) -> None:
@@ -120,9 +127,10 @@ class BodyLimit:
 
         await self._app(scope, receive_limited, send_and_linger)
 
-    def _error(self) -> OffkeyError:
-        return OffkeyError(
-            ErrorKind.BODY_TOO_LARGE,
-            f"The request body is over {self._max_bytes} bytes. Send fewer or shorter clips, or use FLAC.",
-            max_body_bytes=self._max_bytes,
-        )
+
+def _too_large(most: int) -> OffkeyError:
+    return OffkeyError(
+        ErrorKind.BODY_TOO_LARGE,
+        f"The request body is over {most} bytes. Send fewer or shorter clips, or use FLAC.",
+        max_body_bytes=most,
+    )

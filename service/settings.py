@@ -67,6 +67,13 @@ class Settings(BaseSettings):
     max_header_seconds: float = Field(20.0, gt=0, description="time for the head of a request to arrive, seconds")
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="largest request body, bytes")
     max_body_seconds: float = Field(60.0, gt=0, description="time for a request body to arrive, seconds")
+    max_zip_bytes: int = Field(
+        512 * 2**20, ge=1, description="largest zip archive of clips, bytes; it is kept until it is enrolled"
+    )
+    max_zip_entries: int = Field(10_000, ge=1, description="most entries in a zip archive")
+    max_unpacked_bytes: int = Field(
+        4 * 2**30, ge=1, description="most bytes that a zip archive may unpack to; no entry to more than a request body"
+    )
     max_clips_per_request: int = Field(64, ge=1, description="most clips in one multipart request")
     max_clip_seconds: float = Field(600.0, gt=0, description="longest clip, seconds of decoded audio")
     max_decoded_samples: int = Field(
@@ -113,6 +120,9 @@ class Settings(BaseSettings):
             "max_header_seconds": self.max_header_seconds,
             "max_body_bytes": self.max_body_bytes,
             "max_body_seconds": self.max_body_seconds,
+            "max_zip_bytes": self.max_zip_bytes,
+            "max_zip_entries": self.max_zip_entries,
+            "max_unpacked_bytes": self.max_unpacked_bytes,
             "max_clips_per_request": self.max_clips_per_request,
             "max_clip_seconds": self.max_clip_seconds,
             "max_decoded_samples": self.max_decoded_samples,

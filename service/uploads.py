@@ -42,8 +42,8 @@ FORM_LIMITS: Mapping[str, int] = {
 }
 
 
-def request_body(fields: Sequence[str]) -> dict[str, Any]:
-    """OpenAPI of a body of clips: audio, or a form with these text fields."""
+def request_body(fields: Sequence[str], *, archive: bool = False) -> dict[str, Any]:
+    """OpenAPI of a body of clips: audio, a form with these text fields, or a zip archive."""
     audio = {"schema": {"type": "string", "format": "binary"}}
     clips = {"type": "array", "minItems": 1, "items": audio["schema"]}
     texts = {
@@ -56,6 +56,8 @@ def request_body(fields: Sequence[str]) -> dict[str, Any]:
         "additionalProperties": False,
     }
     content = {"audio/*": audio, "application/octet-stream": audio, "multipart/form-data": {"schema": form}}
+    if archive:
+        content["application/zip"] = audio
     return {"requestBody": {"required": True, "content": content}}
 
 

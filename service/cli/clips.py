@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.cli.common import URL, MachineId, Url, plain, progress
+from service.cli.jobs import followed
 from service.client import Client, ProblemError
 from service.domain.machine import Domain
 from service.schemas import ClipScore, EnrolledClip, Judgment, Scores, Threshold
@@ -37,7 +38,18 @@ def enroll(
     force: Annotated[bool, typer.Option("--force", help="Enroll also what sounds anomalous.")] = False,
     url: Url = URL,
 ) -> None:
-    """Add normal clips to a machine's memory bank. The machine is created if there is none of that id."""
+    """Add normal clips to a machine's memory bank. The machine is created if there is none of that id.
+
+    A zip archive is handed over whole, and enrolled by the service while this command watches.
+    """
+    if any(path.suffix.lower() == ".zip" for path in files):
+        if len(files) > 1:
+            raise typer.BadParameter("a zip archive is enrolled by itself: name it alone")
+        with Client(url) as client:
+            _create_if_absent(client, machine)
+            job = client.enroll_archive(machine, files[0], domain=domain, recording=recording, force=force)
+            followed(client, job, f"enrolling into {machine}")
+        return
     paths = audio_files(files)
     counts: Counter[str] = Counter()
     notes: list[str] = []

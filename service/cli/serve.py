@@ -21,6 +21,7 @@ from service.manifest import BundleError
 from service.settings import Device, Settings
 
 if TYPE_CHECKING:
+    from service.usecases.jobs.runner import Runner
     from service.workers import Workers
 
 app = typer.Typer()
@@ -88,6 +89,7 @@ def run(settings: Settings) -> int:
             timeout_graceful_shutdown=settings.shutdown_seconds - 1,
             server_header=False,
         ),
+        application.state.runner,
         pools,
         settings.shutdown_seconds - _ANSWER_SECONDS,
     )
@@ -95,7 +97,7 @@ def run(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     with suppress(KeyboardInterrupt):
         server.run()
-    if any(pool.busy for pool in pools):
+    if application.state.runner.busy or any(pool.busy for pool in pools):
         # A thread inside one long call (a search index being built) cannot be stopped, and Python would wait for
         # it. The store loses nothing: what was acknowledged is committed, what was not has been answered 503.
         logger.warning("a job did not end in time and is given up")
@@ -107,14 +109,18 @@ def run(settings: Settings) -> int:
 class _Server(uvicorn.Server):
     """Uvicorn that has requests answered by the application before it would cancel them."""
 
-    def __init__(self, config: uvicorn.Config, pools: "Iterable[Workers]", grace_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, runner: "Runner", pools: "Iterable[Workers]", grace_seconds: float
+    ) -> None:
         super().__init__(config)
+        self._runner = runner
         self._pools = pools
         self._grace_seconds = grace_seconds
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Let requests run for the grace period, then have them answered 503."""
         loop = asyncio.get_running_loop()
+        self._runner.stop()
         for pool in self._pools:
             loop.call_later(self._grace_seconds, pool.stop)
         await super().shutdown(sockets)

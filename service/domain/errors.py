@@ -17,6 +17,10 @@ class ErrorKind(StrEnum):
     METHOD_NOT_ALLOWED = "method-not-allowed"
     UNKNOWN_MACHINE = "unknown-machine"
     UNKNOWN_CLIP = "unknown-clip"
+    UNKNOWN_JOB = "unknown-job"
+    UNKNOWN_SNAPSHOT = "unknown-snapshot"
+    JOB_OVER = "job-over"
+    TOO_MANY_SNAPSHOTS = "too-many-snapshots"
     EMPTY_BANK = "empty-bank"
     BANK_TOO_SMALL = "bank-too-small"
     BANK_FULL = "bank-full"
@@ -36,6 +40,7 @@ class ErrorKind(StrEnum):
     CLIP_TOO_LONG = "clip-too-long"
     COSTLY_AUDIO = "costly-audio"
     SLOW_BODY = "slow-body"
+    UNREADABLE_ARCHIVE = "unreadable-archive"
     TRUNCATED_BODY = "truncated-body"
     BODY_TOO_LARGE = "body-too-large"
     TOO_MANY_CLIPS = "too-many-clips"
@@ -49,6 +54,26 @@ class ErrorKind(StrEnum):
     NOT_READY = "not-ready"
     STOPPING = "stopping"
     INTERNAL = "internal"
+
+
+# What is wrong is the clip, or that it is enrolled otherwise: another clip may do.
+ABOUT_CLIP = frozenset(
+    {
+        ErrorKind.EMPTY_AUDIO,
+        ErrorKind.UNDECODABLE_AUDIO,
+        ErrorKind.TRUNCATED_AUDIO,
+        ErrorKind.UNSUPPORTED_SAMPLE_RATE,
+        ErrorKind.TOO_MANY_CHANNELS,
+        ErrorKind.NON_FINITE_AUDIO,
+        ErrorKind.OUT_OF_RANGE_AUDIO,
+        ErrorKind.SILENT_AUDIO,
+        ErrorKind.CLIP_TOO_SHORT,
+        ErrorKind.CLIP_TOO_LONG,
+        ErrorKind.COSTLY_AUDIO,
+        ErrorKind.TOO_MUCH_AUDIO,
+        ErrorKind.DOMAIN_CONFLICT,
+    }
+)
 
 
 class OffkeyError(Exception):

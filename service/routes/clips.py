@@ -9,18 +9,25 @@ from pydantic import BaseModel
 from service.budget import Budget
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain, check_machine_id
+from service.middleware import ZIP
 from service.routes.access import ENROLL, SCORE, GuardedRoute
-from service.routes.common import ContextOf, MachineIdQuery, WorkersOf, problems
-from service.schemas import Enrollment, Feedback, NoiseEnrollment, Scores
+from service.routes.common import ContextOf, MachineIdQuery, RunnerOf, UploadsOf, WorkersOf, problems
+from service.schemas import Enrollment, Feedback, Job, NoiseEnrollment, Scores
+from service.spool import spool
+from service.store import MachineRecord
 from service.uploads import ENROLL_FIELDS, SCORE_FIELDS, Posted, read_clips, request_body
 from service.usecases.context import Context
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.feedback import learn_false_alarms
+from service.usecases.jobs.answers import job_of
+from service.usecases.jobs.archives import Uploaded, archive_folder, enroll_archive
+from service.usecases.jobs.runner import Runner
 from service.usecases.noise import add_noise
 from service.usecases.score import score_clips
 from service.workers import Permit
 
 P = ParamSpec("P")
+_NOTHING_POSTED = Posted([], {})
 
 router = APIRouter(tags=["clips"], route_class=GuardedRoute)
 
@@ -49,9 +56,11 @@ IdempotencyKey = Annotated[
     "/enroll",
     dependencies=[ENROLL],
     status_code=status.HTTP_201_CREATED,
-    openapi_extra=request_body(ENROLL_FIELDS),
+    response_model=Enrollment,
+    openapi_extra=request_body(ENROLL_FIELDS, archive=True),
     responses={
         200: {"model": Enrollment, "description": "Nothing was added: enrolled before, or held back"},
+        202: {"model": Job, "description": "An archive was taken; the job at `Location` enrolls its clips"},
         **problems(400, 404, 408, 409, 413, 422, 507),
     },
 )
@@ -60,18 +69,35 @@ async def enroll(
     response: Response,
     context: ContextOf,
     workers: WorkersOf,
+    uploads: UploadsOf,
+    runner: RunnerOf,
     machine_id: MachineIdQuery = None,
     domain: Annotated[Domain | None, Query(description="source unless said otherwise")] = None,
     name: ClipName = None,
     recording: RecordingQuery = None,
     force: Annotated[bool, Query(description="enroll also what sounds anomalous")] = False,
     idempotency_key: IdempotencyKey = None,
-) -> Enrollment:
+) -> Enrollment | Response:
     """Add normal clips to a machine's memory bank.
 
     If one clip cannot be used, none is enrolled. Once the domain has 20 recordings, a clip that sounds plainly
     anomalous is held back and reported, unless `force` is set.
+
+    A zip archive (`application/zip`) becomes a job, which tells what became of each entry; one that cannot be used
+    leaves the others. What is said of its clips is said in the query.
     """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == ZIP:
+        said = Condition(domain or Domain.SOURCE, _named_recording(recording), trusted=force)
+        async with uploads.permit() as permit:
+            machine = await permit.run(context.store.machine, _machine_id(context, machine_id, _NOTHING_POSTED))
+            uploaded = await spool(request, archive_folder(context.settings), context.settings, permit)
+            job = await permit.run(_start, context, runner, machine, said, uploaded, idempotency_key)
+        return Response(
+            job.model_dump_json(),
+            status.HTTP_202_ACCEPTED,
+            headers={"Location": f"/jobs/{job.job_id}"},
+            media_type="application/json",
+        )
     async with workers.permit() as permit:
         posted = await _read(request, context, permit, name, ENROLL_FIELDS)
         answer = await permit.run(
@@ -168,6 +194,24 @@ async def noise(
         return await permit.run(add_noise, context, _machine_id(context, machine_id, posted), posted.uploads)
 
 
+def _start(
+    context: Context,
+    runner: Runner,
+    machine: MachineRecord,
+    condition: Condition,
+    uploaded: Uploaded,
+    idempotency_key: str | None,
+) -> Job:
+    """Make a job of an archive, or leave nothing of it."""
+    try:
+        record = enroll_archive(context, machine, condition, uploaded, idempotency_key)
+    except BaseException:
+        uploaded.path.unlink(missing_ok=True)
+        raise
+    runner.wake()
+    return job_of(context, record)
+
+
 def _json(usecase: Callable[P, BaseModel], *args: P.args, **kwargs: P.kwargs) -> str:
     """The answer of a use case as it goes out: FastAPI checks it again, on the thread of the event loop."""
     return usecase(*args, **kwargs).model_dump_json()
@@ -214,7 +258,10 @@ def _domain(query: Domain | None, posted: Posted) -> Domain:
 
 
 def _recording(query: str | None, posted: Posted) -> str | None:
-    given = _given("recording", query, posted)
+    return _named_recording(_given("recording", query, posted))
+
+
+def _named_recording(given: str | None) -> str | None:
     if given is not None and not (0 < len(given) <= 255 and given.isprintable()):
         raise OffkeyError(
             ErrorKind.MALFORMED_REQUEST,

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, WithJsonSchema
 from service.domain.machine import MACHINE_ID_PATTERN, check_machine_id
 from service.problems import PROBLEM_JSON
 from service.usecases.context import Context
+from service.usecases.jobs.runner import Runner
 from service.workers import Workers
 
 MAX_PAGE_ENTRIES = 1_000
@@ -46,11 +47,24 @@ async def _readers(request: Request) -> Workers:
     return readers
 
 
+async def _uploads(request: Request) -> Workers:
+    uploads: Workers = request.app.state.uploads
+    return uploads
+
+
+async def _runner(request: Request) -> Runner:
+    runner: Runner = request.app.state.runner
+    return runner
+
+
 # Coroutines, though they wait for nothing: FastAPI would hand a plain function to a thread.
 # For the routes that are open to everybody.
 ServiceOf = Annotated[Context, Depends(_service)]
 # For one caller: fails on a route that asked for no key.
 ContextOf = Annotated[Context, Depends(_context)]
+# For archives, which take minutes.
+UploadsOf = Annotated[Workers, Depends(_uploads)]
+RunnerOf = Annotated[Runner, Depends(_runner)]
 WorkersOf = Annotated[Workers, Depends(_workers)]
 # For what reads a page of the store and no more: never what decodes, writes or builds a bank.
 ReadersOf = Annotated[Workers, Depends(_readers)]

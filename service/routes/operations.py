@@ -75,6 +75,6 @@ async def info(context: ContextOf) -> Info:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(context: ContextOf) -> Response:
+async def metrics(context: ContextOf, readers: ReadersOf) -> Response:
     """Metrics in Prometheus' text format."""
-    return Response(context.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await readers.run(context.metrics.exposition), media_type=CONTENT_TYPE_LATEST)

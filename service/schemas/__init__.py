@@ -4,6 +4,7 @@ from service.schemas.access import AuditEntry, AuditList, Key, KeyList, KeySetti
 from service.schemas.clips import Clip, ClipList, EnrolledClip, Enrollment, Feedback, FeedbackOnClip, Judgment
 from service.schemas.conditions import ClipConditions, ConditionWarning
 from service.schemas.drift import DomainDrift, DriftReport, DriftWindow
+from service.schemas.jobs import Job, JobEntry, JobEntryList, JobList, Model, ModelList, Snapshot, SnapshotList
 from service.schemas.machines import (
     MAX_DESCRIPTION_CHARACTERS,
     ClipCounts,
@@ -40,6 +41,10 @@ __all__ = [
     "FeedbackOnClip",
     "Health",
     "Info",
+    "Job",
+    "JobEntry",
+    "JobEntryList",
+    "JobList",
     "Judgment",
     "Key",
     "KeyList",
@@ -49,6 +54,8 @@ __all__ = [
     "MachineList",
     "MachineSettings",
     "MachineSummary",
+    "Model",
+    "ModelList",
     "Neighbor",
     "NewKey",
     "NoiseClip",
@@ -57,6 +64,8 @@ __all__ = [
     "Problem",
     "Region",
     "Scores",
+    "Snapshot",
+    "SnapshotList",
     "Threshold",
     "ThresholdChoice",
     "ThresholdSettings",

@@ -16,6 +16,7 @@ from service.store.audit import Action, record
 from service.store.clip_rows import check_size, write_windows
 from service.store.condition_rows import add_conditions
 from service.store.failures import quarantined
+from service.store.jobs import Step, take_step
 from service.store.machine_rows import machine_of_key, machine_record, machines
 from service.store.noise import move_noise
 from service.store.records import BankChangedError, BankLimits, MachineRecord
@@ -129,6 +130,7 @@ class Reembedding:
         clips: Mapping[int, Reheard],
         background: Mapping[int, Vectors],
         limits: BankLimits,
+        step: Step | None = None,
     ) -> MachineRecord:
         """Replace all that the old bundle heard of a machine, in one transaction.
 
@@ -138,9 +140,11 @@ class Reembedding:
             clips: every clip of the bank, by id.
             background: embeddings of its clips of noise, by id; those that are not among them stay in the old space.
             limits: of the bank: another bundle may cut clips into more windows.
+            step: of a job, written with it or not at all.
 
         Raises:
             BankChangedError: the bank is not the one that was seen.
+            JobOverError: the job is over.
             OffkeyError: the machine was deleted, or its bank would be too large.
         """
         self._caller.check_machine(seen.machine_id)
@@ -170,4 +174,6 @@ class Reembedding:
             check_size(connection, moved, limits)
             detail = f"{len(clips)} clips from {seen.embedding_space_id} to {embedding_space_id}"
             record(connection, self._caller, Action.REEMBED, seen.machine_id, detail[:500])
+            if step:
+                take_step(connection, step)
             return moved

@@ -190,3 +190,41 @@ audit = Table(
     Column("request_id", String(32), nullable=True),  # null: by the command line
     sqlite_autoincrement=True,
 )
+
+# Names its machine and key rather than refer to them: what was done is told after they are gone.
+job = Table(
+    "job",
+    metadata,
+    Column("job_id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(10), nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("machine_id", String(64), nullable=True),  # null: it is about the whole service
+    Column("asked", Text, nullable=False),  # JSON, as its kind has it
+    Column("total", Integer, nullable=True),  # null: not known yet
+    Column("done", Integer, nullable=False, server_default="0"),
+    Column("result", Text, nullable=True),
+    Column("problem", String(40), nullable=True),
+    Column("detail", String(1000), nullable=True),
+    Column("who", String(64), nullable=False),  # name of the key
+    Column("key_id", String(12), nullable=True),
+    Column("machine_prefix", String(64), nullable=True),  # of the key
+    Column("request_id", String(32), nullable=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=True),
+    Column("ended_at", DateTime(timezone=True), nullable=True),
+    sqlite_autoincrement=True,
+)
+
+jobs_by_state = Index("jobs_by_state", job.c.state, job.c.job_id)
+
+job_entry = Table(
+    "job_entry",
+    metadata,
+    Column("job_id", ForeignKey("job.job_id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("clip_id", Integer, nullable=True),
+    Column("problem", String(40), nullable=True),
+    Column("detail", String(1000), nullable=True),
+)

@@ -183,12 +183,21 @@ def removed(*paths: Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
+# What they work on is not in the snapshot, and the snapshot itself may be one of them.
+_END_JOBS = """
+UPDATE job SET state = 'canceled', ended_at = CURRENT_TIMESTAMP, detail = 'It was not over when the snapshot was made.'
+WHERE state IN ('queued', 'running')
+"""
+
+
 def _copy(database: Path, copy: Path) -> None:
     with private(copy):
         pass
     with closing(open_read_only(database)) as source, closing(sqlite3.connect(copy, isolation_level=None)) as target:
         source.backup(target)  # in one step: as of one moment, and writers need not wait
         target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        if target.execute("PRAGMA table_info(job)").fetchall():
+            target.execute(_END_JOBS)
     log_of(copy).unlink(missing_ok=True)
 
 

@@ -7,7 +7,7 @@ reach, and where the caller's key is not for the machine.
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from service.store.clip_rows import add_clip, check_recording, check_size, clip_
 from service.store.condition_rows import COLUMNS
 from service.store.engine import DATABASE_FILE, open_engine
 from service.store.failures import RETRY_AFTER_SECONDS, quarantined
+from service.store.jobs import Jobs, Step, take_step
 from service.store.keys import Keys
 from service.store.lock import FolderLock
 from service.store.machine_rows import machine_of_id, machine_of_key, machine_record, machines
@@ -100,6 +101,11 @@ class Store:
     def reembedding(self) -> Reembedding:
         """What moves banks to another bundle."""
         return Reembedding(self._transactions, self._caller)
+
+    @property
+    def jobs(self) -> Jobs:
+        """Work that outlasts a request."""
+        return Jobs(self._transactions, self._caller)
 
     def audit(self, *, before: int, limit: int) -> list[AuditRecord]:
         """Return up to `limit` changes whose id is less than `before`, the newest first."""
@@ -242,6 +248,7 @@ class Store:
         limits: BankLimits,
         action: Action = Action.ENROLL,
         once: Once | None = None,
+        step: Callable[[Sequence[Enrolled]], Step] | None = None,
     ) -> tuple[list[Enrolled], MachineRecord]:
         """Enroll clips, all of them or none. Content that is enrolled already is not added again.
 
@@ -254,9 +261,11 @@ class Store:
             limits: of the bank.
             action: as it goes to the audit log.
             once: whose answer is kept with what it tells of.
+            step: of a job, made of what became of the clips; written with them or not at all.
 
         Raises:
             AnsweredError: the same request was answered meanwhile.
+            JobOverError: the job is over.
             BankChangedError: a known clip is no longer what it was, or the bank is of another embedding space; ask
                 `enrolled` again.
             OffkeyError: the machine is gone; the same content, or a piece of the same recording, enrolled under the
@@ -289,6 +298,8 @@ class Store:
                 record(connection, self._caller, action, grown.machine_id, detail)
             if once:
                 keep_answer(connection, once, key, once.answer(enrolled, grown))
+            if step:
+                take_step(connection, step(enrolled))
             return enrolled, grown
 
     def earlier_answer(self, key: str, fingerprint: str) -> str | None:

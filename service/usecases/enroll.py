@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from service.domain.errors import ABOUT_CLIP, OffkeyError
 from service.domain.machine import Domain
 from service.encoder import Encoder
 from service.schemas import ClipCounts, ConditionWarning, EnrolledClip, Enrollment
 from service.store import Action, AnsweredError, BankChangedError, Enrolled, MachineRecord, NewClip, Once
 from service.store.clip_rows import check_same_domain
+from service.store.jobs import Step
 from service.usecases.clip import Upload, embed_clip
 from service.usecases.conditions import warnings_of_new
 from service.usecases.context import Context
@@ -67,6 +69,35 @@ def enroll_clips(
     return Enrollment.model_validate_json(answer)
 
 
+def enroll_entries(
+    context: Context,
+    machine_id: str,
+    condition: Condition,
+    uploads: Sequence[Upload],
+    report: Callable[[Sequence[EnrolledClip | OffkeyError]], Step],
+) -> None:
+    """As `enroll_clips`, but that a clip which cannot be used leaves the others.
+
+    Args:
+        context: the adapters.
+        machine_id: whose bank.
+        condition: of the clips.
+        uploads: the clips.
+        report: makes of what became of each of them a step of a job, which is written with the clips or not at all.
+
+    Raises:
+        JobOverError: the job is over; none is enrolled.
+        OffkeyError: what is wrong is not about a clip; none is enrolled.
+    """
+    refused: dict[str, OffkeyError] = {}
+
+    def step(clips: Sequence[EnrolledClip]) -> Step:
+        rest = iter(clips)
+        return report([refused.get(upload.sha256) or next(rest) for upload in uploads])
+
+    _enroll(context, machine_id, condition, uploads, None, _Entries(refused, step))
+
+
 def _fingerprint(machine_id: str, condition: Condition, uploads: Sequence[Upload]) -> str:
     """Of all that an answer depends on, however it was sent."""
     said = {"domain": condition.domain, "recording": condition.recording, "trusted": condition.trusted}
@@ -74,14 +105,27 @@ def _fingerprint(machine_id: str, condition: Condition, uploads: Sequence[Upload
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class _Entries:
+    """That the clips are entries of an archive: which cannot be used, and how to tell what became of the others."""
+
+    refused: dict[str, OffkeyError]  # by content
+    step: Callable[[Sequence[EnrolledClip]], Step]
+
+
 def _enroll(
-    context: Context, machine_id: str, condition: Condition, uploads: Sequence[Upload], key: tuple[str, str] | None
+    context: Context,
+    machine_id: str,
+    condition: Condition,
+    uploads: Sequence[Upload],
+    key: tuple[str, str] | None,
+    entries: _Entries | None = None,
 ) -> Enrollment:
     embedded: dict[tuple[str, str], NewClip] = {}
     # Again only if at that moment a clip that was found enrolled is deleted, or the bank moves to another bundle.
     while True:
         with suppress(BankChangedError):
-            return _attempt(context, machine_id, condition, uploads, embedded, key)
+            return _attempt(context, machine_id, condition, uploads, embedded, key, entries)
 
 
 def _attempt(
@@ -91,16 +135,21 @@ def _attempt(
     uploads: Sequence[Upload],
     embedded: dict[tuple[str, str], NewClip],  # by embedding space and content
     key: tuple[str, str] | None,
+    entries: _Entries | None,
 ) -> Enrollment:
     record, known = context.store.enrolled(machine_id, [upload.sha256 for upload in uploads])
     encoder = context.encoders.of(record.embedding_space_id)
     space = encoder.embedding_space_id
     for upload in uploads:
-        if upload.sha256 in known:
-            check_same_domain(known[upload.sha256], upload.name, condition.domain)
+        with _refused(entries, upload):
+            if upload.sha256 in known:
+                check_same_domain(known[upload.sha256], upload.name, condition.domain)
     for upload in uploads:
-        if upload.sha256 not in known and (space, upload.sha256) not in embedded:
-            embedded[space, upload.sha256] = _embed(context, encoder, upload, condition)
+        with _refused(entries, upload):
+            if upload.sha256 not in known and (space, upload.sha256) not in embedded:
+                embedded[space, upload.sha256] = _embed(context, encoder, upload, condition)
+    if entries:
+        uploads = [upload for upload in uploads if upload.sha256 not in entries.refused]
     new = {sha256: clip for (of, sha256), clip in embedded.items() if of == space and sha256 not in known}
     opinions = _opinions(context, record, condition, new)
     warnings = warnings_of_new(context, record, condition.domain, new)
@@ -111,7 +160,7 @@ def _attempt(
         return _answer(record, uploads, results, opinions, warnings, condition)
 
     missing_audio = _missing_audio(context, uploads, known)
-    if not (welcome or missing_audio) and key is None:
+    if not (welcome or missing_audio or entries) and key is None:
         return answer([], record)
     once = None if key is None else Once(*key, lambda *found: answer(*found).model_dump_json())
     with context.metrics.stage("store"):
@@ -124,9 +173,21 @@ def _attempt(
             limits=context.bank_limits,
             action=condition.action,
             once=once,
+            step=None if entries is None else lambda added: entries.step(answer(added, record).clips),
         )
     context.metrics.enrolled(sum(not one.duplicate for one in added))
     return answer(added, record)
+
+
+@contextmanager
+def _refused(entries: _Entries | None, upload: Upload) -> Iterator[None]:
+    """Note an error that is about the clip; where the clips are no entries, it is one of the request."""
+    try:
+        yield
+    except OffkeyError as error:
+        if entries is None or error.kind not in ABOUT_CLIP:
+            raise
+        entries.refused[upload.sha256] = error
 
 
 def _embed(context: Context, encoder: Encoder, upload: Upload, condition: Condition) -> NewClip:

@@ -3,14 +3,27 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from service.budget import UNLIMITED, Budget
-from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.errors import ABOUT_CLIP, ErrorKind, OffkeyError
+from service.domain.job import EntryStatus, JobKind
 from service.domain.threshold import Rule
 from service.store import BankChangedError, MachineRecord
+from service.store.jobs import JobEntry, JobRecord, Step
 from service.store.reembedding import KeptClip, Reheard
 from service.usecases.clip import EmbeddedClip, Upload, embed_clip
 from service.usecases.context import Context
+from service.usecases.jobs.work import Work
+
+_PAGE = 100
+# Of one machine: another may do.
+_ABOUT_MACHINE = ABOUT_CLIP | {
+    ErrorKind.AUDIO_NOT_KEPT,
+    ErrorKind.BANK_FULL,
+    ErrorKind.MACHINE_DAMAGED,
+    ErrorKind.UNKNOWN_MACHINE,
+}
 
 Key = tuple[bool, int]  # whether it is of the background, and its number
 
@@ -29,7 +42,11 @@ class Moved:
 
 
 def reembed_machine(
-    context: Context, machine_id: str, heard_one: Callable[[], None], budget: Budget = UNLIMITED
+    context: Context,
+    machine_id: str,
+    heard_one: Callable[[], None],
+    budget: Budget = UNLIMITED,
+    report: Callable[[Moved], Step] | None = None,
 ) -> Moved:
     """Hear every kept clip of a machine by the current bundle, and switch the machine to it, whole and at once.
 
@@ -41,8 +58,10 @@ def reembed_machine(
         machine_id: which machine.
         heard_one: called after each clip; what it raises ends the work, and nothing is changed.
         budget: likewise asked before each window.
+        report: makes of what became of the machine a step of a job, which is written with the switch or not at all.
 
     Raises:
+        JobOverError: the job is over.
         OffkeyError: the machine is unknown; the audio of a clip was not kept, is damaged, or is nothing that the new
             bundle can hear; or the bank would be too large.
     """
@@ -52,7 +71,7 @@ def reembed_machine(
         if record.embedding_space_id in (None, context.encoders.current.embedding_space_id):
             return Moved(0, None)
         with suppress(BankChangedError):
-            return _move(context, record, heard, heard_one, budget)
+            return _move(context, record, heard, heard_one, budget, report)
 
 
 def _move(
@@ -61,6 +80,7 @@ def _move(
     heard: dict[Key, EmbeddedClip],
     heard_one: Callable[[], None],
     budget: Budget,
+    report: Callable[[Moved], Step] | None,
 ) -> Moved:
     clips = context.store.reembedding.clips(record)
     lacking = [one for one in clips if not (one.has_audio or one.is_noise)]
@@ -79,11 +99,17 @@ def _move(
             heard_one()
     own = {one.number: _reheard(heard[False, one.number]) for one in clips if not one.is_noise}
     background = {one.number: heard[True, one.number].vectors for one in clips if one.is_noise and one.has_audio}
+    moved = Moved(len(own), _note(record, sum(one.is_noise and not one.has_audio for one in clips)))
     with context.metrics.stage("store"):
         context.store.reembedding.move(
-            record, context.encoders.current.embedding_space_id, own, background, context.bank_limits
+            record,
+            context.encoders.current.embedding_space_id,
+            own,
+            background,
+            context.bank_limits,
+            report and report(moved),
         )
-    return Moved(len(own), _note(record, sum(one.is_noise and not one.has_audio for one in clips)))
+    return moved
 
 
 def _hear(context: Context, record: MachineRecord, kept: KeptClip, budget: Budget) -> EmbeddedClip:
@@ -107,3 +133,61 @@ def _note(record: MachineRecord, noise_left: int) -> str | None:
     if noise_left:
         notes.append(f"Of {noise_left} clips of its background the audio was not kept: post them to /noise again.")
     return " ".join(notes) or None
+
+
+def start_reembedding(context: Context, machine_id: str | None) -> JobRecord:
+    """Ask for one machine, or for all that need it, to be moved. Raises `OffkeyError` (unknown machine, overloaded)."""
+    machine = None if machine_id is None else context.store.machine(machine_id)
+    return context.store.jobs.add(JobKind.REEMBED, machine, {})
+
+
+class Reembed:
+    """Jobs of the kind `reembed`. An entry is a machine; its number is the machine's key."""
+
+    def run(self, work: Work) -> None:
+        """Move machine after machine; one that cannot be moved leaves the others."""
+        context, job = work.context, work.job
+        reported = context.store.jobs.reported(job.job_id)
+        todo = [machine for machine in _machines(work) if machine.machine_key not in reported]
+        context.store.jobs.plan(job.job_id, len(reported) + len(todo))
+        for done, machine in enumerate(todo, len(reported) + 1):
+            try:
+                moved = reembed_machine(
+                    context, machine.machine_id, work.check, work.budget(), partial(_step, job.job_id, done, machine)
+                )
+            except OffkeyError as error:
+                if error.kind not in _ABOUT_MACHINE:
+                    raise
+                context.store.jobs.take(_refused(job.job_id, done, machine, error))
+                continue
+            if not moved.clips:  # nothing was written, so neither was this
+                context.store.jobs.take(_step(job.job_id, done, machine, moved))
+
+    def clean(self, work: Work, *, done: bool) -> None:
+        """Nothing is left behind."""
+
+
+def _machines(work: Work) -> list[MachineRecord]:
+    """Those that the job is about."""
+    if work.job.machine_id is not None:
+        return [work.context.store.machine(work.job.machine_id)]
+    space, found = work.context.encoders.current.embedding_space_id, list[MachineRecord]()
+    while page := work.context.store.reembedding.machines_elsewhere(
+        space, after=found[-1].machine_id if found else "", limit=_PAGE
+    ):
+        found += page
+    return found
+
+
+def _step(job_id: int, done: int, machine: MachineRecord, moved: Moved) -> Step:
+    status = EntryStatus.MOVED if moved.clips else EntryStatus.UNCHANGED
+    return Step(job_id, done, [JobEntry(machine.machine_key, machine.machine_id, status, detail=moved.note)])
+
+
+def _refused(job_id: int, done: int, machine: MachineRecord, error: OffkeyError) -> Step:
+    clip = error.values.get("clip")
+    detail = error.detail if clip is None else f"{clip}: {error.detail} Delete the clip, or serve another bundle."
+    entry = JobEntry(
+        machine.machine_key, machine.machine_id, EntryStatus.REFUSED, problem=error.kind.value, detail=detail
+    )
+    return Step(job_id, done, [entry])
