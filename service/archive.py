@@ -5,11 +5,13 @@ looked at before a list of them is made (a directory of 100,000 entries takes a 
 The rules are those of PKWARE's APPNOTE 6.3.10; `zipfile` of the standard library does the parsing.
 """
 
+import errno
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -66,10 +68,8 @@ class Archive:
         self._limits = limits
         self._left = limits.unpacked_bytes
         _check_end(path, limits.entries)
-        try:
+        with _sound():
             self._zip = zipfile.ZipFile(path)
-        except _UNREADABLE as error:
-            raise _unreadable(str(error)) from error
         try:
             infos = self._zip.infolist()
             _check_count(len(infos), limits.entries)
@@ -106,7 +106,7 @@ class Archive:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _unreadable(f"the entry is packed by method {info.compress_type}; deflate or store it")
         data = bytearray()
-        try:
+        with _sound():
             for block in self._blocks(info):
                 data += block
                 self._left -= len(block)
@@ -122,14 +122,25 @@ class Archive:
                         f"The entry unpacks to more than {self._limits.entry_bytes} bytes. Cut it into shorter clips.",
                         max_body_bytes=self._limits.entry_bytes,
                     )
-        except _UNREADABLE as error:
-            raise _unreadable(str(error) or type(error).__name__) from error
         return bytes(data)
 
     def _blocks(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
         with self._zip.open(info) as file:
             while block := file.read(_BLOCK):
                 yield block
+
+
+@contextmanager
+def _sound() -> Iterator[None]:
+    """Raise `OffkeyError` for bytes that are no archive."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise _unreadable(str(error) or type(error).__name__) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an offset before the beginning of the file
+            raise
+        raise _unreadable("it names a place outside of itself") from error
 
 
 def _check_end(path: Path, most: int) -> None:

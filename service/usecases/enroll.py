@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from service.domain.errors import ABOUT_CLIP, OffkeyError
+from service.domain.errors import ABOUT_CLIP, ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.encoder import Encoder
 from service.schemas import ClipCounts, ConditionWarning, EnrolledClip, Enrollment
@@ -72,6 +72,7 @@ def enroll_clips(
 def enroll_entries(
     context: Context,
     machine_id: str,
+    machine_key: int,
     condition: Condition,
     uploads: Sequence[Upload],
     report: Callable[[Sequence[EnrolledClip | OffkeyError]], Step],
@@ -81,6 +82,7 @@ def enroll_entries(
     Args:
         context: the adapters.
         machine_id: whose bank.
+        machine_key: of that machine; one that was deleted and made again is another.
         condition: of the clips.
         uploads: the clips.
         report: makes of what became of each of them a step of a job, which is written with the clips or not at all.
@@ -95,7 +97,7 @@ def enroll_entries(
         rest = iter(clips)
         return report([refused.get(upload.sha256) or next(rest) for upload in uploads])
 
-    _enroll(context, machine_id, condition, uploads, None, _Entries(refused, step))
+    _enroll(context, machine_id, condition, uploads, None, _Entries(machine_key, refused, step))
 
 
 def _fingerprint(machine_id: str, condition: Condition, uploads: Sequence[Upload]) -> str:
@@ -109,6 +111,7 @@ def _fingerprint(machine_id: str, condition: Condition, uploads: Sequence[Upload
 class _Entries:
     """That the clips are entries of an archive: which cannot be used, and how to tell what became of the others."""
 
+    machine_key: int
     refused: dict[str, OffkeyError]  # by content
     step: Callable[[Sequence[EnrolledClip]], Step]
 
@@ -138,6 +141,10 @@ def _attempt(
     entries: _Entries | None,
 ) -> Enrollment:
     record, known = context.store.enrolled(machine_id, [upload.sha256 for upload in uploads])
+    if entries is not None and record.machine_key != entries.machine_key:
+        raise OffkeyError(
+            ErrorKind.UNKNOWN_MACHINE, f"Machine {machine_id} was deleted while its clips were on the way."
+        )
     encoder = context.encoders.of(record.embedding_space_id)
     space = encoder.embedding_space_id
     for upload in uploads:

@@ -48,7 +48,14 @@ def guarded(app: FastAPI) -> list[GuardedRoute]:
 def concrete(route: APIRoute, machine_id: str = "fan-1") -> tuple[str, str]:
     """A request for a route: its method and path."""
     path = route.path
-    for name, value in {"machine_id": machine_id, "clip_id": "1", "noise_id": "1", "key_id": "0" * 12}.items():
+    for name, value in {
+        "machine_id": machine_id,
+        "clip_id": "1",
+        "noise_id": "1",
+        "key_id": "0" * 12,
+        "job_id": "1",
+        "name": "x",
+    }.items():
         path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, f"{path}: say what goes there"
     (method,) = route.methods

@@ -14,7 +14,7 @@ from service.settings import Settings
 from service.store.check import check_database
 from service.store.engine import DATABASE_FILE
 from service.usecases.context import Context
-from service.usecases.reembed import reembed_machine
+from service.usecases.jobs.reembed import reembed_machine
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}

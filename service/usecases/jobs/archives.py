@@ -94,7 +94,6 @@ class EnrollArchive:
             done = len(reported)
             todo = [entry for entry in archive.entries if entry.number not in reported]
             for batch in _batches(work, archive, todo):
-                _check_machine(work)
                 done += len(batch)
                 _enroll(work, batch, done)
 
@@ -137,15 +136,6 @@ def _batches(work: Work, archive: Archive, entries: Sequence[ArchiveEntry]) -> I
         yield batch
 
 
-def _check_machine(work: Work) -> None:
-    """A machine that was deleted, and made again, is another one."""
-    machine = work.context.store.machine(str(work.job.machine_id))
-    if machine.machine_key != work.job.asked["machine_key"]:
-        raise OffkeyError(
-            ErrorKind.UNKNOWN_MACHINE, f"Machine {machine.machine_id} was deleted while its clips were on the way."
-        )
-
-
 def _enroll(work: Work, batch: Sequence[Read], done: int) -> None:
     asked = work.job.asked
     uploads = [upload for _, upload in batch if isinstance(upload, Upload)]
@@ -159,7 +149,7 @@ def _enroll(work: Work, batch: Sequence[Read], done: int) -> None:
         work.context.store.jobs.take(step([]))
         return
     condition = Condition(Domain(asked["domain"]), asked["recording"], trusted=asked["trusted"])
-    enroll_entries(work.context, str(work.job.machine_id), condition, uploads, step)
+    enroll_entries(work.context, str(work.job.machine_id), int(asked["machine_key"]), condition, uploads, step)
 
 
 def _told(entry: ArchiveEntry, found: EnrolledClip | OffkeyError) -> JobEntry:
