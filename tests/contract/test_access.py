@@ -145,15 +145,17 @@ def test_each_scope_opens_what_it_should(locked: tuple[TestClient, dict[str, str
     score = {
         "POST /score", "GET /info", "GET /metrics", "GET /machines", "GET /machines/{machine_id}",
         "GET /machines/{machine_id}/threshold", "GET /machines/{machine_id}/clips",
-            "GET /machines/{machine_id}/drift", "GET /machines/{machine_id}/noise",
+            "GET /machines/{machine_id}/drift", "GET /machines/{machine_id}/noise", "GET /models",
     }  # fmt: skip
     enroll = {
         "POST /enroll", "POST /feedback", "PUT /machines/{machine_id}", "DELETE /machines/{machine_id}/clips/{clip_id}",
             "POST /noise", "DELETE /machines/{machine_id}/noise/{noise_id}",
+        "GET /jobs", "GET /jobs/{job_id}", "GET /jobs/{job_id}/entries", "DELETE /jobs/{job_id}",
     }  # fmt: skip
     admin = {
         "DELETE /machines/{machine_id}", "PUT /machines/{machine_id}/threshold",
         "DELETE /machines/{machine_id}/threshold", "POST /keys", "GET /keys", "DELETE /keys/{key_id}", "GET /audit",
+        "POST /reembed", "POST /snapshots", "GET /snapshots", "GET /snapshots/{name}", "DELETE /snapshots/{name}",
     }  # fmt: skip
     assert found == {"score": score, "enroll": score | enroll, "admin": score | enroll | admin}
     page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()

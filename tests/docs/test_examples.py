@@ -18,6 +18,7 @@ PAGES = {
     "README.md": None,
     "docs/scoring.md": "README.md",
     "docs/shift.md": "README.md",
+    "docs/jobs.md": "README.md",
     "docs/deploy.md": None,
     "docs/security.md": None,
     "docs/experiments/README.md": None,
