@@ -173,6 +173,7 @@ def _allowed(request: Request) -> list[str]:
     ]
 
 
-async def _left(_: Request, __: Exception) -> Response:
-    # Nobody reads this answer; it keeps a client that left in the middle of its body out of the error log.
+async def _left(request: Request, __: Exception) -> Response:
+    # Nobody reads this answer; it keeps a client that left before its answer out of the error log.
+    request.app.state.context.metrics.abandoned()
     return Response(status_code=499)

@@ -16,18 +16,22 @@ class Budget:
             as it is resampled to, because these are embedded.
         stopping: set when the service is about to end.
         left: how many of them are left; all unless said otherwise.
+
+    Attributes:
+        unwanted: to be set when nobody waits for the answer any more.
     """
 
     def __init__(
         self, samples: float = math.inf, stopping: threading.Event | None = None, *, left: float | None = None
     ) -> None:
+        self.unwanted = threading.Event()
         self.samples = samples
         self.left = samples if left is None else left
         self._stopping = stopping
 
     def check(self) -> None:
-        """Return if the request should go on. Raises `OffkeyError` (stopping) if not."""
-        if self._stopping is not None and self._stopping.is_set():
+        """Return if the request should go on. Raises `OffkeyError` (stopping), which may never be told, if not."""
+        if self.unwanted.is_set() or (self._stopping is not None and self._stopping.is_set()):
             raise stopping_error()
 
     def spend(self, samples: float) -> None:

@@ -40,6 +40,9 @@ class Metrics:
             ["type"],
             registry=self._registry,
         )
+        self._abandoned = Counter(
+            "offkey_requests_abandoned", "Requests whose client left before the answer.", registry=self._registry
+        )
         self._permits = Gauge(
             "offkey_permits",
             "Requests that are running or waiting for a thread.",
@@ -100,6 +103,10 @@ class Metrics:
     def refused(self, kind: str) -> None:
         """Count a request that was answered with a problem. `kind` is the last part of the problem's type."""
         self._refused.labels(kind).inc()
+
+    def abandoned(self) -> None:
+        """Count a request whose client left before its answer."""
+        self._abandoned.inc()
 
     def watch(self, **pools: Callable[[], int]) -> None:
         """Report how many permits each pool has given, asked for at every scrape."""

@@ -63,10 +63,11 @@ def request_body(fields: Sequence[str], *, archive: bool = False) -> dict[str, A
 
 @dataclass(frozen=True)
 class Posted:
-    """The clips of a request, and the text fields that came with them."""
+    """The clips of a request, the text fields that came with them, and what all of it may cost."""
 
     uploads: Sequence[Upload]
     fields: dict[str, str]
+    budget: Budget
 
 
 async def read_clips(
@@ -101,7 +102,7 @@ async def read_clips(
             ErrorKind.EMPTY_AUDIO,
             "The request has no body. Send an audio file: curl --data-binary @clip.wav, or -F clips=@clip.wav.",
         )
-    return Posted([Upload(_clean(name) or f"clip-{zlib.crc32(data):08x}", data, budget)], {})
+    return Posted([Upload(_clean(name) or f"clip-{zlib.crc32(data):08x}", data, budget)], {}, budget)
 
 
 async def _read_raw(request: Request) -> bytes:
@@ -189,7 +190,7 @@ async def _posted(form: FormData, fields: Sequence[str], budget: Budget) -> Post
         raise OffkeyError(
             ErrorKind.MALFORMED_REQUEST, "The form holds no file. Send one or more: curl -F clips=@clip.wav."
         )
-    return Posted(uploads, texts)
+    return Posted(uploads, texts, budget)
 
 
 def _clean(name: str | None) -> str:

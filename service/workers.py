@@ -7,7 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from service.budget import stopping_error
+from starlette.requests import ClientDisconnect, Request
+
+from service.budget import Budget, stopping_error
 from service.domain.errors import ErrorKind, OffkeyError
 
 P = ParamSpec("P")
@@ -30,6 +32,33 @@ class Permit:
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking job on a worker thread; waits for one to be free."""
         return await asyncio.wrap_future(self._workers.submit(lambda: job(*args, **kwargs)))
+
+    async def run_for(
+        self, request: Request, budget: Budget, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, for a client that may leave: then the job is not begun, or is told by the request's budget.
+
+        Raises:
+            ClientDisconnect: the client left.
+        """
+        work = asyncio.ensure_future(self.run(job, *args, **kwargs))
+        left = asyncio.ensure_future(_disconnect(request))
+        try:
+            await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            raise ClientDisconnect
+        finally:
+            if not work.done():
+                budget.unwanted.set()
+                work.cancel()
+            left.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    """Return when the client has left. Its body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class Workers:

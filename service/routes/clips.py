@@ -6,7 +6,7 @@ from typing import Annotated, ParamSpec
 from fastapi import APIRouter, Header, Query, Request, Response, status
 from pydantic import BaseModel
 
-from service.budget import Budget
+from service.budget import UNLIMITED, Budget
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain, check_machine_id
 from service.middleware import ZIP
@@ -27,7 +27,7 @@ from service.usecases.score import score_clips
 from service.workers import Permit
 
 P = ParamSpec("P")
-_NOTHING_POSTED = Posted([], {})
+_NOTHING_POSTED = Posted([], {}, UNLIMITED)
 
 router = APIRouter(tags=["clips"], route_class=GuardedRoute)
 
@@ -100,7 +100,9 @@ async def enroll(
         )
     async with workers.permit() as permit:
         posted = await _read(request, context, permit, name, ENROLL_FIELDS)
-        answer = await permit.run(
+        answer = await permit.run_for(
+            request,
+            posted.budget,
             enroll_clips,
             context,
             _machine_id(context, machine_id, posted),
@@ -144,7 +146,9 @@ async def score(
         if localize is None:
             localize = len(posted.uploads) == 1
         machine = _machine_id(context, machine_id, posted)
-        answer = await permit.run(_json, score_clips, context, machine, posted.uploads, neighbors, localize)
+        answer = await permit.run_for(
+            request, posted.budget, _json, score_clips, context, machine, posted.uploads, neighbors, localize
+        )
     return Response(answer, media_type="application/json")
 
 
@@ -166,7 +170,9 @@ async def feedback(
     """Say that the alarms of these clips were false: they are enrolled, and the answer tells what that changes."""
     async with workers.permit() as permit:
         posted = await _read(request, context, permit, name, ENROLL_FIELDS)
-        return await permit.run(
+        return await permit.run_for(
+            request,
+            posted.budget,
             learn_false_alarms,
             context,
             _machine_id(context, machine_id, posted),
@@ -191,7 +197,8 @@ async def noise(
     """Post the background while the machine stands still: clips that sound like it are warned of when scored."""
     async with workers.permit() as permit:
         posted = await _read(request, context, permit, name, SCORE_FIELDS)
-        return await permit.run(add_noise, context, _machine_id(context, machine_id, posted), posted.uploads)
+        machine = _machine_id(context, machine_id, posted)
+        return await permit.run_for(request, posted.budget, add_noise, context, machine, posted.uploads)
 
 
 def _start(

@@ -41,7 +41,7 @@ def open_engine(data_dir: Path) -> Engine:
         record.info[_LOG] = file_identity(log_of(path))
 
     event.listen(engine, "begin", _begin)
-    with explained(), engine.connect().execution_options(write=True) as connection:
+    with explained(data_dir), engine.connect().execution_options(write=True) as connection:
         migrate(connection)
         connection.commit()
     logger.info("store %s is open", path)

@@ -1,10 +1,12 @@
 """What the database says when it cannot do its work, in words for a person."""
 
 import logging
+import shutil
 import sqlite3
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
@@ -14,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
 RESTORE = "Restore a snapshot (`offkey restore`)."
+_NO_ROOM = 2**20  # bytes
 _PRIMARY_CODE = 0xFF  # the rest of SQLite's code tells the circumstances
 
 
@@ -22,14 +25,14 @@ _DAMAGE_TOLD = ("Could not decode to UTF-8", "no such table", "no such column") 
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained(folder: Path) -> Iterator[None]:
     """Raise `OffkeyError` for a database that is locked, full, read-only, damaged or out of reach."""
     try:
         yield
     except DBAPIError as error:
         if not isinstance(error.orig, sqlite3.Error):
             raise
-        explanation = _explain(error.orig)
+        explanation = _explain(error.orig, folder)
         if explanation is None:
             raise
         if explanation.kind is not ErrorKind.STORE_BUSY:
@@ -69,7 +72,14 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY_CODE
 
 
-def _explain(error: sqlite3.Error) -> OffkeyError | None:
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _NO_ROOM
+    except OSError:
+        return False
+
+
+def _explain(error: sqlite3.Error, folder: Path) -> OffkeyError | None:
     code = sqlite3.SQLITE_CORRUPT if is_damage(error) and _code(error) not in _DAMAGE else _code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return OffkeyError(
@@ -78,7 +88,8 @@ def _explain(error: sqlite3.Error) -> OffkeyError | None:
             f"Send it again in {RETRY_AFTER_SECONDS} s, and end what holds the lock if it stays.",
             retry_after=RETRY_AFTER_SECONDS,
         )
-    if code == sqlite3.SQLITE_FULL:
+    # Some file systems only find out at the fsync that they have no room, for which SQLite has no word.
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(folder)):
         return OffkeyError(
             ErrorKind.STORAGE_FULL,
             "The disk of the store is full; nothing was changed. Free space and send it again.",

@@ -33,7 +33,7 @@ class Transactions:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Everything read in the block is as of one moment."""
-        with explained(), self._engine.connect() as connection:
+        with explained(self._database.parent), self._engine.connect() as connection:
             self.check_in_place(connection)
             yield connection
 
@@ -41,7 +41,7 @@ class Transactions:
     def write(self) -> Iterator[Connection]:
         """What is written in the block is on disk when it ends, or nothing of it is written."""
         try:
-            with explained(), self._engine.connect().execution_options(write=True) as connection:
+            with explained(self._database.parent), self._engine.connect().execution_options(write=True) as connection:
                 self.check_in_place(connection)
                 yield connection
                 connection.commit()

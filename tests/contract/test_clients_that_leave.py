@@ -1,0 +1,108 @@
+"""Work for a client that has left is not done: it is neither begun nor finished."""
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import numpy as np
+import pytest
+
+Encode = Callable[..., bytes]
+
+
+class Api:
+    """A service of one worker with a bank, spoken to over sockets that can be closed."""
+
+    def __init__(self, url: str, fan: Encode) -> None:
+        self.url = url
+        self.clip = fan(9)
+        self.http = httpx2.Client(base_url=url, timeout=60, verify=False)
+        self.http.put("/machines/fan-1")
+        files = [("clips", (f"{number}.wav", fan(number))) for number in range(3)]
+        assert self.http.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201
+
+    def send(self, clip: bytes, path: str = "/score", kind: str = "audio/wav") -> socket.socket:
+        """A request whose answer nobody has read yet."""
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        connection = socket.create_connection((parts.hostname, parts.port), timeout=30)
+        head = (
+            f"POST {path}?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(clip)}"
+        )
+        connection.sendall(f"{head}\r\n\r\n".encode() + clip)
+        return connection
+
+    def metric(self, name: str) -> float:
+        """Of a service whose worker may be busy."""
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.http.get("/metrics").text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def embedded(self) -> float:
+        return self.metric('offkey_stage_seconds_count{stage="embed"}')
+
+    def until(self, name: str, value: float) -> None:
+        """Wait until a metric has come so far."""
+        deadline = time.monotonic() + 30
+        while self.metric(name) < value:
+            assert time.monotonic() < deadline, (name, self.metric(name))
+            time.sleep(0.002)
+
+    def until_idle(self) -> None:
+        deadline = time.monotonic() + 60
+        while self.metric('offkey_permits{pool="workers"}'):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def api(serve: Callable[..., str], tmp_path: Path, fan: Encode) -> Iterator[Api]:
+    made = Api(serve(tmp_path, OFFKEY_WORKERS="1"), fan)
+    with made.http:
+        yield made
+
+
+@pytest.fixture
+def long(encode: Encode) -> bytes:
+    """A clip of ten minutes, 119 windows."""
+    return encode(0.1 * np.random.default_rng(0).standard_normal(600 * 16_000), subtype="PCM_16")
+
+
+@pytest.mark.parametrize("path", ["/score", "/enroll", "/feedback", "/noise"])
+def test_requests_that_wait_are_dropped_before_the_model(api: Api, long: bytes, path: str) -> None:
+    before, generation = api.embedded(), api.http.get("/machines/fan-1").json()["generation"]
+    with api.send(long), api.send(long), api.send(long):
+        waiting = [api.send(api.clip, path) for _ in range(10)]
+        form = (
+            b'--b\r\nContent-Disposition: form-data; name="clips"; filename="a.wav"\r\n\r\n'
+            + api.clip
+            + b"\r\n--b--\r\n"
+        )
+        waiting += [api.send(form, path, "multipart/form-data; boundary=b") for _ in range(10)]
+        api.until('offkey_permits{pool="workers"}', 21)  # the first of the long ones may be over
+        for connection in waiting:
+            connection.close()
+        api.until("offkey_requests_abandoned_total", 20)
+        api.until_idle()
+        assert api.embedded() == before + 3
+    assert api.http.get("/machines/fan-1").json()["generation"] == generation
+    assert api.http.post("/score?machine_id=fan-1", content=api.clip).status_code == 200
+
+
+def test_a_request_that_runs_is_ended_at_its_next_window(api: Api, long: bytes) -> None:
+    stage = 'offkey_stage_seconds_sum{stage="embed"}'
+    before = api.metric(stage)
+    with api.send(long) as connection:
+        assert connection.recv(1)
+        api.until_idle()
+    whole = api.metric(stage) - before
+    with api.send(long):
+        api.until('offkey_permits{pool="workers"}', 1)
+    api.until_idle()
+    api.until("offkey_requests_abandoned_total", 1)
+    time.sleep(0.2)  # the permit is given back before the thread has come to its next window
+    assert api.metric(stage) - before - whole < 0.7 * whole
