@@ -62,8 +62,8 @@ class Api:
 @pytest.fixture
 def api(serve: Callable[..., str], tmp_path: Path, fan: Encode) -> Iterator[Api]:
     made = Api(serve(tmp_path, OFFKEY_WORKERS="1"), fan)
-    with made.http:
-        yield made
+    yield made
+    made.http.close()
 
 
 @pytest.fixture
