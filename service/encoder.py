@@ -77,6 +77,10 @@ class Encoder:
         """Rate of the waveforms it takes, Hz."""
         return self.manifest.input.sample_rate
 
+    def close(self) -> None:
+        """Give the model's memory back. FastAPI remembers applications that are over, and what belongs to them."""
+        del self._session
+
     def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> tuple[Vectors, NDArray[np.float64]]:
         """The embeddings and starts that `hear` gives, which see."""
         heard = self.hear(samples, budget)

@@ -66,6 +66,8 @@ class Context:
         self.decoders.close()
         self.pending_scores.close()
         self.store.close()
+        for encoder in self.encoders:
+            encoder.close()
 
     @property
     def audio_limits(self) -> AudioLimits:

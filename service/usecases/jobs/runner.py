@@ -115,6 +115,8 @@ class Runner:
             self._failed(work, error)
             return
         except Exception:
+            if self._stopping.is_set():  # what it works with was closed under it; it goes on at the next start
+                return
             logger.exception("job %d failed", job.job_id)
             self._end(work, OffkeyError(ErrorKind.INTERNAL, "The service failed; the log says why."))
             return
