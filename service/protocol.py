@@ -1,7 +1,8 @@
 """How requests are read from a connection: uvicorn's fast parser, with an end to what it would take without one.
 
 httptools bounds neither the head of a request nor what comes around its body (trailers, chunk extensions), nor does
-uvicorn bound the time in which a head arrives. Both are bounded here by what is counted, whatever it turns out to be.
+uvicorn bound the time in which a head arrives, or in which a client reads nothing of its answer. Bytes are bounded here
+by what is counted, whatever it turns out to be, and times by timers.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     max_head_bytes: int
     max_head_seconds: float
+    max_stall_seconds: float
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -25,6 +27,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._beside_body = 0  # received since the last byte of a body or the end of a head
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,7 +35,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_timer()
+        self._moves_on()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self.max_stall_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._moves_on()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -66,6 +78,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._in_head:  # answered before its body had come: the rest and the next head have one deadline
+            self._await_head()
+
     def _await_head(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.max_head_seconds, self._too_slow)
@@ -75,19 +92,31 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _moves_on(self) -> None:
+        """The client reads, or is gone."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
     def _too_slow(self) -> None:
         self._head_timer = None
         if not self.transport.is_closing():
-            self.transport.write(STATUS_LINE[408] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+            if self._in_head:
+                self.transport.write(STATUS_LINE[408] + b"content-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
 
 
-def bounded_protocol(max_head_bytes: int, max_head_seconds: float) -> type[BoundedProtocol]:
+def bounded_protocol(max_head_bytes: int, max_head_seconds: float, max_stall_seconds: float) -> type[BoundedProtocol]:
     """A protocol for `uvicorn.Config(http=...)`.
 
     Args:
         max_head_bytes: of the first line and the headers; a little more where they come in one piece with what follows.
         max_head_seconds: from the opening of a connection, or the first byte of another request, to the end of a head.
+        max_stall_seconds: in which a client reads nothing of an answer that is too large for the buffers between.
     """
-    limits = {"max_head_bytes": max_head_bytes, "max_head_seconds": max_head_seconds}
+    limits = {
+        "max_head_bytes": max_head_bytes,
+        "max_head_seconds": max_head_seconds,
+        "max_stall_seconds": max_stall_seconds,
+    }
     return type("LimitedProtocol", (BoundedProtocol,), limits)

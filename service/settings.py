@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     )
     max_header_seconds: float = Field(20.0, gt=0, description="time for the head of a request to arrive, seconds")
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="largest request body, bytes")
-    max_body_seconds: float = Field(60.0, gt=0, description="time for a request body to arrive, seconds")
+    max_body_seconds: float = Field(
+        60.0, gt=0, description="time for a request body to arrive, or for an answer to stand unread, seconds"
+    )
     max_zip_bytes: int = Field(
         512 * 2**20, ge=1, description="largest zip archive of clips, bytes; it is kept until it is enrolled"
     )

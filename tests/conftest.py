@@ -149,9 +149,14 @@ def dense() -> bytes:
 
 
 @pytest.fixture
-def serve(bundle: Path) -> Iterator[Callable[..., str]]:
+def processes() -> list["subprocess.Popen[bytes]"]:
+    """Those that `serve` started, in order."""
+    return []
+
+
+@pytest.fixture
+def serve(bundle: Path, processes: list["subprocess.Popen[bytes]"]) -> Iterator[Callable[..., str]]:
     """`serve(data_dir, **environ)` -> address of `offkey serve` running in a process of its own."""
-    processes: list[subprocess.Popen[bytes]] = []
 
     def start(data_dir: Path, **environ: str) -> str:
         with socket.socket() as probe:
