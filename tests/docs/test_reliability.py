@@ -1,0 +1,56 @@
+"""docs/reliability.md names tests that there are, at least one for each promise."""
+
+import ast
+import re
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = (REPOSITORY / "docs" / "reliability.md").read_text()
+
+
+def functions(path: Path) -> set[str]:
+    """Names of the tests in a file, those of classes too."""
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)} | {
+        name.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign)
+        for name in node.targets
+        if isinstance(name, ast.Name)
+    }
+
+
+def test_every_promise_names_tests_that_there_are() -> None:
+    promises = re.split(r"^## (?=\d\. )", PAGE, flags=re.MULTILINE)[1:]
+    assert [promise[0] for promise in promises] == list("123456")
+    for promise in promises:
+        named = re.findall(r"^- (tests/\S+\.py)::(test_\w+)$", promise, re.MULTILINE)
+        assert named, promise[:40]
+        for file, name in named:
+            assert name in functions(REPOSITORY / file), f"{file}::{name}"
+
+
+def test_every_reliability_test_is_told() -> None:
+    for path in (REPOSITORY / "tests" / "reliability").glob("test_*.py"):
+        assert f"tests/reliability/{path.name}::" in PAGE, path.name
+
+
+def test_deadlines_do_not_hang_on_the_time_of_day() -> None:
+    """`time.time()` and naive dates are nowhere; dates are made where they are stored, or compared with stored ones."""
+    dated = set()
+    for path in (REPOSITORY / "service").rglob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"\btime\.time\(|datetime\.utcnow\(|datetime\.now\(\)", text), path
+        if "datetime.now(UTC)" in text:
+            dated.add(path.relative_to(REPOSITORY / "service").as_posix())
+    assert dated <= {
+        "store/answered.py",
+        "store/audit.py",
+        "store/clip_rows.py",
+        "store/jobs.py",
+        "store/keys.py",
+        "store/noise.py",
+        "store/snapshot.py",
+        "store/store.py",
+        "usecases/drift.py",
+        "usecases/score.py",
+    }
