@@ -1,16 +1,47 @@
 """Fixtures of the reliability tests."""
 
+import os
+import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from service.client import Client
 from service.domain.detector import Detector, clip_score
 from service.domain.distance import Near, Vectors
 from service.domain.machine import Domain
 from service.domain.threshold import conformal_threshold
+
+
+@pytest.fixture
+def running() -> Callable[..., AbstractContextManager["tuple[subprocess.Popen[bytes], Client]"]]:
+    """`running(data_dir, **environ)` is a service while the block lasts, which is killed at its end."""
+
+    @contextmanager
+    def run(data_dir: Path, **environ: str) -> Iterator[tuple["subprocess.Popen[bytes]", Client]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        own = {"OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data_dir), **environ}
+        process = subprocess.Popen([sys.executable, "-m", "service.cli", "serve"], env={**os.environ, **own})
+        try:
+            with Client(f"http://127.0.0.1:{port}") as client:
+                while not client.ready():
+                    assert process.poll() is None, "the service ended while it was starting"
+                    time.sleep(0.02)
+                yield process, client
+        finally:
+            process.kill()
+            process.wait(10)
+
+    return run
+
 
 # Container, subtype, sample rate: one of every kind that is accepted.
 KINDS = [

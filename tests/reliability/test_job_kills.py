@@ -4,14 +4,12 @@ import io
 import os
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
-import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import httpx2
@@ -26,25 +24,7 @@ from service.store.snapshot import unpack
 KILLS = max(1, int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "12")) // 3)
 CLIPS = 40
 
-Service = Callable[..., "tuple[subprocess.Popen[bytes], str]"]
-
-
-@contextmanager
-def service(data_dir: Path, **environ: str) -> Iterator[tuple["subprocess.Popen[bytes]", Client]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = {"OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data_dir), **environ}
-    process = subprocess.Popen([sys.executable, "-m", "service.cli", "serve"], env={**os.environ, **own})
-    try:
-        with Client(f"http://127.0.0.1:{port}") as client:
-            while not client.ready():
-                assert process.poll() is None, "the service ended while it was starting"
-                time.sleep(0.02)
-            yield process, client
-    finally:
-        process.kill()
-        process.wait(10)
+Running = Callable[..., AbstractContextManager["tuple[subprocess.Popen[bytes], Client]"]]
 
 
 def killed(process: "subprocess.Popen[bytes]", seconds: float) -> None:
@@ -60,16 +40,16 @@ def rows(data_dir: Path, query: str) -> list[tuple[object, ...]]:
 
 @pytest.mark.timeout(1_200)
 def test_an_archive_is_enrolled_once_and_whole_however_often_it_is_interrupted(
-    tmp_path: Path, fan: Callable[..., bytes]
+    running: Running, tmp_path: Path, fan: Callable[..., bytes]
 ) -> None:
     rng = random.Random(0)
     base = fan(0, seconds=1.0)
     kills = taken = 0
     acknowledged: dict[int, set[str]] = {}
-    with service(tmp_path) as (_, client):
+    with running(tmp_path) as (_, client):
         client.put_machine("fan-1")
     while kills < KILLS:
-        with service(tmp_path) as (process, client):
+        with running(tmp_path) as (process, client):
             if not any(job.state in UNFINISHED for job in client.jobs()):
                 archive = io.BytesIO()
                 names = {f"{taken}-{number}.wav" for number in range(CLIPS)}
@@ -86,7 +66,7 @@ def test_an_archive_is_enrolled_once_and_whole_however_often_it_is_interrupted(
         # Whatever is enrolled is in the report and the other way around, also in the middle.
         enrolled = set(rows(tmp_path, "SELECT clip_id, name FROM clip"))
         assert enrolled == set(rows(tmp_path, "SELECT clip_id, name FROM job_entry WHERE status = 'enrolled'"))
-    with service(tmp_path) as (_, client):
+    with running(tmp_path) as (_, client):
         for job_id, names in acknowledged.items():
             while client.job(job_id).state in UNFINISHED:
                 time.sleep(0.05)
@@ -100,7 +80,7 @@ def test_an_archive_is_enrolled_once_and_whole_however_often_it_is_interrupted(
 
 @pytest.mark.timeout(1_200)
 def test_machines_are_in_one_space_or_the_other_however_often_the_move_is_interrupted(
-    tmp_path: Path, fan: Callable[..., bytes], bundle: Path, mirrored_bundle: Path
+    running: Running, tmp_path: Path, fan: Callable[..., bytes], bundle: Path, mirrored_bundle: Path
 ) -> None:
     rng = random.Random(1)
     clips = [tmp_path / f"{number}.wav" for number in range(6)]
@@ -110,7 +90,7 @@ def test_machines_are_in_one_space_or_the_other_however_often_the_move_is_interr
     probe.write_bytes(fan(9, seconds=1.0))
     data = tmp_path / "data"
     machines = [f"fan-{number}" for number in range(8)]
-    with service(data, OFFKEY_BUNDLE=str(bundle)) as (_, client):
+    with running(data, OFFKEY_BUNDLE=str(bundle)) as (_, client):
         for machine in machines:
             client.put_machine(machine)
             client.enroll(machine, clips)
@@ -120,7 +100,7 @@ def test_machines_are_in_one_space_or_the_other_however_often_the_move_is_interr
     turn = kills = 0
     while kills < KILLS:
         new, old = sides[turn % 2]
-        with service(data, OFFKEY_BUNDLE=str(new), OFFKEY_OLD_BUNDLE=str(old)) as (process, client):
+        with running(data, OFFKEY_BUNDLE=str(new), OFFKEY_OLD_BUNDLE=str(old)) as (process, client):
             for machine in rng.sample(machines, 3):
                 assert client.score(machine, [probe]).clips[0].anomaly_score == pytest.approx(right, abs=1e-5)
             jobs = [job for job in client.jobs() if job.state in UNFINISHED]
@@ -139,12 +119,12 @@ def test_machines_are_in_one_space_or_the_other_however_often_the_move_is_interr
 
 @pytest.mark.timeout(1_200)
 def test_snapshots_are_whole_or_not_there_however_often_they_are_interrupted(
-    tmp_path: Path, fill: Callable[..., None]
+    running: Running, tmp_path: Path, fill: Callable[..., None]
 ) -> None:
     rng = random.Random(2)
     fill(tmp_path, machines=20, clips=50, dim=512)
     for _ in range(KILLS):
-        with service(tmp_path) as (process, client):
+        with running(tmp_path) as (process, client):
             for kept in httpx2.get(f"{client.url}/snapshots").json()["snapshots"]:
                 httpx2.delete(f"{client.url}/snapshots/{kept['name']}")
             httpx2.post(f"{client.url}/snapshots")
@@ -152,7 +132,7 @@ def test_snapshots_are_whole_or_not_there_however_often_they_are_interrupted(
         for path in (tmp_path / "snapshots").glob("*.tar"):
             assert unpack(path, tmp_path / "unpacked").clips == 1_000
             (tmp_path / "unpacked").unlink()
-    with service(tmp_path) as (_, client):
+    with running(tmp_path) as (_, client):
         while any(job.state in UNFINISHED for job in client.jobs()):
             time.sleep(0.05)
         assert {job.state for job in client.jobs()} == {JobState.DONE}

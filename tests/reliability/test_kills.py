@@ -4,15 +4,13 @@ import io
 import os
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import httpx2
@@ -27,25 +25,6 @@ SHARD = min(6, KILLS)  # kills in one test, so that tests can run side by side
 SECONDS = 20.0 if "OFFKEY_TORTURE" in os.environ else 3.0
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads Linux's /proc")
-
-
-@contextmanager
-def service(data_dir: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = {"OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data_dir), "OFFKEY_WORKERS": "2"}
-    process = subprocess.Popen([sys.executable, "-m", "service.cli", "serve"], env={**os.environ, **own})
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with Client(url) as client:
-            while not client.ready():
-                assert process.poll() is None, "the service ended while it was starting"
-                time.sleep(0.02)
-        yield process, url
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def stored(data_dir: Path) -> dict[int, str]:
@@ -67,7 +46,12 @@ def stored(data_dir: Path) -> dict[int, str]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shard", range(KILLS // SHARD))
-def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path, fan: Callable[..., bytes], shard: int) -> None:
+def test_nothing_acknowledged_is_lost_by_kill_9(
+    running: Callable[..., AbstractContextManager["tuple[subprocess.Popen[bytes], Client]"]],
+    tmp_path: Path,
+    fan: Callable[..., bytes],
+    shard: int,
+) -> None:
     """After each kill: all that was acknowledged is there, once and whole; what was not can be sent again."""
     rng = random.Random(shard)
     base = fan(shard, seconds=1.0)
@@ -101,15 +85,16 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path, fan: Callable[..
                 return
 
     for _ in range(SHARD):
-        with service(tmp_path) as (process, url), ThreadPoolExecutor(2) as pool:
+        with running(tmp_path, OFFKEY_WORKERS="2") as (process, client), ThreadPoolExecutor(2) as pool:
+            url = client.url
             httpx2.put(f"{url}/machines/fan-1")
             for number in sorted(unsure):
                 enroll(url, number)
             before = len(acknowledged)
-            running = [pool.submit(enroll_on, url) for _ in range(2)]
+            enrolling = [pool.submit(enroll_on, url) for _ in range(2)]
             time.sleep(rng.uniform(0.05, 0.5))
             process.send_signal(signal.SIGKILL)
-            for one in running:
+            for one in enrolling:
                 one.result(30)
         found = stored(tmp_path)
         assert acknowledged.items() <= found.items()
