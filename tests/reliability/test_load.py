@@ -42,10 +42,10 @@ def enroll(http: httpx2.Client, fan: Fan) -> None:
 def test_past_its_capacity_it_refuses_fast_and_answers_the_rest_right(
     serve: Callable[..., str], tmp_path: Path, fan: Fan
 ) -> None:
-    url = serve(tmp_path, OFFKEY_WORKERS="1", OFFKEY_QUEUE_LIMIT="2")
+    url, probe = serve(tmp_path, OFFKEY_WORKERS="1", OFFKEY_QUEUE_LIMIT="2"), fan(9)
     with client(url) as http:
         enroll(http, fan)
-        right = http.post("/score", params=FAN, content=fan(9)).json()["clips"]
+        right = http.post("/score", params=FAN, content=probe).json()["clips"]
     until = time.monotonic() + SECONDS
     lock, accepted, refusals = threading.Lock(), 0, list[float]()
 
@@ -54,7 +54,7 @@ def test_past_its_capacity_it_refuses_fast_and_answers_the_rest_right(
         with client(url) as http:
             while time.monotonic() < until:
                 begin = time.perf_counter()
-                answer = http.post("/score", params=FAN, content=fan(9))
+                answer = http.post("/score", params=FAN, content=probe)
                 took = time.perf_counter() - begin
                 with lock:
                     if answer.status_code == 200:
@@ -73,7 +73,7 @@ def test_past_its_capacity_it_refuses_fast_and_answers_the_rest_right(
     # 50 ms are promised; here thirty clients in Python share the cores with the service.
     assert statistics.median(refusals) < 1.0
     with client(url) as http:
-        assert http.post("/score", params=FAN, content=fan(9)).json()["clips"] == right
+        assert http.post("/score", params=FAN, content=probe).json()["clips"] == right
 
 
 def usage(pid: int) -> tuple[int, int, float]:
@@ -156,13 +156,14 @@ def test_slow_clients_are_cut_off_and_nobody_waits_for_them(
     url = serve(tmp_path, OFFKEY_QUEUE_LIMIT=str(2 * SLOW), OFFKEY_MAX_BODY_SECONDS="4", OFFKEY_MAX_HEADER_SECONDS="4")
     with client(url) as http, ExitStack() as stack:
         enroll(http, fan)
+        probe = fan(9)
 
         def worst(count: int) -> float:
             """The 95th percentile of honest requests, seconds."""
             times = []
             for _ in range(count):
                 begin = time.perf_counter()
-                assert http.post("/score", params=FAN, content=fan(9)).status_code == 200
+                assert http.post("/score", params=FAN, content=probe).status_code == 200
                 times.append(time.perf_counter() - begin)
             return statistics.quantiles(times, n=20)[-1]
 
