@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.usecases.clip import Upload, embed_clip
 
 TORTURE = "OFFKEY_TORTURE" in os.environ
-CHANGES = 200 if TORTURE else 25  # of each writer
+CHANGES = 200 if TORTURE else 15  # of each writer
 WRITERS, READERS = 3, 4
 CLIPS = 24
 

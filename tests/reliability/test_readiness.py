@@ -17,12 +17,11 @@ def test_it_is_ready_within_five_seconds_at_a_hundred_machines(
 ) -> None:
     fill(tmp_path / "full", machines=100, clips=200, windows=1, dim=256)
     fill(tmp_path / "empty", machines=0)
-    seconds = {"empty": 60.0, "full": 60.0}
-    for name in ("empty", "full") * 2:
+    seconds = {}
+    for name in ("empty", "full"):
         begin = time.monotonic()
         serve(tmp_path / name)  # returns when it is ready
-        seconds[name] = min(time.monotonic() - begin, seconds[name])
+        seconds[name] = time.monotonic() - begin
         processes[-1].terminate()
         assert processes[-1].wait(30) == 0
-    print(seconds)
     assert seconds["full"] < max(5.0, 1.5 * seconds["empty"])  # a slow computer takes longer for either

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-EXAMPLES = 400 if "OFFKEY_TORTURE" in os.environ else 12  # of each operation, in each mode
+EXAMPLES = 400 if "OFFKEY_TORTURE" in os.environ else 8  # of each operation, in each mode
 CHECKS = (
     not_a_server_error,
     status_code_conformance,
