@@ -20,6 +20,7 @@ _PCM, _BITS = 1, 16
 _MOST_CHUNKS = 32  # before the audio
 _PASSED_OVER = frozenset({b"LIST", b"JUNK", b"junk", b"bext"})
 _FULL = np.float32(32_768.0)
+_MOST_SAMPLES = 2**21  # of all channels; four times as many bytes for each array, and more belongs into a child
 _AUDIBLE = 4.0  # times the power of silence; nearer to it the slow way says which it is
 
 
@@ -48,7 +49,7 @@ def read_pcm(data: bytes, sample_rate: int, limits: AudioLimits, budget: Budget)
     if layout is None or layout.channels > limits.max_channels:
         return None
     frames = layout.size // (2 * layout.channels)
-    if not 0 < frames <= int(limits.max_seconds * sample_rate):
+    if not 0 < frames <= int(limits.max_seconds * sample_rate) or frames * layout.channels > _MOST_SAMPLES:
         return None
     words = np.frombuffer(data, dtype="<i2", count=frames * layout.channels, offset=layout.at)
     block: Samples = words.reshape(frames, layout.channels).astype(np.float32) / _FULL

@@ -115,3 +115,9 @@ def test_the_budget_of_the_request_is_kept() -> None:
     with pytest.raises(OffkeyError) as error:
         read_pcm(wav(noise(500, 2)), RATE, LIMITS, Budget(999))
     assert error.value.kind is ErrorKind.TOO_MUCH_AUDIO
+
+
+def test_what_would_take_much_memory_is_left_to_a_child() -> None:
+    limits = AudioLimits()
+    assert read_pcm(wav(noise(2**21)), RATE, limits, Budget()) is not None
+    assert read_pcm(wav(noise(2**21 + 1)), RATE, limits, Budget()) is None
