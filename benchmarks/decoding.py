@@ -1,8 +1,10 @@
 """A clip decoded in a child process beside the same in this one: what does the wall between them cost?
 
+And a plain WAV file read with numpy alone, as the service does where that is possible.
+
     python benchmarks/decoding.py
 
-The two take turns on the same file. Seconds are of this machine alone.
+They take turns on the same file. Seconds are of this machine alone.
 """
 
 import argparse
@@ -17,8 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from service.audio import AudioLimits, decode
+from service.budget import UNLIMITED
 from service.decoding import Decoders
 from service.decoding.wire import Terms
+from service.pcm import read_pcm
 
 RATE = 16_000
 
@@ -39,7 +43,7 @@ def main() -> None:
     limits = AudioLimits()
     decoders = Decoders(Terms(limits, 20 * 2**20, 10), wall_seconds=30.0)
     decoders.check()
-    table = Table("10 s clip", "in process, ms", "in a child, ms", "added, ms")
+    table = Table("10 s clip", "in process, ms", "in a child, ms", "added, ms", "plain, ms")
     result = {}
     for container, sample_rate in (("WAV", 16_000), ("WAV", 48_000), ("FLAC", 16_000)):
         data = clip(container, sample_rate)
@@ -51,11 +55,15 @@ def main() -> None:
             decoders.decode(data, RATE)
             times["in_process"].append(between - start)
             times["in_child"].append(time.perf_counter() - between)
+            start = time.perf_counter()
+            if read_pcm(data, RATE, limits, UNLIMITED) is not None:
+                times.setdefault("plain", []).append(time.perf_counter() - start)
         row = {name: statistics.median(taken) for name, taken in times.items()}
-        row["added"] = row["in_child"] - row["in_process"]
+        row = {**row, "added": row["in_child"] - row["in_process"]}
         name = f"{container} {sample_rate} Hz"
         result[name] = row
-        table.add_row(name, *(f"{seconds * 1e3:.2f}" for seconds in row.values()))
+        shown = (row.get(column) for column in ("in_process", "in_child", "added", "plain"))
+        table.add_row(name, *("" if seconds is None else f"{seconds * 1e3:.2f}" for seconds in shown))
     decoders.close()
     Console().print(table)
     print(write("decoding", "python benchmarks/decoding.py", result))

@@ -1,7 +1,7 @@
 """The plain case, read without libsndfile: a WAV file of 16-bit PCM at the encoder's own rate.
 
 There is nothing to decode in it and so nothing to go wrong: it needs no child process (decision 0010), and is read in a
-seventh of the time. Whatever is unusual about a file, be it allowed or not, is left to `service.audio.decode`, which
+third of the time. Whatever is unusual about a file, be it allowed or not, is left to `service.audio.decode`, which
 gives the same samples for what is read here.
 """
 
