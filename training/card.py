@@ -63,10 +63,20 @@ Clips it heard, in training and for the projection's mean and covariance:
 ## Measured
 
 {_figures(manifest.measured)}
-
+{_measured_on(manifest)}
 ## Limits
 
 {limits}"""
+
+
+def _measured_on(manifest: Manifest) -> str:
+    space = manifest.embedding_space_id
+    if space.startswith(f"{manifest.name}/{manifest.version}-") or not manifest.measured:
+        return ""
+    return (
+        f"\nMeasured on the bundle that the embedding space is named after, `{space}`: this one is the same student in "
+        "another graph,\nand its embeddings were found equal to 1e-5.\n"
+    )
 
 
 def _start(manifest: Manifest) -> str:

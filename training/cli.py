@@ -146,3 +146,16 @@ def export(
                 heard=lambda done, total: progress.update(task, completed=done, total=total),
             )
     typer.echo(folder)
+
+
+@app.command("export-again")
+def export_again(
+    bundle: Annotated[Path, typer.Argument(help="folder of a bundle with its encoder's weights")],
+    version: Annotated[str, typer.Option(help="of the new bundle, which is written beside the old one")],
+) -> None:
+    """Make a bundle's graph again with this exporter: same weights, same embedding space; prints its folder."""
+    with for_people():
+        from training.regraph import graph_again
+
+        folder = graph_again(bundle, version)
+    typer.echo(folder)

@@ -39,10 +39,12 @@ class MeanDeviationPooling(Pooling):
     statistics = 2
 
     def forward(self, grid: Tensor) -> Tensor:
-        mean = grid.mean(dim=1, keepdim=True)
-        variance = (grid - mean).square().mean(dim=1)
-        deviation = torch.sqrt(variance + _VARIANCE_FLOOR)
-        return torch.cat([mean.flatten(1), deviation.flatten(1)], dim=1)
+        # Time innermost, as convolutions leave it: a graph that moved it first would spend a tenth of its time on that.
+        rows = grid.permute(0, 3, 2, 1)  # (batch, dim, freq, time)
+        mean = rows.mean(dim=3, keepdim=True)
+        off = rows - mean
+        deviation = torch.sqrt((off * off).mean(dim=3, keepdim=True) + _VARIANCE_FLOOR)
+        return torch.cat([mean, deviation], dim=3).permute(0, 3, 2, 1).flatten(1)
 
 
 POOLINGS: dict[str, type[Pooling]] = {pooling.name: pooling for pooling in (MeanPooling, MeanDeviationPooling)}

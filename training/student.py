@@ -24,7 +24,7 @@ def remove_level(waveform: Tensor) -> Tensor:
     A microphone's gain and distance are not the machine's health: loudness alone would split many data sets.
     """
     centered = waveform - waveform.mean(dim=1, keepdim=True)
-    rms = torch.sqrt(centered.square().mean(dim=1, keepdim=True))
+    rms = torch.sqrt((centered * centered).mean(dim=1, keepdim=True))
     return centered * (LEVEL / rms.clamp(min=_SILENCE))
 
 

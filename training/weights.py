@@ -21,12 +21,12 @@ def write_weights(encoder: Encoder, path: Path) -> str:
     return file_sha256(path)
 
 
-def read_weights(bundle: Path, name: str) -> Encoder:
+def read_weights(bundle: Path, name: str | None = None) -> Encoder:
     """The encoder of a bundle, to be trained on.
 
     Args:
         bundle: folder with a manifest.
-        name: of the encoder that is expected.
+        name: of the encoder that is expected; None takes any.
 
     Raises:
         BundleError: the bundle is damaged.
@@ -46,11 +46,12 @@ def read_weights(bundle: Path, name: str) -> Encoder:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}.") from error
-    if about.get(_ENCODER) != name:
-        raise CheckpointError(f"{bundle} holds {about.get(_ENCODER)}, not {name}. Set encoder.name to it.")
+    held = about.get(_ENCODER, "")
+    if name not in (held, None):
+        raise CheckpointError(f"{bundle} holds {held}, not {name}. Set encoder.name to it.")
     try:
-        encoder = ENCODERS[name].of_sizes(json.loads(about[_SIZES]))
+        encoder = ENCODERS[held].of_sizes(json.loads(about[_SIZES]))
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} has no sizes that make an encoder {name}: {error}.") from error
+        raise CheckpointError(f"{path} has no sizes that make an encoder {held}: {error}.") from error
     load_finite(encoder, state, path)
     return encoder
