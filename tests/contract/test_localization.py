@@ -122,4 +122,4 @@ def test_a_bundle_that_does_not_tell_its_bands_says_so(mute_api: TestClient, fan
         mute_api.post("/enroll", params=FAN, content=fan(number))
     answer = mute_api.post("/score", params=FAN, content=fan(9)).json()
     assert answer["clips"][0]["windows"][0]["localization"] is None
-    assert answer["localization_note"].startswith("The bundle offkey-small/2 gives no log-mel spectrogram")
+    assert answer["localization_note"].startswith("The bundle offkey-small/3 gives no log-mel spectrogram")

@@ -66,10 +66,10 @@ def test_old_banks_are_served_by_the_bundle_that_made_them(both: Settings, befor
     with TestClient(create_app(both)) as api:
         assert (api.get("/info").json()["bundle"], api.get("/info").json()["old_bundle"]) == (
             "offkey-mirrored/1",
-            "offkey-small/2",
+            "offkey-small/3",
         )
         old = score(api, fan(9))
-        assert (old["bundle"], value(old)) == ("offkey-small/2", pytest.approx(before, abs=1e-5))
+        assert (old["bundle"], value(old)) == ("offkey-small/3", pytest.approx(before, abs=1e-5))
         enroll(api, fan, range(5, 8))  # goes to the old space as well
         assert api.get("/machines/fan-1").json()["embedding_space_id"].startswith("offkey-small/2-")
         assert api.get("/machines/fan-1").json()["threshold"] is not None
@@ -128,7 +128,7 @@ def test_what_is_enrolled_and_deleted_meanwhile_moves_along(both: Settings, befo
             nonlocal heard
             heard += 1
             if heard == 3:
-                assert score(api, fan(9))["bundle"] == "offkey-small/2"
+                assert score(api, fan(9))["bundle"] == "offkey-small/3"
                 enroll(api, fan, range(5, 7))
                 first = api.get("/machines/fan-1/clips").json()["clips"][0]["clip_id"]
                 assert api.delete(f"/machines/fan-1/clips/{first}").status_code == 200
@@ -199,7 +199,7 @@ def test_clips_whose_audio_was_not_kept_keep_the_machine_where_it_is(
             move(api)
         assert error.value.kind is ErrorKind.AUDIO_NOT_KEPT
         old = score(api, fan(9))
-        assert old["bundle"] == "offkey-small/2"
+        assert old["bundle"] == "offkey-small/3"
         again = enroll(api, fan, range(5))
         assert {clip["status"] for clip in again["clips"]} == {"duplicate"}  # type: ignore[attr-defined]
         assert again["generation"] == old["generation"]
@@ -216,7 +216,7 @@ def test_a_damaged_file_is_not_embedded(both: Settings, before: float, fan: Fan)
         with pytest.raises(OffkeyError, match="audio of clip 3") as error:
             move(api)
         assert error.value.kind is ErrorKind.MACHINE_DAMAGED
-        assert score(api, fan(9))["bundle"] == "offkey-small/2"
+        assert score(api, fan(9))["bundle"] == "offkey-small/3"
 
 
 def test_audio_goes_with_its_clip(settings: Settings, fan: Fan) -> None:

@@ -93,7 +93,7 @@ class MelFrontEnd(FrontEnd):
     @property
     def min_samples(self) -> int:
         """The shortest waveform whose ends can be mirrored."""
-        return 3 * self.hop // 2 + 2
+        return (5 * self.hop // 4 if self.published else 3 * self.hop // 2) + 2
 
     def forward(self, waveform: Tensor) -> Tensor:
         logmel = (torch.log(self._mel_power(self._frames(waveform)) + LOG_FLOOR) + 4.5) / 5
@@ -124,10 +124,10 @@ class MelFrontEnd(FrontEnd):
         quarter = len(self.get_buffer("cosine_0"))
         windowed = frames * self.window
         overlap = len(self.window) - 2 * quarter
-        early, middle, late = windowed.split([overlap, 2 * quarter - overlap, overlap], dim=2)
+        early, middle, late = windowed[..., :overlap], windowed[..., overlap:-overlap], windowed[..., -overlap:]
         even = torch.cat([early + late, middle], dim=2)  # (batch, frames, 2 quarter)
         odd = torch.cat([early - late, middle], dim=2)
-        first, second = even.split(quarter, dim=2)
+        first, second = even[..., :quarter], even[..., quarter:]
         mel = torch.zeros(())
         for part, folded in enumerate((first + second, first - second, odd)):
             real = folded @ self.get_buffer(f"cosine_{part}")
