@@ -12,7 +12,7 @@ from service.domain.backends import DEFAULT_BACKEND, check_backend
 from service.domain.threshold import MIN_FALSE_ALARM_RATE
 
 MIN_CORESET_WINDOWS = 100
-DEFAULT_BUNDLE = Path("offkey-small") / "2"
+DEFAULT_BUNDLE = Path("offkey-small") / "3"
 
 
 class Device(StrEnum):

@@ -79,7 +79,7 @@ class Scores(Answer):
     """The answer of `POST /score`."""
 
     machine_id: str
-    bundle: str = Field(examples=["offkey-small/2"])
+    bundle: str = Field(examples=["offkey-small/3"])
     backend: str = Field(
         examples=["nearest"], description="how scores are measured; docs/scoring.md lists the backends"
     )

@@ -128,12 +128,12 @@ class MelFrontEnd(FrontEnd):
         even = torch.cat([early + late, middle], dim=2)  # (batch, frames, 2 quarter)
         odd = torch.cat([early - late, middle], dim=2)
         first, second = even[..., :quarter], even[..., quarter:]
-        mel = torch.zeros(())
-        for part, folded in enumerate((first + second, first - second, odd)):
-            real = folded @ self.get_buffer(f"cosine_{part}")
-            imaginary = folded @ self.get_buffer(f"sine_{part}")
-            mel = mel + (real * real + imaginary * imaginary) @ self.get_buffer(f"bank_{part}")
-        return mel
+        return self._part(0, first + second) + self._part(1, first - second) + self._part(2, odd)
+
+    def _part(self, part: int, folded: Tensor) -> Tensor:
+        """What the bins of one part of the spectrum add to the mel bands."""
+        real, imaginary = folded @ self.get_buffer(f"cosine_{part}"), folded @ self.get_buffer(f"sine_{part}")
+        return (real * real + imaginary * imaginary) @ self.get_buffer(f"bank_{part}")
 
 
 def _decimated(period: int) -> tuple[tuple[int, Tensor], ...]:
