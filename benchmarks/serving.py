@@ -1,125 +1,265 @@
-"""`POST /score` beside the same work in a loop in one process: what does serving cost?
+"""`POST /score` beside the same work in a loop in one process, and beside other servers: what does serving cost?
 
-    python benchmarks/serving.py
+    python benchmarks/serving.py [--peers VENV/bin/python]
 
-Both sides decode, embed and search the same 10 s clip against the same bank, and take turns. Figures are ratios of
-medians; seconds are of this machine alone. The load generator is Python and runs on the same cores, so the
-throughput ratio is a lower bound.
+Every side decodes the same 10 s clip, runs the same ONNX file and searches the same embeddings exactly. The load comes
+from `hey`, a compiled generator on the same cores, whose share of the CPU is reported. Sides take turns; figures are
+medians over rounds. Offkey measures conditions and localizes besides; a second row has it without localization.
+`--peers` names a Python with litserve and bentoml.
 """
 
 import argparse
+import csv
+import io
 import os
+import resource
+import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import soundfile
 from machine import write
 from rich.console import Console
 from rich.table import Table
 
 from service.client import Client
-from service.settings import Settings
-from service.store.restore import restore
-from service.store.snapshot import write_snapshot
+from service.encoder import Encoder
+from service.manifest import MODEL_FILE
+from service.settings import Device, shipped_bundle
 from service.synthetic import plan_tree, write_tree
-from service.usecases.clip import Upload
-from service.usecases.context import Context
-from service.usecases.score import score_clips
 
 MACHINE = "fan-synthetic"
+SERVERS = Path(__file__).parent / "servers"
+CORES = len(os.sched_getaffinity(0))
+CONCURRENCY = 32
 
 
-@contextmanager
-def server(data_dir: Path) -> Iterator[str]:
-    """`offkey serve` in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environ = {**os.environ, "OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data_dir)}
-    process = subprocess.Popen([sys.executable, "-m", "service.cli", "serve"], env=environ, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with Client(url) as client:
-            while not client.ready():
-                if process.poll() is not None:
-                    raise SystemExit("the service did not start")
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
+@dataclass(frozen=True)
+class Side:
+    """A server: its command, where it takes clips, and whether in a form."""
+
+    name: str
+    command: Callable[[int], list[str]]
+    path: str = "/score"
+    form: bool = True
+    ready: str = "/docs"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of the load generator."""
+
+    rate: float  # clips per second
+    p50: float  # seconds
+    p99: float
+    generator: float  # share of all cores that the load generator took
 
 
 def main() -> None:
     """Measure and write results/serving.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40, help="requests per side, one at a time")
-    parser.add_argument("--load", type=int, default=200, help="requests per side, concurrently")
-    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--peers", type=Path, help="Python of an environment with litserve and bentoml")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clips", type=int, default=640, help="per side and round, at concurrency 32")
     options = parser.parse_args()
+    if shutil.which("hey") is None:
+        raise SystemExit("The load generator `hey` is not here: apt install hey, or see https://github.com/rakyll/hey.")
+    found: dict[str, dict[int, list[Measured]]] = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        clips = plan_tree([MACHINE], test_each=1)
-        write_tree(root / "clips", clips)
-        train = [root / "clips" / clip.path for clip in clips if clip.split == "train"]
-        probe = next(root / "clips" / clip.path for clip in clips if clip.split == "test")
-        upload = Upload(probe.name, probe.read_bytes())
-        with server(root / "data") as url, Client(url) as client:
-            client.put_machine(MACHINE)
-            client.enroll(MACHINE, train)
-            write_snapshot(root / "data", root / "snapshot.tar")
-            restore(root / "snapshot.tar", root / "copy", replace=False)  # one process may use a data folder
-            context = Context.open(Settings(data_dir=root / "copy"))
-
-            def inside(_: int = 0) -> None:
-                score_clips(context, MACHINE, [upload], 1, localize=True)
-
-            def served(_: int = 0) -> None:
-                client.score(MACHINE, [probe])
-
-            result = {
-                "latency": latency(inside, served, options.rounds),
-                "throughput": throughput(inside, served, options.load, options.concurrency),
-            }
-            context.close()
-    table = Table("", "in process", "served", "ratio")
-    for name, row in result.items():
-        table.add_row(name, *(f"{row[column]:.4g}" for column in ("in_process", "served", "ratio")))
-    Console().print(table)
-    print(write("serving", "python benchmarks/serving.py", result))
+        clip, train = prepare(root)
+        os.environ |= {"BENCH_MODEL": str(shipped_bundle() / MODEL_FILE), "BENCH_BANK": str(root / "bank.npy")}
+        sides = [*offkey(), *others(options.peers)]
+        for _ in range(options.rounds):
+            for name, measured in in_process(clip.read_bytes(), options.clips).items():
+                found[name][measured[0]].append(measured[1])
+            for side in sides:
+                with running(side, root, train) as url:
+                    load(url, side, clip, root, 4 * CORES, CORES)  # warm
+                    for concurrency, count in ((1, options.clips // 4), (CONCURRENCY, options.clips)):
+                        found[side.name][concurrency].append(load(url, side, clip, root, count, concurrency))
+    report(found, options.peers is not None)
 
 
-def latency(inside, served, rounds: int) -> dict[str, float]:
-    """Median seconds of one request at a time; ratio served / in process, 1 is ideal."""
-    times: dict[str, list[float]] = {"inside": [], "served": []}
-    for _ in range(rounds):
-        for name, call in (("inside", inside), ("served", served)):
+def prepare(root: Path) -> tuple[Path, list[Path]]:
+    """Synthetic clips: one to score, and those to enroll, whose embeddings are `bank.npy` for the others."""
+    clips = plan_tree([MACHINE], test_each=1)
+    write_tree(root / "clips", clips)
+    train = [root / "clips" / clip.path for clip in clips if clip.split == "train"]
+    probe = next(root / "clips" / clip.path for clip in clips if clip.split == "test")
+    encoder = Encoder(shipped_bundle(), Device.CPU)
+    rows = [encoder.embed(soundfile.read(path, dtype="float32")[0])[0] for path in train]
+    np.save(root / "bank.npy", np.concatenate(rows))
+    return probe, train
+
+
+def offkey() -> list[Side]:
+    """The service as it comes, and without localization."""
+    path = f"/score?machine_id={MACHINE}"
+
+    def command(port: int) -> list[str]:
+        return [sys.executable, "-m", "service.cli", "serve"]
+
+    return [
+        Side("offkey", command, path, form=False, ready="/readyz"),
+        Side("offkey, localize=false", command, path + "&localize=false", form=False, ready="/readyz"),
+    ]
+
+
+def others(peers: Path | None) -> list[Side]:
+    """Plain FastAPI, and LitServe and BentoML where there is an environment that has them."""
+    sides = [Side("FastAPI", lambda port: [sys.executable, "plain.py", str(port)], form=False)]
+    if peers is not None:
+        bento = ["-m", "bentoml", "serve", "bento:Score", "--host", "127.0.0.1", "--port"]
+        sides += [
+            Side("LitServe", lambda port: [str(peers), "lit.py", str(port)], ready="/health"),
+            Side("BentoML", lambda port: [str(peers), *bento, str(port)], ready="/readyz"),
+        ]
+    return sides
+
+
+@contextmanager
+def running(side: Side, root: Path, train: list[Path]) -> Iterator[str]:
+    """A server in a process of its own, ready; Offkey with the clips enrolled."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = Path(tempfile.mkdtemp(dir=root))
+    environ = {**os.environ, "OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data), "BENTOML_DO_NOT_TRACK": "true"}
+    process = subprocess.Popen(
+        side.command(port),
+        cwd=SERVERS if not side.name.startswith("offkey") else None,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait(url + side.ready, process, side.name)
+        if side.name.startswith("offkey"):
+            with Client(url) as client:
+                client.put_machine(MACHINE)
+                client.enroll(MACHINE, train)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait(url: str, process: "subprocess.Popen[bytes]", name: str) -> None:
+    """Until a server answers."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
+    raise SystemExit(f"{name} did not start.")
+
+
+def load(url: str, side: Side, clip: Path, root: Path, count: int, concurrency: int) -> Measured:
+    """Send a clip `count` times with `hey`; every answer has to be 200."""
+    body, kind = root / "body", "audio/wav"
+    if side.form:
+        kind = "multipart/form-data; boundary=frontier"
+        head = b'--frontier\r\nContent-Disposition: form-data; name="clip"; filename="clip.wav"\r\n'
+        head += b"Content-Type: audio/wav\r\n\r\n"
+        body.write_bytes(head + clip.read_bytes() + b"\r\n--frontier--\r\n")
+    else:
+        body.write_bytes(clip.read_bytes())
+    count = count // concurrency * concurrency
+    command = ["hey", "-n", str(count), "-c", str(concurrency), "-m", "POST", "-T", kind, "-D", str(body), "-o", "csv"]
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    printed = subprocess.run([*command, url + side.path], check=True, capture_output=True, text=True).stdout
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    rows = list(csv.DictReader(io.StringIO(printed)))
+    refused = [row["status-code"] for row in rows if row["status-code"] != "200"]
+    if refused or len(rows) != count:
+        raise SystemExit(f"{side.name}: {len(rows)} answers of {count}, among them {refused[:3]}.")
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    times = sorted(float(row["response-time"]) for row in rows)
+    # The generator's start is no part of the rate: from the first request's start to the last answer.
+    took = max(float(row["offset"]) + float(row["response-time"]) for row in rows)
+    return Measured(count / took, statistics.median(times), times[int(0.99 * (len(times) - 1))], busy / seconds / CORES)
+
+
+def in_process(body: bytes, count: int) -> dict[str, tuple[int, Measured]]:
+    """The work without a server, in the best of two layouts: a thread per core, or a run over all cores."""
+    sys.path.insert(0, str(SERVERS))
+    from work import Work
+
+    found = {}
+    narrow, wide = Work(1), Work(CORES)
+    for name, work, threads in (("threads", narrow, CORES), ("cores", wide, 1)):
+        times: list[float] = []
+
+        def one(_: int, work: Work = work, times: list[float] = times) -> None:
             start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    one, other = statistics.median(times["inside"]), statistics.median(times["served"])
-    return {"in_process": one, "served": other, "ratio": other / one}
+            work(body)
+            times.append(time.perf_counter() - start)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(one, range(2 * CORES)))
+            times.clear()
+            start = time.perf_counter()
+            list(pool.map(one, range(count)))
+            rate = count / (time.perf_counter() - start)
+        times.sort()
+        found[f"in process, {name}"] = (CONCURRENCY, Measured(rate, statistics.median(times), times[-1], 0.0))
+    for name, work in (("one thread", narrow), ("all cores", wide)):
+        times = []
+        for _ in range(count // 4):
+            start = time.perf_counter()
+            work(body)
+            times.append(time.perf_counter() - start)
+        times.sort()
+        p50 = statistics.median(times)
+        found[f"in process, {name}"] = (1, Measured(1 / p50, p50, times[int(0.99 * (len(times) - 1))], 0.0))
+    return found
 
 
-def throughput(inside, served, load: int, concurrency: int) -> dict[str, float]:
-    """Clips per second; in process on one thread per core; ratio served / in process, 1 is ideal."""
-    rates: dict[str, list[float]] = {"inside": [], "served": []}
-    cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(cores) as few, ThreadPoolExecutor(concurrency) as many:
-        for _ in range(3):
-            for name, call, pool in (("inside", inside, few), ("served", served, many)):
-                start = time.perf_counter()
-                list(pool.map(call, range(load // 3)))
-                rates[name].append((load // 3) / (time.perf_counter() - start))
-    one, other = statistics.median(rates["inside"]), statistics.median(rates["served"])
-    return {"in_process": one, "served": other, "ratio": other / one}
+def report(found: dict[str, dict[int, list[Measured]]], peers: bool) -> None:
+    """Print and write medians over rounds, and the ratios that matter."""
+    rows = {
+        f"{name} @{concurrency}": {
+            field: statistics.median(getattr(one, field) for one in rounds)
+            for field in ("rate", "p50", "p99", "generator")
+        }
+        for name, each in found.items()
+        for concurrency, rounds in each.items()
+    }
+    alone = [row for name, row in rows.items() if name.startswith("in process")]
+    best_rate, best_p50 = max(row["rate"] for row in alone), min(row["p50"] for row in alone)
+    table = Table("side @ concurrency", "clips/s", "of in-process", "p50, ms", "p99, ms", "generator's CPU")
+    for name, row in rows.items():
+        row["rate_of_in_process"], row["p50_of_in_process"] = row["rate"] / best_rate, row["p50"] / best_p50
+        figures = (f"{row['rate']:.1f}", f"{row['rate_of_in_process']:.2f}", f"{1000 * row['p50']:.1f}")
+        table.add_row(name, *figures, f"{1000 * row['p99']:.1f}", f"{row['generator']:.0%}")
+    Console().print(table)
+    command = "python benchmarks/serving.py" + (" --peers PYTHON" if peers else "")
+    print(write("serving", command, {"sides": rows}))
 
 
 if __name__ == "__main__":

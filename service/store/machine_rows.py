@@ -48,6 +48,13 @@ def machine_of_key(connection: Connection, seen: MachineRecord) -> MachineRecord
 
 
 def machine_record(row: RowMapping) -> MachineRecord:
+    """The record of a row.
+
+    Raises:
+        ValueError: it cannot have been written. SQLite keeps bytes in a column of text, and a damaged page has them.
+    """
+    if not isinstance(row["machine_id"], str):
+        raise ValueError(f"the id of a machine is {type(row['machine_id']).__name__}, not text")
     return MachineRecord(
         **{
             **row,

@@ -16,6 +16,7 @@ from sqlalchemy import event
 
 from service.problems import PROBLEM_JSON, TYPE_PREFIX
 from service.settings import Settings
+from service.store import machine_rows
 from service.store.check import check_database
 from service.store.engine import DATABASE_FILE
 
@@ -44,6 +45,7 @@ def forget(api: TestClient) -> None:
     """Close every connection and drop every bank, as if the service had just been started."""
     context = api.app.state.context
     context.store._engine.dispose()
+    context.store._transactions.memory.clear()
     context.banks._banks.clear()
 
 
@@ -102,6 +104,17 @@ def test_a_damaged_database_gives_no_wrong_score(
     assert [score(machine).status_code for machine in MACHINES] == [200] * 3
     assert answers["machine-damaged"] > 20
     assert alone > 10
+
+
+def test_a_name_that_became_bytes_is_damage_and_no_failure(
+    fans_api: TestClient, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 10,000 mutations found an index page that gave the bytes of another page for the id: no update leads there.
+    made = machine_rows.machine_record
+    monkeypatch.setattr(machine_rows, "machine_record", lambda row: made({**row, "machine_id": b"RIFF\xff"}))
+    forget(fans_api)
+    answer = fans_api.post("/score", params={"machine_id": "fan-2"}, content=fan(9))
+    assert (answer.status_code, kind(answer)) == (503, "store-unusable")
 
 
 def test_one_damaged_machine_is_told_and_the_others_serve(
