@@ -30,10 +30,11 @@ lint: $(VENV)/.dev ## Check style, types, directions of imports, and the Dockerf
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/hadolint docker/Dockerfile
 
-bench: $(VENV)/.dev ## Measure serving and search, side by side in one run
-	@$(BIN)/python benchmarks/serving.py
+bench: $(VENV)/.dev ## Measure encoder, decoding, search, and serving beside the model alone (needs `hey`)
+	@$(BIN)/python benchmarks/encoder.py
 	@$(BIN)/python benchmarks/decoding.py
 	@$(BIN)/python benchmarks/search.py
+	@$(BIN)/python benchmarks/serving.py
 
 bench-training: $(VENV)/.dev ## Measure a training step beside the networks alone (ARGS="CONFIG KEY=VALUE ...")
 	@$(BIN)/python benchmarks/training_step.py $(ARGS)

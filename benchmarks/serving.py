@@ -35,6 +35,7 @@ import soundfile
 from machine import write
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from service.client import Client
 from service.encoder import Encoder
@@ -82,6 +83,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         clip, train = prepare(root)
+        # Threads of numpy's own, beside those that the sides have, would only wait for each other.
+        threadpool_limits(1, user_api="blas")
+        os.environ |= {"OPENBLAS_NUM_THREADS": "1"}
         os.environ |= {"BENCH_MODEL": str(shipped_bundle() / MODEL_FILE), "BENCH_BANK": str(root / "bank.npy")}
         sides = [*offkey(), *others(options.peers)]
         for _ in range(options.rounds):
