@@ -110,6 +110,16 @@ def check_in_place(connection: Connection, database: Path, identity: FileIdentit
 
 
 def _configure(dbapi_connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    try:
+        _set_up(dbapi_connection)
+    except BaseException:
+        # The pool forgets a connection that it did not get ready, and SQLite would keep what it knows of a damaged file
+        # for as long as one is open: others would fail after the file is whole again.
+        dbapi_connection.close()
+        raise
+
+
+def _set_up(dbapi_connection: DBAPIConnection) -> None:
     # The driver's own BEGIN comes too late for a consistent read and never takes the write lock up front.
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
