@@ -113,8 +113,8 @@ def _configure(dbapi_connection: DBAPIConnection, _: ConnectionPoolEntry) -> Non
     try:
         _set_up(dbapi_connection)
     except BaseException:
-        # The pool forgets a connection that it did not get ready, and SQLite would keep what it knows of a damaged file
-        # for as long as one is open: others would fail after the file is whole again.
+        # The pool forgets a connection that it did not get ready, and SQLite keeps what it knows of a file for as long
+        # as one is open.
         dbapi_connection.close()
         raise
 
