@@ -87,10 +87,10 @@ def main() -> None:
         threadpool_limits(1, user_api="blas")
         os.environ |= {"OPENBLAS_NUM_THREADS": "1"}
         os.environ |= {"BENCH_MODEL": str(shipped_bundle() / MODEL_FILE), "BENCH_BANK": str(root / "bank.npy")}
-        sides = [*offkey(), *others(options.peers)]
+        sides, ways, body = [*offkey(), *others(options.peers)], layouts(), clip.read_bytes()
         for _ in range(options.rounds):
-            for name, measured in in_process(clip.read_bytes(), options.clips).items():
-                found[name][measured[0]].append(measured[1])
+            for name, (concurrency, work, threads) in ways.items():
+                found[name][concurrency].append(alone(work, body, threads, options.clips))
             for side in sides:
                 with running(side, root, train) as url:
                     load(url, side, clip, root, 4 * CORES, CORES)  # warm
@@ -203,45 +203,44 @@ def load(url: str, side: Side, clip: Path, root: Path, count: int, concurrency: 
     if refused or len(rows) != count:
         raise SystemExit(f"{side.name}: {len(rows)} answers of {count}, among them {refused[:3]}.")
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    times = sorted(float(row["response-time"]) for row in rows)
+    times = [float(row["response-time"]) for row in rows]
     # The generator's start is no part of the rate: from the first request's start to the last answer.
     took = max(float(row["offset"]) + float(row["response-time"]) for row in rows)
-    return Measured(count / took, statistics.median(times), times[int(0.99 * (len(times) - 1))], busy / seconds / CORES)
+    return measured(times, took, busy / seconds / CORES)
 
 
-def in_process(body: bytes, count: int) -> dict[str, tuple[int, Measured]]:
-    """The work without a server, in the best of two layouts: a thread per core, or a run over all cores."""
+def layouts() -> dict[str, tuple[int, Callable[[bytes], object], int]]:
+    """Ways to do the work without a server: the concurrency it stands beside, the work, and on how many threads."""
     sys.path.insert(0, str(SERVERS))
     from work import Work
 
-    found = {}
     narrow, wide = Work(1), Work(CORES)
-    for name, work, threads in (("threads", narrow, CORES), ("cores", wide, 1)):
-        times: list[float] = []
+    return {
+        "in process, a thread per core": (CONCURRENCY, narrow, CORES),
+        "in process, one thread": (1, narrow, 1),
+        "in process, a run over all cores": (1, wide, 1),
+    }
 
-        def one(_: int, work: Work = work, times: list[float] = times) -> None:
-            start = time.perf_counter()
-            work(body)
-            times.append(time.perf_counter() - start)
 
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(one, range(2 * CORES)))
-            times.clear()
-            start = time.perf_counter()
-            list(pool.map(one, range(count)))
-            rate = count / (time.perf_counter() - start)
-        times.sort()
-        found[f"in process, {name}"] = (CONCURRENCY, Measured(rate, statistics.median(times), times[-1], 0.0))
-    for name, work in (("one thread", narrow), ("all cores", wide)):
-        times = []
-        for _ in range(count // 4):
-            start = time.perf_counter()
-            work(body)
-            times.append(time.perf_counter() - start)
-        times.sort()
-        p50 = statistics.median(times)
-        found[f"in process, {name}"] = (1, Measured(1 / p50, p50, times[int(0.99 * (len(times) - 1))], 0.0))
-    return found
+def alone(work: Callable[[bytes], object], body: bytes, threads: int, count: int) -> Measured:
+    """Do the work `count` times on so many threads of this process."""
+
+    def one(_: int) -> float:
+        start = time.perf_counter()
+        work(body)
+        return time.perf_counter() - start
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(one, range(2 * CORES)))  # warm
+        start = time.perf_counter()
+        times = list(pool.map(one, range(count)))
+        return measured(times, time.perf_counter() - start, 0.0)
+
+
+def measured(times: list[float], seconds: float, generator: float) -> Measured:
+    """What so many answers in `seconds` come to."""
+    p99 = sorted(times)[int(0.99 * (len(times) - 1))]
+    return Measured(len(times) / seconds, statistics.median(times), p99, generator)
 
 
 def report(found: dict[str, dict[int, list[Measured]]], peers: bool) -> None:

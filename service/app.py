@@ -96,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Anomalous sound detection: enroll a healthy machine, score every clip after.",
         lifespan=lifespan,
     )
+    # FastAPI documents this way of changing its document: the method of the one application is replaced.
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.state.context = context
     app.state.gate = gate

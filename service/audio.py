@@ -175,6 +175,7 @@ class _Clipping:
         return self._clipped / max(self._samples, 1)
 
 
+# soundfile has no types, so to mypy its class is `Any`.
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
     """A file that is only read forward: seeking fails in a FLAC whose header leaves its length open."""
 

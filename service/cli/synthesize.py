@@ -14,6 +14,7 @@ app = typer.Typer()
 @app.command()
 def synthesize(
     root: Annotated[Path, typer.Argument(help="Folder to write to; made if absent.")],
+    # Typer copies a default and nothing here changes it; `None` would make a second way to say "all".
     machine: Annotated[list[str], typer.Option("--machine", "-m", help="Only this machine; may be repeated.")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Another seed gives other clips of the same machines.")] = 0,
 ) -> None:

@@ -96,7 +96,7 @@ def check_database(database: Path) -> Report:
             connection.execute("BEGIN")  # all of it as of one moment
             damage += _whole_file(connection)
             (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-            for table in counts:
+            for table in counts:  # names of our own: SQL has no parameters for tables
                 (counts[table],) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
             has_checksums, has_spectrograms, has_noise, has_audio = (
                 column in _columns(connection, table)

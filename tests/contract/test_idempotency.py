@@ -112,7 +112,7 @@ def test_keys_are_short_and_printable(fan_api: TestClient, fan: Callable[..., by
         "/enroll",
         params={"machine_id": "fan-1"},
         content=fan(7),
-        headers={b"Idempotency-Key": key},  # type: ignore[dict-item]
+        headers={b"Idempotency-Key": key},
     )
     assert answer.status_code == 422
     assert answer.json()["type"].endswith("malformed-request")

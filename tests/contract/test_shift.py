@@ -24,7 +24,7 @@ SECONDS = 3.0
 
 def sound(number: int, domain: str = "source", severity: float = 0.0) -> NDArray[np.floating]:
     machine = MACHINES["fan-synthetic"]
-    return machine.clip(split="train", domain=domain, number=number, severity=severity, seconds=SECONDS)  # type: ignore[arg-type]
+    return machine.clip(split="train", domain=domain, number=number, severity=severity, seconds=SECONDS)
 
 
 def score(api: TestClient, *clips: bytes) -> list[dict[str, Any]]:
@@ -293,7 +293,7 @@ def test_drift_is_a_metric_until_the_machine_is_deleted(watched: TestClient, fan
 
 
 def test_the_series_of_drift_are_bounded(api: TestClient) -> None:
-    metrics = api.app.state.context.metrics  # type: ignore[attr-defined]
+    metrics = api.app.state.context.metrics
     for number in range(MAX_DRIFT_MACHINES + 20):
         metrics.drift(f"m{number}", "steady", {"source": 0.1, "target": 0.2})
     text = api.get("/metrics").text

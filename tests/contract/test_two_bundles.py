@@ -41,7 +41,7 @@ def score(api: TestClient, clip: bytes, machine_id: str = "fan-1") -> dict[str, 
 
 
 def value(scores: dict[str, object]) -> float:
-    (clip,) = scores["clips"]  # type: ignore[misc]
+    (clip,) = scores["clips"]
     return float(clip["anomaly_score"])
 
 
@@ -54,7 +54,7 @@ def before(settings: Settings, fan: Fan) -> float:
 
 
 def context_of(api: TestClient) -> Context:
-    context: Context = api.app.state.context  # type: ignore[attr-defined]
+    context: Context = api.app.state.context
     return context
 
 
@@ -109,7 +109,7 @@ def test_a_machine_moves_with_all_that_it_knows(both: Settings, before: float, f
         new = score(api, fan(9))
         assert new["bundle"] == "offkey-mirrored/1"
         assert value(new) == pytest.approx(value(old), abs=1e-5)
-        assert new["clips"][0]["windows"][0]["localization"] == old["clips"][0]["windows"][0]["localization"]  # type: ignore[index]
+        assert new["clips"][0]["windows"][0]["localization"] == old["clips"][0]["windows"][0]["localization"]
         assert api.get("/machines/fan-1/clips").json() == clips
         assert [entry["action"] for entry in api.get("/audit").json()["entries"]][:1] == ["reembed"]
         assert move(api) == 0
@@ -153,7 +153,7 @@ def test_a_request_that_is_under_way_while_the_machine_moves_is_answered_right(
         hear, moves = old.hear, []
 
         def hear_while_it_moves(*args: object) -> object:
-            heard = hear(*args)  # type: ignore[arg-type]
+            heard = hear(*args)
             if not moves:
                 moves.append(move(api))
             return heard
@@ -201,7 +201,7 @@ def test_clips_whose_audio_was_not_kept_keep_the_machine_where_it_is(
         old = score(api, fan(9))
         assert old["bundle"] == "offkey-small/3"
         again = enroll(api, fan, range(5))
-        assert {clip["status"] for clip in again["clips"]} == {"duplicate"}  # type: ignore[attr-defined]
+        assert {clip["status"] for clip in again["clips"]} == {"duplicate"}
         assert again["generation"] == old["generation"]
         assert move(api) == 5
         assert value(score(api, fan(9))) == pytest.approx(value(old), abs=1e-5)

@@ -125,7 +125,7 @@ Entries = list[tuple[tarfile.TarInfo, bytes]]
 
 def entries(snapshot: Path) -> Entries:
     with tarfile.open(snapshot) as tar:
-        return [(entry, tar.extractfile(entry).read()) for entry in tar.getmembers()]  # type: ignore[union-attr]
+        return [(entry, tar.extractfile(entry).read()) for entry in tar.getmembers()]
 
 
 def entry(name: str, content: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = "") -> Entries:

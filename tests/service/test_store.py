@@ -237,7 +237,7 @@ def test_noise_that_was_kept_without_checksums_gets_them(tmp_path: Path, monkeyp
 )
 def test_an_unknown_machine_is_named(store: Store, ask: object) -> None:
     with pytest.raises(OffkeyError, match="ghost") as error:
-        ask(store)  # type: ignore[operator]
+        ask(store)
     assert error.value.kind is ErrorKind.UNKNOWN_MACHINE
 
 

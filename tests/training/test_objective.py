@@ -36,7 +36,7 @@ def test_the_parts_are_weighted_and_each_kind_uses_its_own() -> None:
     tagged = float(-(tags * probability.log() + (1 - tags) * (1 - probability).log()).mean())
     expected = {"retain": 2 * aligned + 3 * tagged, "tagging": 3 * tagged, "alignment": 2 * aligned}
     for kind, total in expected.items():
-        objective = Objective(ObjectiveConfig(kind=kind, tagging_weight=3, alignment_weight=2))  # type: ignore[arg-type]
+        objective = Objective(ObjectiveConfig(kind=kind, tagging_weight=3, alignment_weight=2))
         losses = objective((embedding,), logits, (clean,), (noise,), tags, torch.full((4,), 0.5))
         assert float(losses.total) == pytest.approx(total, rel=1e-5)
         assert float(losses.alignment) == pytest.approx(aligned, rel=1e-5)

@@ -55,7 +55,7 @@ def test_another_space_is_refused_and_leaves_nothing(bundle: Path, monkeypatch: 
     made = regraph._student
 
     def moved(*arguments: object) -> object:
-        student = made(*arguments)  # type: ignore[arg-type]
+        student = made(*arguments)
         student.readout.whitening.mean.add_(1e-2)
         return student
 

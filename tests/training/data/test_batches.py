@@ -31,6 +31,7 @@ def make(tmp_path: Path, write_clips: Callable[..., Path]) -> Callable[..., Batc
         for name in ("machines", "noise")
     )
 
+    # A shard is frozen, so one can be shared by all calls.
     def build(size: int = 4, seed: int = 0, shard: Shard = Shard()) -> Batches:  # noqa: B008
         return Batches(audio, sources, noises, size=size, seed=seed, shard=shard)
 

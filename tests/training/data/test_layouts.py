@@ -72,7 +72,7 @@ def test_only_the_train_split_of_a_tree_is_read_unless_asked(write_clips: Callab
     )
 
     def read(**keys: tuple[str, ...]) -> list[tuple[str, str, str]]:
-        found = read_collections([Collection(layout="dcase", path=str(root), **keys)])  # type: ignore[arg-type]
+        found = read_collections([Collection(layout="dcase", path=str(root), **keys)])
         return [(clip.split, clip.domain, clip.condition) for clip in found.clips]
 
     assert read() == [("train", "source", "normal")]

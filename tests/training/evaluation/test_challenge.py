@@ -108,7 +108,7 @@ def test_each_year_is_scikit_learns(form: str) -> None:
     anomalous, target = rng.random(80) < 0.5, rng.random(80) < 0.4
     scores = np.round(rng.standard_normal(80) + anomalous, 1)  # with ties
     alarms = scores > 0.8
-    found = section_figures(form, scores, alarms, anomalous, target, np.ones((1, 80)))  # type: ignore[arg-type]
+    found = section_figures(form, scores, alarms, anomalous, target, np.ones((1, 80)))
     assert found["auc"][0] == pytest.approx(roc_auc_score(anomalous, scores))
     for domain, own in (("source", ~target), ("target", target)):
         if form in ("2020", "plain"):

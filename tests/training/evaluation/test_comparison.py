@@ -45,7 +45,7 @@ def compared(machines: list[JudgedMachine]) -> tuple[Comparison, dict[str, dict[
     return comparison, scores
 
 
-def test_figures_are_plain_means_of_the_areas(machines, compared) -> None:  # type: ignore[no-untyped-def]
+def test_figures_are_plain_means_of_the_areas(machines, compared) -> None:
     comparison, scores = compared
     areas = {
         (machine.name, cell): np.mean(
@@ -77,7 +77,7 @@ def test_figures_are_plain_means_of_the_areas(machines, compared) -> None:  # ty
     ]  # fmt: skip
 
 
-def test_the_official_score_is_of_each_seed_over_all_machines(machines, compared) -> None:  # type: ignore[no-untyped-def]
+def test_the_official_score_is_of_each_seed_over_all_machines(machines, compared) -> None:
     comparison, scores = compared
     cell = Cell("stationary", 0.0)
     seeds = []
@@ -96,7 +96,7 @@ def test_the_official_score_is_of_each_seed_over_all_machines(machines, compared
     assert found.value == pytest.approx(np.mean(seeds))
 
 
-def test_what_is_not_defined_is_none(compared) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_not_defined_is_none(compared) -> None:
     comparison, _ = compared
     key = Key("student", "nearest", "pump-synthetic", NOISY, "auc_target")
     assert comparison.interval(key) is None
@@ -120,7 +120,7 @@ def test_differences_are_paired(machines: list[JudgedMachine]) -> None:
     assert comparison.difference(key, "b").high == 0
 
 
-def test_share_of_the_gap(compared) -> None:  # type: ignore[no-untyped-def]
+def test_share_of_the_gap(compared) -> None:
     comparison, _ = compared
     key = Key("student", "nearest", ALL, NOISY, "auc")
     frozen, student, oracle = (

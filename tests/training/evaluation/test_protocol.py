@@ -95,7 +95,7 @@ def test_where_a_stretch_begins_is_random_and_a_short_recording_begins_again(rec
 
 def test_draws_hang_on_seed_machine_kind_and_role_alone(machines: list[JudgedMachine], recordings: Noise) -> None:
     def noise_of(machine: JudgedMachine, role: str, kind: str, seed: int) -> bytes:
-        sound = Sound("noise", role, kind, None, seed)  # type: ignore[arg-type]
+        sound = Sound("noise", role, kind, None, seed)
         return b"".join(part.tobytes() for part in itertools.islice(sound.heard(machine, recordings, RATE), 4))
 
     fan, pump = machines

@@ -37,7 +37,7 @@ def test_served_scores_are_those_of_a_real_service(
     with TestClient(create_app(settings)) as api:
         for machine in read_tree(tree):
             heard = {
-                role: list(Sound("mixture", role, kind, 0.0, 1).heard(machine, recordings, RATE))  # type: ignore[arg-type]
+                role: list(Sound("mixture", role, kind, 0.0, 1).heard(machine, recordings, RATE))
                 for role, kind in (("bank", "stationary"), ("test", "nonstationary"))
             }
             assert api.put(f"/machines/{machine.name}").status_code == 201
@@ -62,14 +62,14 @@ def fan(tree: Path, noise: Path, tiny_bundle: Path) -> tuple[Embedded, list[Doma
     bank, test = (
         Embedded.join(
             [view.embed(s) for s in Sound("mixture", role, "stationary", 0.0, 0).heard(machine, recordings, RATE)]
-        )  # type: ignore[arg-type]
+        )
         for role in ("bank", "test")
     )
     return bank, [clip.domain for clip in machine.train], test
 
 
 @pytest.mark.parametrize("reading", readings().values(), ids=readings())
-def test_a_score_does_not_hang_on_other_test_clips(fan: tuple[Embedded, list[Domain], Embedded], reading) -> None:  # type: ignore[no-untyped-def]
+def test_a_score_does_not_hang_on_other_test_clips(fan: tuple[Embedded, list[Domain], Embedded], reading) -> None:
     bank, domains, test = fan
     together = reading(bank, domains, test)
     clips = test.windows()
