@@ -4,7 +4,6 @@ import asyncio
 import logging
 import uuid
 from contextlib import suppress
-from time import perf_counter
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.domain.errors import ErrorKind, OffkeyError
 from service.metrics import Metrics
 from service.problems import problem_response
+from service.stages import Stages
 
 logger = logging.getLogger("offkey.request")
 
@@ -38,8 +38,8 @@ class Observe:
             await self._app(scope, receive, send)
             return
         request_id = uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        start = perf_counter()
+        stages = Stages(self._metrics.stage)
+        scope.setdefault("state", {}).update(request_id=request_id, stages=stages)
         status, answered = 500, False  # unless an answer says otherwise
 
         async def send_observed(message: Message) -> None:
@@ -57,7 +57,7 @@ class Observe:
                 raise
             await _internal(scope["path"], request_id)(scope, receive, send_observed)
         finally:
-            seconds = perf_counter() - start
+            seconds = stages.end()
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.request(scope["method"], route, status, seconds)
             level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO

@@ -33,15 +33,13 @@ class Permit:
         """Run a blocking job on a worker thread; waits for one to be free."""
         return await asyncio.wrap_future(self._workers.submit(lambda: job(*args, **kwargs)))
 
-    async def run_for(
-        self, request: Request, budget: Budget, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def run_for(self, request: Request, budget: Budget, job: Callable[[], T]) -> T:
         """As `run`, for a client that may leave: then the job is not begun, or is told by the request's budget.
 
         Raises:
             ClientDisconnect: the client left.
         """
-        work = asyncio.ensure_future(self.run(job, *args, **kwargs))
+        work = asyncio.ensure_future(self.run(job))
         left = asyncio.ensure_future(_disconnect(request))
         try:
             await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)

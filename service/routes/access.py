@@ -1,16 +1,21 @@
 """How a route says which scope it needs, and how that is held to before anything of the body is read."""
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from inspect import signature
+from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, ValidationError
 
 from service.domain.access import Caller, Scope
 from service.routes.common import problems
 from service.usecases.access import Gate
 from service.workers import Workers
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _bearer = HTTPBearer(
     scheme_name="key",
@@ -58,9 +63,13 @@ class GuardedRoute(APIRoute):
             raise TypeError(f"{self.path} names {len(named)} scopes, not one")
         return named[0]
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler behind the gate."""
-        handle = super().get_route_handler()
+    def handler(self) -> Handler:
+        """What is behind the gate: FastAPI's handler."""
+        return super().get_route_handler()
+
+    def get_route_handler(self) -> Handler:
+        """The handler behind the gate."""
+        handle = self.handler()
         scope, whole_service = self.scope, "{machine_id}" not in self.path
 
         async def guarded(request: Request) -> Response:
@@ -74,6 +83,30 @@ class GuardedRoute(APIRoute):
             return await handle(request)
 
         return guarded
+
+
+class DirectRoute(GuardedRoute):
+    """A route whose endpoint takes `(request, query: Annotated[Model, Query()])` and returns a response.
+
+    FastAPI documents it as any other, but its query is validated here: for a request that is answered in some
+    milliseconds, solving what an endpoint depends on is a tenth of the work.
+    """
+
+    def handler(self) -> Handler:
+        """Validate the query and call the endpoint."""
+        endpoint = self.endpoint
+        model: type[BaseModel] = get_args(signature(endpoint).parameters["query"].annotation)[0]
+
+        async def direct(request: Request) -> Response:
+            try:
+                query = model.model_validate(dict(request.query_params))
+            except ValidationError as error:
+                found = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
+                raise RequestValidationError(found) from error
+            response: Response = await endpoint(request, query)
+            return response
+
+        return direct
 
 
 async def _admitted(request: Request) -> Caller:

@@ -1,21 +1,33 @@
 """`POST /enroll`, `/score`, `/feedback` and `/noise`."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, ParamSpec
+from time import perf_counter
+from typing import Annotated, Concatenate, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from service.budget import UNLIMITED, Budget
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain, check_machine_id
 from service.middleware import ZIP
-from service.routes.access import ENROLL, SCORE, GuardedRoute
-from service.routes.common import ContextOf, MachineIdQuery, RunnerOf, UploadsOf, WorkersOf, problems
+from service.routes.access import ENROLL, SCORE, DirectRoute, GuardedRoute
+from service.routes.common import (
+    ContextOf,
+    MachineIdQuery,
+    RunnerOf,
+    UploadsOf,
+    WorkersOf,
+    context_of,
+    problems,
+    workers_of,
+)
 from service.schemas import Enrollment, Feedback, Job, NoiseEnrollment, Scores
 from service.spool import spool
+from service.stages import Stage
 from service.store import MachineRecord
 from service.uploads import ENROLL_FIELDS, SCORE_FIELDS, Posted, read_clips, request_body
+from service.usecases.clip import Upload
 from service.usecases.context import Context
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.feedback import learn_false_alarms
@@ -27,6 +39,7 @@ from service.usecases.score import score_clips
 from service.workers import Permit
 
 P = ParamSpec("P")
+T = TypeVar("T")
 _NOTHING_POSTED = Posted([], {}, UNLIMITED)
 
 router = APIRouter(tags=["clips"], route_class=GuardedRoute)
@@ -100,11 +113,12 @@ async def enroll(
         )
     async with workers.permit() as permit:
         posted = await _read(request, context, permit, name, ENROLL_FIELDS)
-        answer = await permit.run_for(
+        answer = await _work(
             request,
-            posted.budget,
-            enroll_clips,
             context,
+            permit,
+            posted,
+            enroll_clips,
             _machine_id(context, machine_id, posted),
             Condition(_domain(domain, posted), _recording(recording, posted), trusted=force),
             posted.uploads,
@@ -115,41 +129,46 @@ async def enroll(
     return answer
 
 
-@router.post(
+class ScoreQuery(BaseModel):
+    """The query of `POST /score`."""
+
+    machine_id: MachineIdQuery = None
+    neighbors: int = Field(1, ge=1, description="enrolled windows to name for each scored one")
+    name: ClipName = None
+    localize: bool | None = Field(
+        None, description="tell which seconds and bands of each window stand out; left out: where there is one clip"
+    )
+
+
+async def score(request: Request, query: Annotated[ScoreQuery, Query()]) -> Response:
+    """Score clips against what was enrolled for the machine."""
+    context, workers = await context_of(request), await workers_of(request)
+    if query.neighbors > context.settings.max_neighbors:
+        raise OffkeyError(
+            ErrorKind.TOO_MANY_NEIGHBORS,
+            f"{query.neighbors} neighbors were asked for; at most {context.settings.max_neighbors} are given.",
+            max_neighbors=context.settings.max_neighbors,
+        )
+    async with workers.permit() as permit:
+        posted = await _read(request, context, permit, query.name, SCORE_FIELDS)
+        localize = len(posted.uploads) == 1 if query.localize is None else query.localize
+        machine = _machine_id(context, query.machine_id, posted)
+        answer = await _work(
+            request, context, permit, posted, _score_json, machine, posted.uploads, query.neighbors, localize
+        )
+    return Response(answer, media_type="application/json")
+
+
+router.add_api_route(
     "/score",
+    score,
+    methods=["POST"],
+    route_class_override=DirectRoute,
     dependencies=[SCORE],
     response_model=Scores,
     openapi_extra=request_body(SCORE_FIELDS),
     responses=problems(400, 404, 408, 409, 413, 422),
 )
-async def score(
-    request: Request,
-    context: ContextOf,
-    workers: WorkersOf,
-    machine_id: MachineIdQuery = None,
-    neighbors: Annotated[int, Query(ge=1, description="enrolled windows to name for each scored one")] = 1,
-    name: ClipName = None,
-    localize: Annotated[
-        bool | None,
-        Query(description="tell which seconds and bands of each window stand out; left out: where there is one clip"),
-    ] = None,
-) -> Response:
-    """Score clips against what was enrolled for the machine."""
-    if neighbors > context.settings.max_neighbors:
-        raise OffkeyError(
-            ErrorKind.TOO_MANY_NEIGHBORS,
-            f"{neighbors} neighbors were asked for; at most {context.settings.max_neighbors} are given.",
-            max_neighbors=context.settings.max_neighbors,
-        )
-    async with workers.permit() as permit:
-        posted = await _read(request, context, permit, name, SCORE_FIELDS)
-        if localize is None:
-            localize = len(posted.uploads) == 1
-        machine = _machine_id(context, machine_id, posted)
-        answer = await permit.run_for(
-            request, posted.budget, _json, score_clips, context, machine, posted.uploads, neighbors, localize
-        )
-    return Response(answer, media_type="application/json")
 
 
 @router.post(
@@ -170,11 +189,12 @@ async def feedback(
     """Say that the alarms of these clips were false: they are enrolled, and the answer tells what that changes."""
     async with workers.permit() as permit:
         posted = await _read(request, context, permit, name, ENROLL_FIELDS)
-        return await permit.run_for(
+        return await _work(
             request,
-            posted.budget,
-            learn_false_alarms,
             context,
+            permit,
+            posted,
+            learn_false_alarms,
             _machine_id(context, machine_id, posted),
             Condition(_domain(domain, posted), _recording(recording, posted), trusted=True, false_alarm=True),
             posted.uploads,
@@ -198,7 +218,7 @@ async def noise(
     async with workers.permit() as permit:
         posted = await _read(request, context, permit, name, SCORE_FIELDS)
         machine = _machine_id(context, machine_id, posted)
-        return await permit.run_for(request, posted.budget, add_noise, context, machine, posted.uploads)
+        return await _work(request, context, permit, posted, add_noise, machine, posted.uploads)
 
 
 def _start(
@@ -219,15 +239,35 @@ def _start(
     return job_of(context, record)
 
 
-def _json(usecase: Callable[P, BaseModel], *args: P.args, **kwargs: P.kwargs) -> str:
-    """The answer of a use case as it goes out: FastAPI checks it again, on the thread of the event loop."""
-    return usecase(*args, **kwargs).model_dump_json()
+def _score_json(context: Context, machine_id: str, uploads: Sequence[Upload], neighbors: int, localize: bool) -> str:
+    """The answer as it goes out: FastAPI would check it again, on the thread of the event loop."""
+    return score_clips(context, machine_id, uploads, neighbors, localize).model_dump_json()
 
 
 async def _read(request: Request, context: Context, permit: Permit, name: str | None, fields: Sequence[str]) -> Posted:
     """The clips of a request, with one budget for all of them."""
     budget = Budget(context.settings.max_decoded_samples, permit.stopping)
-    return await read_clips(request, name=name, fields=fields, settings=context.settings, budget=budget)
+    with context.stages.during(Stage.RECEIVE):
+        return await read_clips(request, name=name, fields=fields, settings=context.settings, budget=budget)
+
+
+async def _work(
+    request: Request,
+    context: Context,
+    permit: Permit,
+    posted: Posted,
+    usecase: Callable[Concatenate[Context, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run a use case on a worker thread."""
+    asked = perf_counter()
+
+    def begin() -> T:
+        context.stages.add(Stage.QUEUE, perf_counter() - asked)
+        return usecase(context, *args, **kwargs)
+
+    return await permit.run_for(request, posted.budget, begin)
 
 
 def _given(name: str, query: str | None, posted: Posted) -> str | None:

@@ -33,11 +33,14 @@ async def _service(request: Request) -> Context:
     return context
 
 
-async def _context(request: Request) -> Context:
-    return (await _service(request)).by(request.state.caller)
+async def context_of(request: Request) -> Context:
+    """The adapters, for the caller of a request that was let in."""
+    context: Context = request.app.state.context
+    return context.by(request.state.caller, request.state.stages)
 
 
-async def _workers(request: Request) -> Workers:
+async def workers_of(request: Request) -> Workers:
+    """The threads that hear clips."""
     workers: Workers = request.app.state.workers
     return workers
 
@@ -61,11 +64,11 @@ async def _runner(request: Request) -> Runner:
 # For the routes that are open to everybody.
 ServiceOf = Annotated[Context, Depends(_service)]
 # For one caller: fails on a route that asked for no key.
-ContextOf = Annotated[Context, Depends(_context)]
+ContextOf = Annotated[Context, Depends(context_of)]
 # For archives, which take minutes.
 UploadsOf = Annotated[Workers, Depends(_uploads)]
 RunnerOf = Annotated[Runner, Depends(_runner)]
-WorkersOf = Annotated[Workers, Depends(_workers)]
+WorkersOf = Annotated[Workers, Depends(workers_of)]
 # For what reads a page of the store and no more: never what decodes, writes or builds a bank.
 ReadersOf = Annotated[Workers, Depends(_readers)]
 

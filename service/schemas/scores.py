@@ -89,3 +89,8 @@ class Scores(Answer):
     localization_note: str | None = Field(
         None, description="why nothing was localized, or which enrolled clips could not be compared with"
     )
+    timing_ms: dict[str, float] = Field(
+        {},
+        description="milliseconds of the request until this answer was made, by stage; they add up to `total`",
+        examples=[{"receive": 0.3, "queue": 0.1, "decode": 0.2, "embed": 6.1, "search": 0.1, "total": 7.7}],
+    )

@@ -15,6 +15,7 @@ from service.domain.errors import OffkeyError
 from service.domain.spectrogram import Spectrogram
 from service.encoder import Encoder
 from service.pcm import read_pcm
+from service.stages import Stage
 from service.usecases.context import Context
 
 
@@ -46,11 +47,11 @@ class EmbeddedClip:
 def embed_clip(context: Context, encoder: Encoder, upload: Upload) -> EmbeddedClip:
     """Decode and embed with an encoder that serves. Raises `OffkeyError` that names the clip if it cannot be."""
     try:
-        with context.metrics.stage("decode"):
+        with context.stages.during(Stage.DECODE):
             waveform = read_pcm(upload.data, encoder.sample_rate, context.audio_limits, upload.budget)
             if waveform is None:
                 waveform = context.decoders.decode(upload.data, encoder.sample_rate, upload.budget)
-        with context.metrics.stage("measure"):
+        with context.stages.during(Stage.MEASURE):
             conditions = measure(
                 waveform.samples,
                 waveform.sample_rate,
@@ -58,7 +59,7 @@ def embed_clip(context: Context, encoder: Encoder, upload: Upload) -> EmbeddedCl
                 channels=waveform.source_channels,
                 clipped=waveform.source_clipped,
             )
-        with context.metrics.stage("embed"):
+        with context.stages.during(Stage.EMBED):
             heard = encoder.hear(waveform.samples, upload.budget)
     except OffkeyError as error:
         raise OffkeyError(error.kind, error.detail, **{"clip": upload.name, **error.values}) from error

@@ -13,6 +13,7 @@ from service.encoder import Encoder
 from service.encoders import Encoders
 from service.metrics import Metrics
 from service.settings import Settings
+from service.stages import Stages
 from service.store import BankLimits, MachineRecord, Store
 from service.store.pending import PendingScores
 
@@ -28,6 +29,7 @@ class Context:
     pending_scores: PendingScores
     banks: Banks
     metrics: Metrics
+    stages: Stages  # of the request
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -55,11 +57,18 @@ class Context:
         )
         metrics = Metrics()
         metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
-        return cls(settings, encoders, decoders, store, PendingScores(store.shift), banks, metrics)
+        return cls(
+            settings, encoders, decoders, store, PendingScores(store.shift), banks, metrics, Stages(metrics.stage)
+        )
 
-    def by(self, caller: Caller) -> Self:
-        """The same, for a caller: the store does what the caller's key allows, and writes down who did it."""
-        return replace(self, store=self.store.by(caller))
+    def by(self, caller: Caller, stages: Stages | None = None) -> Self:
+        """The same, for a caller: the store does what the caller's key allows, and writes down who did it.
+
+        Args:
+            caller: who asks.
+            stages: where the time of the request is counted; None: of what is done without one.
+        """
+        return replace(self, store=self.store.by(caller), stages=stages or Stages(self.metrics.stage))
 
     def close(self) -> None:
         """Close what `open` opened."""

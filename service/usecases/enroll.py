@@ -10,6 +10,7 @@ from service.domain.errors import ABOUT_CLIP, ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.encoder import Encoder
 from service.schemas import ClipCounts, ConditionWarning, EnrolledClip, Enrollment
+from service.stages import Stage
 from service.store import Action, AnsweredError, BankChangedError, Enrolled, MachineRecord, NewClip, Once
 from service.store.clip_rows import check_same_domain
 from service.store.jobs import Step
@@ -170,7 +171,7 @@ def _attempt(
     if not (welcome or missing_audio or entries) and key is None:
         return answer([], record)
     once = None if key is None else Once(*key, lambda *found: answer(*found).model_dump_json())
-    with context.metrics.stage("store"):
+    with context.stages.during(Stage.STORE):
         added, record = context.store.add_clips(
             record,
             space,

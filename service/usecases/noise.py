@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from service.encoder import Encoder
 from service.schemas import NoiseClip, NoiseEnrollment, NoiseList
+from service.stages import Stage
 from service.store.noise import NewNoise, NoiseRecord
 from service.usecases.clip import Upload, embed_clip
 from service.usecases.context import Context
@@ -18,7 +19,7 @@ def add_noise(context: Context, machine_id: str, uploads: Sequence[Upload]) -> N
     record = context.store.machine(machine_id)
     encoder = context.encoders.of(record.embedding_space_id)
     clips = [_embed(context, encoder, upload) for upload in uploads]
-    with context.metrics.stage("store"):
+    with context.stages.during(Stage.STORE):
         added = context.store.noise.add(record.machine_key, encoder.embedding_space_id, clips)
     return NoiseEnrollment(
         machine_id=machine_id,

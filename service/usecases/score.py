@@ -14,6 +14,7 @@ from service.domain.envelope import unlike_all
 from service.domain.threshold import p_value
 from service.encoder import Encoder
 from service.schemas import ClipConditions, ClipScore, Localization, Neighbor, Scores, WindowScore
+from service.stages import Stage
 from service.store.shift import RecentScore
 from service.usecases import localize as localization
 from service.usecases.clip import EmbeddedClip, Upload, embed_clip
@@ -52,21 +53,23 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], ne
     threshold = threshold_of(context, record, bank)
     encoder = context.encoder_of(bank)
     question = _Question(record.machine_key, bank, encoder, threshold.decision_threshold, neighbors, localize)
+    clips = [_score(context, question, one) for one in uploads]
     return Scores(
         machine_id=machine_id,
         bundle=encoder.name,
         backend=bank.detector.backend,
         generation=bank.generation,
         threshold=threshold,
-        clips=[_score(context, question, one) for one in uploads],
+        clips=clips,
         localization_note=localization.note(encoder, bank) if localize else "Not asked for: add localize=true.",
+        timing_ms=context.stages.timing_ms(),
     )
 
 
 def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
     bank = question.bank
     clip = embed_clip(context, question.encoder, upload)
-    with context.metrics.stage("search"):
+    with context.stages.during(Stage.SEARCH):
         scores, named = bank.score(clip.vectors, question.neighbors)
     score = clip_score(scores)
     is_anomalous = score > question.decision_threshold
@@ -121,7 +124,7 @@ def _localize(
     bank, edges_hz = question.bank, question.encoder.band_edges_hz
     if edges_hz is None or not bank.reference.domains:
         return [None] * len(spans)
-    with context.metrics.stage("localize"):
+    with context.stages.during(Stage.LOCALIZE):
         return [
             localization.localize(bank, edges_hz, picture, *span)
             for picture, span in zip(clip.spectrograms, spans, strict=True)

@@ -9,6 +9,7 @@ from service.budget import UNLIMITED, Budget
 from service.domain.errors import ABOUT_CLIP, ErrorKind, OffkeyError
 from service.domain.job import EntryStatus, JobKind
 from service.domain.threshold import Rule
+from service.stages import Stage
 from service.store import BankChangedError, MachineRecord
 from service.store.jobs import JobEntry, JobRecord, Step
 from service.store.reembedding import KeptClip, Reheard
@@ -100,7 +101,7 @@ def _move(
     own = {one.number: _reheard(heard[False, one.number]) for one in clips if not one.is_noise}
     background = {one.number: heard[True, one.number].vectors for one in clips if one.is_noise and one.has_audio}
     moved = Moved(len(own), _note(record, sum(one.is_noise and not one.has_audio for one in clips)))
-    with context.metrics.stage("store"):
+    with context.stages.during(Stage.STORE):
         context.store.reembedding.move(
             record,
             context.encoders.current.embedding_space_id,
