@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     except BaseException:
         context.close()
         raise
-    workers = Workers(settings.workers, settings.queue_limit)
+    workers = Workers(context.workers, settings.queue_limit)
     readers = Workers(_READERS, settings.queue_limit, name="reader")
     gatekeepers = Workers(_GATEKEEPERS, settings.queue_limit, name="gatekeeper")
     uploads = Workers(_UPLOADS, _UPLOADS, name="upload")

@@ -1,8 +1,8 @@
 """Runs the encoder of a model bundle in ONNX Runtime, after checking that it is what its manifest says."""
 
-import ctypes
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,18 +16,23 @@ from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.spectrogram import Spectrogram, band_edges, coarse
 from service.index import check_vectors
+from service.inference import (
+    SINGLE,
+    Batches,
+    Callers,
+    Layout,
+    Runs,
+    faint_noise,
+    find_layout,
+    open_session,
+    runs_on_cpu,
+)
 from service.manifest import GOLDEN_FILE, MODEL_FILE, BundleError, Manifest, load_manifest
 from service.settings import Device
 
 logger = logging.getLogger(__name__)
 
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
-_LOG_FATAL_ONLY = 4
-
-
-class DeviceError(Exception):
-    """The device that was asked for cannot be used."""
+_BATCH_SECONDS = 320.0  # of audio in one batch, on a GPU
 
 
 class Heard(NamedTuple):
@@ -48,17 +53,24 @@ class Encoder:
             spectrogram whose frequencies are known.
     """
 
-    def __init__(self, bundle: Path, device: Device) -> None:
+    def __init__(
+        self, bundle: Path, device: Device, *, layout: Path | Layout = SINGLE, engines: Path | None = None
+    ) -> None:
         """Load a bundle and hold it against its golden vectors.
+
+        Args:
+            bundle: its folder.
+            device: where it runs.
+            layout: over how many threads a run goes on a CPU; or a file that remembers it once it was measured.
+            engines: folder that TensorRT may use.
 
         Raises:
             BundleError: a file is absent or damaged, or the graph does not give what the manifest promises.
-            DeviceError: `cuda` was asked for and does not work here.
+            DeviceError: `cuda` or `tensorrt` was asked for and does not work here.
         """
         self.manifest: Manifest = load_manifest(bundle)
-        self._session = _open_session(bundle / MODEL_FILE, device)
-        self.provider: str = self._session.get_providers()[0]
-        _check_golden(self._session, self.manifest, bundle)
+        self._runs = _open_runs(self.manifest, bundle, device, layout, engines)
+        self.provider: str = self._runs.provider
         self.band_edges_hz = _band_edges(self.manifest)
         logger.info("bundle %s/%s runs on %s", self.manifest.name, self.manifest.version, self.provider)
 
@@ -73,13 +85,18 @@ class Encoder:
         return self.manifest.embedding_space_id
 
     @property
+    def workers(self) -> int:
+        """Requests that should be worked on at once to keep its device busy."""
+        return self._runs.workers
+
+    @property
     def sample_rate(self) -> int:
         """Rate of the waveforms it takes, Hz."""
         return self.manifest.input.sample_rate
 
     def close(self) -> None:
         """Give the model's memory back. FastAPI remembers applications that are over, and what belongs to them."""
-        del self._session
+        self._runs.close()
 
     def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> tuple[Vectors, NDArray[np.float64]]:
         """The embeddings and starts that `hear` gives, which see."""
@@ -105,12 +122,11 @@ class Encoder:
                 min_seconds=spec.min_seconds,
             )
         windows = cut(samples, window=round(spec.seconds * rate), hop=round(spec.hop_seconds * rate))
-        # One window at a time: on a CPU a batch is no faster, and memory stays that of one window.
         found, spectrograms = [], []
         wanted = ["embedding"] if self.band_edges_hz is None else ["embedding", "logmel"]
-        for _, window in windows:
-            budget.check()
-            vector, *logmel = self._session.run(wanted, {"waveform": window[None, :]})  # (1, dim), (1, frames, mels)
+        # (1, dim), (1, frames, mels)
+        outputs = self._runs.run([window for _, window in windows], wanted, budget)
+        for (_, window), (vector, *logmel) in zip(windows, outputs, strict=True):
             found.append(vector)
             spectrograms += [coarse(one[0], len(window) / rate) for one in logmel]
         vectors = np.concatenate(found)
@@ -126,36 +142,20 @@ def _band_edges(manifest: Manifest) -> NDArray[np.float64] | None:
     return None
 
 
-def _open_session(model: Path, device: Device) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    # Requests run side by side, one thread each, which serves more clips than one request on every core.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    wanted = [_CPU]
-    if device is not Device.CPU and _CUDA in ort.get_available_providers():
-        wanted = [_CUDA, _CPU]
-    if device is Device.AUTO:
-        # Without a GPU the runtime reports the missing CUDA libraries as an error, which here is no error.
-        ort.set_default_logger_severity(_LOG_FATAL_ONLY)
-    session = ort.InferenceSession(str(model), options, providers=wanted)
-    # The runtime lists providers it was built with and falls back in silence: only the session knows.
-    if device is Device.CUDA and session.get_providers()[0] != _CUDA:
-        raise DeviceError(
-            f"OFFKEY_DEVICE=cuda, but the model runs on {session.get_providers()[0]}: {_cuda_problem()} "
-            "Install the NVIDIA driver, CUDA and cuDNN that onnxruntime names, or set OFFKEY_DEVICE=cpu."
-        )
-    return session
-
-
-def _cuda_problem() -> str:
-    if _CUDA not in ort.get_available_providers():
-        return "this onnxruntime was built without CUDA (onnxruntime-gpu has it)."
-    library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
-    try:
-        ctypes.CDLL(str(library))
-    except OSError as error:
-        return f"{error}."
-    return "no usable GPU was found."
+def _open_runs(manifest: Manifest, bundle: Path, device: Device, layout: Path | Layout, engines: Path | None) -> Runs:
+    model = bundle / MODEL_FILE
+    session = open_session(model, device, engines=engines)
+    _check_golden(session, manifest, bundle)
+    if not runs_on_cpu(session):
+        return Batches(session, round(_BATCH_SECONDS * manifest.input.sample_rate))
+    if isinstance(layout, Path):
+        window = faint_noise(manifest.window.seconds, manifest.input.sample_rate)
+        layout = find_layout(partial(open_session, model, Device.CPU), window, manifest.model_sha256, layout)
+    sessions = {1: session}
+    for threads in {layout.crowded, layout.alone} - {1}:
+        sessions[threads] = open_session(model, Device.CPU, threads)
+        _check_golden(sessions[threads], manifest, bundle)
+    return Callers(sessions[layout.crowded], sessions[layout.alone], layout)
 
 
 def _check_golden(session: ort.InferenceSession, manifest: Manifest, bundle: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Self
 
 from service.domain.errors import ErrorKind, OffkeyError
 from service.encoder import Encoder
-from service.settings import Device
+from service.inference import Layout
+from service.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,10 @@ class Encoders:
     old: Encoder | None = None
 
     @classmethod
-    def open(cls, bundle: Path, old_bundle: Path | None, device: Device) -> Self:
-        """Load one bundle or two. Raises as `Encoder` does."""
-        return cls(Encoder(bundle, device), None if old_bundle is None else Encoder(old_bundle, device))
+    def open(cls, settings: Settings) -> Self:
+        """Load the bundles that the settings name. Raises as `Encoder` does."""
+        current = _encoder(settings.bundle, settings, "current")
+        return cls(current, None if settings.old_bundle is None else _encoder(settings.old_bundle, settings, "old"))
 
     def __iter__(self) -> Iterator[Encoder]:
         yield self.current
@@ -45,3 +47,11 @@ class Encoders:
             bank=str(embedding_space_id),
             service=self.current.embedding_space_id,
         )
+
+
+def _encoder(bundle: Path, settings: Settings, role: str) -> Encoder:
+    kept = settings.data_dir / "runtime"
+    layout: Layout | Path = kept / f"threads-{role}.json"
+    if settings.run_threads is not None:
+        layout = Layout(settings.run_threads, settings.run_threads)
+    return Encoder(bundle, settings.device, layout=layout, engines=kept / "tensorrt")

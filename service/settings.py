@@ -1,6 +1,5 @@
 """Every setting of the service, with its unit and default. Set by environment variables `OFFKEY_*`."""
 
-import os
 import sysconfig
 from enum import StrEnum
 from pathlib import Path
@@ -16,11 +15,15 @@ DEFAULT_BUNDLE = Path("offkey-small") / "3"
 
 
 class Device(StrEnum):
-    """Where the encoder runs. `cuda` refuses to start where CUDA does not work; `auto` falls back to the CPU."""
+    """Where the encoder runs.
+
+    `cuda` and `tensorrt` refuse to start where they do not work; `auto` takes CUDA or falls back to the CPU.
+    """
 
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    TENSORRT = "tensorrt"
 
 
 def shipped_bundle() -> Path:
@@ -50,12 +53,15 @@ class Settings(BaseSettings):
         True, description="keep the files of enrolled clips in the store, so that banks can move to a new bundle"
     )
     backend: str = Field(DEFAULT_BACKEND, description="how scores are measured; docs/scoring.md lists the backends")
-    device: Device = Field(Device.AUTO, description="auto, cpu or cuda")
-    workers: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2,
+    device: Device = Field(Device.AUTO, description="auto, cpu, cuda or tensorrt")
+    workers: int | None = Field(
+        None,
         ge=1,
         le=256,
         description="requests that are decoded, embedded and searched at once; a thread and a decoder process each",
+    )
+    run_threads: int | None = Field(
+        None, ge=1, le=256, description="threads of one run of the model on a CPU; measured at the first start"
     )
     queue_limit: int = Field(64, ge=0, description="requests that may wait for a worker before 503")
     false_alarm_rate: float = Field(
@@ -136,7 +142,6 @@ class Settings(BaseSettings):
             "max_cached_values": self.max_cached_values,
             "max_neighbors": self.max_neighbors,
             "queue_limit": self.queue_limit,
-            "workers": self.workers,
             "exact_limit": self.exact_limit,
             "shutdown_seconds": self.shutdown_seconds,
         }

@@ -63,7 +63,7 @@ def run(settings: Settings) -> int:
     """Serve until a signal; return the exit status."""
     from service.app import create_app  # here, so that --help does not wait for ONNX Runtime
     from service.decoding import NurseryError
-    from service.encoder import DeviceError
+    from service.inference import DeviceError
     from service.protocol import bounded_protocol
     from service.usecases.access import OpenToNetworkError
 

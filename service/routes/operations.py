@@ -70,7 +70,13 @@ async def info(context: ContextOf) -> Info:
         backend=context.settings.backend,
         false_alarm_rate=context.settings.false_alarm_rate,
         formats=sorted(FORMATS),
-        limits={**context.settings.limits(), **context.audio_limits.fixed(), **FORM_LIMITS, **_FIXED_LIMITS},
+        limits={
+            **context.settings.limits(),
+            "workers": context.workers,
+            **context.audio_limits.fixed(),
+            **FORM_LIMITS,
+            **_FIXED_LIMITS,
+        },
     )
 
 

@@ -40,7 +40,7 @@ class Context:
             NurseryError: no decoder can be started.
             OSError, OffkeyError: the data folder cannot be used.
         """
-        encoders = Encoders.open(settings.bundle, settings.old_bundle, settings.device)
+        encoders = Encoders.open(settings)
         terms = Terms(_audio_limits(settings), settings.max_body_bytes, settings.max_decode_cpu_seconds)
         with ExitStack() as undo:
             decoders = Decoders(terms, wall_seconds=settings.max_decode_seconds)
@@ -77,6 +77,11 @@ class Context:
         self.store.close()
         for encoder in self.encoders:
             encoder.close()
+
+    @property
+    def workers(self) -> int:
+        """Requests that are worked on at once."""
+        return self.settings.workers or self.encoders.current.workers
 
     @property
     def audio_limits(self) -> AudioLimits:

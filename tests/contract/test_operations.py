@@ -78,6 +78,34 @@ def test_metrics_count_what_was_done(fan_api: TestClient, fan: Callable[..., byt
         assert found[("offkey_stage_seconds_count", ("stage", stage))] >= 1
 
 
+def test_the_stages_of_a_request_add_up(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+    def sums(name: str) -> dict[str, float]:
+        return {
+            next(iter(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(fan_api.get("/metrics").text)
+            for sample in family.samples
+            if sample.name == f"{name}_sum"
+        }
+
+    stages, requests = sums("offkey_stage_seconds"), sums("offkey_request_seconds")
+    answers = [
+        fan_api.post("/score", params={"machine_id": "fan-1"}, content=fan(number, seconds=25.0)).json()
+        for number in range(3)
+    ]
+    totals = []
+    for answer in answers:
+        timing = answer["timing_ms"]
+        totals.append(total := timing.pop("total"))
+        assert sum(timing.values()) == pytest.approx(total, abs=0.02)
+        assert {"receive", "queue", "decode", "measure", "embed", "search", "localize", "other"} == set(timing)
+        assert timing["embed"] > 0.3 * total  # three windows
+    # The clock of the histograms runs until the answer is sent.
+    spent = sum(sums("offkey_stage_seconds").values()) - sum(stages.values())
+    whole = sums("offkey_request_seconds")["/score"] - requests.get("/score", 0.0)
+    assert spent == pytest.approx(whole, rel=1e-6)
+    assert 1e3 * whole > sum(totals)
+
+
 def test_metric_labels_are_bounded(api: TestClient) -> None:
     def series() -> int:
         return len(api.get("/metrics").text.splitlines())
@@ -122,14 +150,16 @@ def test_a_failure_of_the_service_is_a_problem_too(
 def test_probes_and_lists_do_not_wait_for_the_workers(api: TestClient) -> None:
     """As many requests as are allowed hold their places, and every worker is at work."""
     workers, go = api.app.state.workers, threading.Event()
+    limits = api.get("/info").json()["limits"]
+    most = limits["workers"] + limits["queue_limit"]
 
     async def occupy() -> None:
         async with AsyncExitStack() as held:
-            permits = [await held.enter_async_context(workers.permit()) for _ in range(66)]
-            await asyncio.gather(*(permit.run(go.wait, 20) for permit in permits[:3]))
+            permits = [await held.enter_async_context(workers.permit()) for _ in range(most)]
+            await asyncio.gather(*(permit.run(go.wait, 20) for permit in permits[: limits["workers"]]))
 
     busy = api.portal.start_task_soon(occupy)
-    while workers.permits < 66:
+    while workers.permits < most:
         time.sleep(0.01)
     start = time.monotonic()
     try:
@@ -140,7 +170,7 @@ def test_probes_and_lists_do_not_wait_for_the_workers(api: TestClient) -> None:
         go.set()
         busy.result()
     assert time.monotonic() - start < 5
-    assert 'offkey_permits{pool="workers"} 66.0' in text
+    assert f'offkey_permits{{pool="workers"}} {most}.0' in text
     assert 'offkey_permits{pool="readers"} 1.0' in text  # this scrape
     assert 'offkey_requests_refused_total{type="overloaded"} 1.0' in text
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from service.domain.errors import ErrorKind, OffkeyError
-from service.encoder import DeviceError, Encoder
+from service.encoder import Encoder
+from service.inference import DeviceError
 from service.manifest import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, BundleError, load_manifest
 from service.settings import Device
 
@@ -75,12 +76,12 @@ def test_a_bundle_that_does_not_keep_its_word_is_refused(copy: Path, spoil: Chan
         Encoder(copy, Device.CPU)
 
 
-def test_cuda_without_cuda_is_refused_with_the_reason(bundle: Path) -> None:
+@pytest.mark.parametrize("device", [Device.CUDA, Device.TENSORRT])
+def test_a_device_that_is_not_there_is_refused_with_the_reason(bundle: Path, tmp_path: Path, device: Device) -> None:
     if Encoder(bundle, Device.AUTO).provider == "CUDAExecutionProvider":
-        assert Encoder(bundle, Device.CUDA).provider == "CUDAExecutionProvider"
-        return
-    with pytest.raises(DeviceError, match="OFFKEY_DEVICE=cpu") as refused:
-        Encoder(bundle, Device.CUDA)
+        pytest.skip("there is a GPU")
+    with pytest.raises(DeviceError, match=f"OFFKEY_DEVICE={device.value}.*OFFKEY_DEVICE=cpu") as refused:
+        Encoder(bundle, device, engines=tmp_path)
     assert "CUDA" in str(refused.value)
 
 

@@ -9,6 +9,7 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.budget import UNLIMITED
 from service.domain.backends import DEFAULT_BACKEND
 from service.domain.machine import Domain
 from service.settings import Settings
@@ -100,7 +101,7 @@ def test_the_log_mel_view_is_the_graphs_own_and_knows_no_level(tiny_bundle: Path
     bundle = BundleView(tiny_bundle)
     view = LogmelView(bundle)
     clip = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
-    whole = bundle.encoder._session.run(["logmel"], {"waveform": clip[None]})[0][0].mean(axis=0)
+    whole = next(bundle.encoder._runs.run([clip], ["logmel"], UNLIMITED))[0][0].mean(axis=0)
     whole -= whole.mean()
     assert view.embed(clip)[0] == pytest.approx(whole / np.linalg.norm(whole), abs=1e-6)
     assert view.embed(4 * clip)[0] == pytest.approx(view.embed(clip)[0], abs=1e-3)
@@ -111,7 +112,7 @@ def test_the_bands_of_the_frames_are_unit_vectors_apart_and_together(tiny_bundle
     bundle = BundleView(tiny_bundle)
     view = BandsView(bundle)
     clip = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
-    frames = bundle.encoder._session.run(["frames"], {"waveform": clip[None]})[0][0]  # (time, bands, dim)
+    frames = next(bundle.encoder._runs.run([clip], ["frames"], UNLIMITED))[0][0]  # (time, bands, dim)
     heard = Embedded.join([view.embed(clip)])
     assert np.linalg.norm(heard.vectors[0]) == pytest.approx(1.0, abs=1e-6)
     parts = view.parts(heard)

@@ -1,0 +1,154 @@
+"""Over how many threads a run of the graph goes here: measured once for a bundle and a machine, and remembered."""
+
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from service.audio import Samples
+from service.inference.runs import INPUT
+
+logger = logging.getLogger(__name__)
+
+# A core more is worth it only if it gives so much: it is taken from decoding, from search, and from other programs.
+_FASTER = 1.15
+_MORE = 1.05
+_SECONDS = 0.3  # of each way that is tried
+_FEWEST = 3  # runs of each
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Threads of a run.
+
+    Attributes:
+        alone: of one that is the only one.
+        crowded: of one beside others.
+    """
+
+    alone: int
+    crowded: int
+
+    @property
+    def workers(self) -> int:
+        """Requests to work on at once: one more than runs that cores are for, as one of them is not in the model."""
+        return max(cores() // self.crowded, 1) + 1
+
+
+SINGLE = Layout(1, 1)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_layout(
+    open_session: Callable[[int], ort.InferenceSession], window: Samples, model_sha256: str, remembered: Path
+) -> Layout:
+    """The layout of a bundle on this machine.
+
+    Args:
+        open_session: opens the graph for runs over so many threads.
+        window: `(samples,)` as the model is asked.
+        model_sha256: of the graph.
+        remembered: file that is read and written; a layout found for another machine, graph or runtime is not used.
+    """
+    found_for = {
+        "model_sha256": model_sha256,
+        "onnxruntime": ort.__version__,
+        "processor": _processor(),
+        "cores": cores(),
+    }
+    layout = _read(remembered, found_for)
+    if layout is None:
+        layout = measure(open_session, window, cores())
+        logger.info("measured: a run over %d threads when alone, %d beside others", layout.alone, layout.crowded)
+        _write(remembered, found_for, layout)
+    return layout
+
+
+def measure(open_session: Callable[[int], ort.InferenceSession], window: Samples, cores: int) -> Layout:
+    """Try 1, 2, 4, ... threads: how long one run takes, and how many runs side by side come to an end."""
+    tried = [1]
+    while tried[-1] < cores:
+        tried.append(min(2 * tried[-1], cores))
+    seconds, rates = [], []
+    for threads in tried:
+        session = open_session(threads)
+
+        def run(_: int, session: ort.InferenceSession = session) -> float:
+            start = time.perf_counter()
+            session.run(None, {INPUT: window[None, :]})
+            return time.perf_counter() - start
+
+        run(0)  # warm
+        seconds.append(statistics.median(_repeat(run)))
+        rates.append(_rate(run, max(cores // threads, 1), seconds[-1]))
+    return Layout(_fewest(tried, [1 / one for one in seconds], _FASTER), _fewest(tried, rates, _MORE))
+
+
+def _repeat(run: Callable[[int], float]) -> list[float]:
+    times: list[float] = []
+    while len(times) < _FEWEST or sum(times) < _SECONDS:
+        times.append(run(0))
+    return times
+
+
+def _rate(run: Callable[[int], float], callers: int, seconds: float) -> float:
+    count = callers * max(_FEWEST, round(_SECONDS / seconds))
+    with ThreadPoolExecutor(callers) as pool:
+        start = time.perf_counter()
+        list(pool.map(run, range(count)))
+        return count / (time.perf_counter() - start)
+
+
+def _fewest(tried: Sequence[int], gain: Sequence[float], worth: float) -> int:
+    """The number of threads that the next larger ones do not better by the factor `worth`."""
+    best = 0
+    for index in range(1, len(tried)):
+        if gain[index] > worth * gain[best]:
+            best = index
+    return tried[best]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _read(file: Path, found_for: dict[str, object]) -> Layout | None:
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        threads = kept["threads"]
+        layout = Layout(int(threads["alone"]), int(threads["crowded"]))
+    except (OSError, ValueError, KeyError, TypeError):  # none is kept, or it is damaged: it can be measured again
+        return None
+    return layout if kept["found_for"] == found_for and min(layout.alone, layout.crowded) >= 1 else None
+
+
+def _write(file: Path, found_for: dict[str, object], layout: Layout) -> None:
+    part = file.with_name(f"{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({"found_for": found_for, "threads": asdict(layout)}, indent=2), encoding="utf-8")
+        part.replace(file)
+    except OSError as error:  # a full disk, a volume that is read only: it is measured at each start
+        logger.warning("the thread layout cannot be kept in %s: %s", file, error)
+
+
+def faint_noise(seconds: float, sample_rate: int) -> Samples:
+    """A window of faint noise, to measure with: of pure silence some processors compute at another speed."""
+    return (0.01 * np.random.default_rng(0).standard_normal(round(seconds * sample_rate))).astype(np.float32)

@@ -1,0 +1,82 @@
+"""Opens sessions of ONNX Runtime, and says why a device cannot be used."""
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from service.settings import Device
+
+CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+_LOG_FATAL_ONLY = 4
+# The arena grows by what is missing, not by doubling; an algorithm is looked up for a new shape, not searched for
+# by trial, which would cost seconds for every length of a short clip.
+_CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+class DeviceError(Exception):
+    """The device that was asked for cannot be used."""
+
+
+def open_session(model: Path, device: Device, threads: int = 1, *, engines: Path | None = None) -> ort.InferenceSession:
+    """Open a session.
+
+    Args:
+        model: the graph.
+        device: where it runs.
+        threads: over how many threads a run goes, on a CPU.
+        engines: folder in which TensorRT keeps what it built, so that the next start need not build it again.
+
+    Raises:
+        DeviceError: `cuda` or `tensorrt` was asked for and does not work here.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    if device is Device.AUTO:
+        # Without a GPU the runtime reports the missing CUDA libraries as an error, which here is no error.
+        ort.set_default_logger_severity(_LOG_FATAL_ONLY)
+    session = ort.InferenceSession(str(model), options, providers=_providers(device, engines))
+    # The runtime lists providers it was built with and falls back in silence: only the session knows.
+    wanted = {Device.CUDA: _CUDA, Device.TENSORRT: _TENSORRT}.get(device)
+    if wanted is not None and session.get_providers()[0] != wanted:
+        raise DeviceError(
+            f"OFFKEY_DEVICE={device.value}, but the model runs on {session.get_providers()[0]}: {_problem(wanted)} "
+            "Install the NVIDIA driver, CUDA, cuDNN and, for tensorrt, TensorRT as onnxruntime wants them, or set "
+            "OFFKEY_DEVICE=cpu."
+        )
+    return session
+
+
+def runs_on_cpu(session: ort.InferenceSession) -> bool:
+    """Whether no other device than the processor is in use."""
+    return bool(session.get_providers()[0] == CPU)
+
+
+def _providers(device: Device, engines: Path | None) -> list[str | tuple[str, dict[str, Any]]]:
+    there = ort.get_available_providers()
+    providers: list[str | tuple[str, dict[str, Any]]] = [CPU]
+    if device is not Device.CPU and _CUDA in there:
+        providers.insert(0, (_CUDA, _CUDA_OPTIONS))
+    if device is Device.TENSORRT and _TENSORRT in there:
+        kept: dict[str, Any] = {}
+        if engines is not None:
+            engines.mkdir(parents=True, exist_ok=True)
+            kept = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
+        providers.insert(0, (_TENSORRT, kept))
+    return providers
+
+
+def _problem(provider: str) -> str:
+    if provider not in ort.get_available_providers():
+        return f"this onnxruntime was built without {provider} (onnxruntime-gpu has it)."
+    name = "tensorrt" if provider == _TENSORRT else "cuda"
+    library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return f"{error}."
+    return "no usable GPU was found."
