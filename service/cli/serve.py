@@ -1,6 +1,7 @@
 """`offkey serve`."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -77,6 +78,9 @@ def run(settings: Settings) -> int:
         return 1
     # The workers are the parallelism: a BLAS with threads of its own would have them take cores from each other.
     threadpool_limits(1, user_api="blas")
+    # What was loaded so far stays: looking through all of it again and again would hold every request for a moment.
+    gc.collect()
+    gc.freeze()
     pools = application.state.pools
     server = _Server(
         uvicorn.Config(
