@@ -1,11 +1,12 @@
 """`POST /score` beside the same work in a loop in one process, and beside other servers: what does serving cost?
 
-    python benchmarks/serving.py [--peers VENV/bin/python]
+    python benchmarks/serving.py [--peers VENV/bin/python] [--networks shipped cnn-5m vit-b]
 
 Every side decodes the same 10 s clip, runs the same ONNX file and searches the same embeddings exactly. The load comes
 from `hey`, a compiled generator on the same cores, whose share of the CPU is reported. Sides take turns; figures are
 medians over rounds. Offkey measures conditions and localizes besides; a second row has it without localization.
-`--peers` names a Python with litserve and bentoml.
+`--peers` names a Python with litserve and bentoml. Networks are the shipped student, and stand-ins of random weights in
+the size of a 5 M CNN and of a ViT-B: what serving costs does not grow with the network, its share falls.
 """
 
 import argparse
@@ -35,6 +36,7 @@ import soundfile
 from machine import write
 from rich.console import Console
 from rich.table import Table
+from stand_ins import STAND_INS, stand_in
 from threadpoolctl import threadpool_limits
 
 from service.client import Client
@@ -47,6 +49,9 @@ MACHINE = "fan-synthetic"
 SERVERS = Path(__file__).parent / "servers"
 CORES = len(os.sched_getaffinity(0))
 CONCURRENCY = 32
+SHIPPED = "shipped"
+MOST_CLIPS = 640  # per side and round, at concurrency 32
+SECONDS = 6.0  # or as many as the model alone does in so long
 
 
 @dataclass(frozen=True)
@@ -74,41 +79,56 @@ def main() -> None:
     """Measure and write results/serving.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, help="Python of an environment with litserve and bentoml")
+    parser.add_argument("--networks", nargs="+", choices=[SHIPPED, *STAND_INS], default=[SHIPPED, *STAND_INS])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clips", type=int, default=640, help="per side and round, at concurrency 32")
     options = parser.parse_args()
     if shutil.which("hey") is None:
         raise SystemExit("The load generator `hey` is not here: apt install hey, or see https://github.com/rakyll/hey.")
-    found: dict[str, dict[int, list[Measured]]] = defaultdict(lambda: defaultdict(list))
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        clip, train = prepare(root)
-        # Threads of numpy's own, beside those that the sides have, would only wait for each other.
-        threadpool_limits(1, user_api="blas")
-        os.environ |= {"OPENBLAS_NUM_THREADS": "1"}
-        os.environ |= {"BENCH_MODEL": str(shipped_bundle() / MODEL_FILE), "BENCH_BANK": str(root / "bank.npy")}
-        sides, ways, body = [*offkey(), *others(options.peers)], layouts(), clip.read_bytes()
-        for _ in range(options.rounds):
-            for name, (concurrency, work, threads) in ways.items():
-                found[name][concurrency].append(alone(work, body, threads, options.clips))
-            for side in sides:
-                with running(side, root, train) as url:
-                    load(url, side, clip, root, 4 * CORES, CORES)  # warm
-                    for concurrency, count in ((1, options.clips // 4), (CONCURRENCY, options.clips)):
-                        found[side.name][concurrency].append(load(url, side, clip, root, count, concurrency))
-    report(found, options.peers is not None)
+    # Threads of numpy's own, beside those that the sides have, would only wait for each other.
+    threadpool_limits(1, user_api="blas")
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1"}
+    results = {}
+    for network in options.networks:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            bundle = shipped_bundle() if network == SHIPPED else stand_in(network, root)
+            clip, train = prepare(root, bundle)
+            os.environ |= {"OFFKEY_BUNDLE": str(bundle), "BENCH_MODEL": str(bundle / MODEL_FILE)}
+            os.environ |= {"BENCH_BANK": str(root / "bank.npy")}
+            results[network] = report(network, measure(root, clip, train, options.peers, options.rounds))
+    command = "python benchmarks/serving.py" + (" --peers PYTHON" if options.peers else "")
+    print(write("serving", command, {"networks": results}))
 
 
-def prepare(root: Path) -> tuple[Path, list[Path]]:
+def prepare(root: Path, bundle: Path) -> tuple[Path, list[Path]]:
     """Synthetic clips: one to score, and those to enroll, whose embeddings are `bank.npy` for the others."""
     clips = plan_tree([MACHINE], test_each=1)
     write_tree(root / "clips", clips)
     train = [root / "clips" / clip.path for clip in clips if clip.split == "train"]
     probe = next(root / "clips" / clip.path for clip in clips if clip.split == "test")
-    encoder = Encoder(shipped_bundle(), Device.CPU)
+    encoder = Encoder(bundle, Device.CPU)
     rows = [encoder.embed(soundfile.read(path, dtype="float32")[0])[0] for path in train]
     np.save(root / "bank.npy", np.concatenate(rows))
     return probe, train
+
+
+def measure(
+    root: Path, clip: Path, train: list[Path], peers: Path | None, rounds: int
+) -> dict[str, dict[int, list[Measured]]]:
+    """Every side, round after round."""
+    found: dict[str, dict[int, list[Measured]]] = defaultdict(lambda: defaultdict(list))
+    sides, ways, body = [*offkey(), *others(peers)], layouts(), clip.read_bytes()
+    one = alone(ways["in process, one thread"][1], body, 1, 4).p50
+    most = max(2 * CONCURRENCY, min(MOST_CLIPS, int(SECONDS * CORES / one)))
+    for _ in range(rounds):
+        for name, (concurrency, work, threads) in ways.items():
+            found[name][concurrency].append(alone(work, body, threads, most // 2))
+        for side in sides:
+            with running(side, root, train) as url:
+                load(url, side, clip, root, 4 * CORES, CORES)  # warm
+                for concurrency, count in ((1, most // 4), (CONCURRENCY, most)):
+                    found[side.name][concurrency].append(load(url, side, clip, root, count, concurrency))
+    return found
 
 
 def offkey() -> list[Side]:
@@ -195,6 +215,7 @@ def load(url: str, side: Side, clip: Path, root: Path, count: int, concurrency: 
         body.write_bytes(clip.read_bytes())
     count = count // concurrency * concurrency
     command = ["hey", "-n", str(count), "-c", str(concurrency), "-m", "POST", "-T", kind, "-D", str(body), "-o", "csv"]
+    command += ["-t", "120"]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     printed = subprocess.run([*command, url + side.path], check=True, capture_output=True, text=True).stdout
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -243,8 +264,8 @@ def measured(times: list[float], seconds: float, generator: float) -> Measured:
     return Measured(len(times) / seconds, statistics.median(times), p99, generator)
 
 
-def report(found: dict[str, dict[int, list[Measured]]], peers: bool) -> None:
-    """Print and write medians over rounds, and the ratios that matter."""
+def report(network: str, found: dict[str, dict[int, list[Measured]]]) -> dict[str, dict[str, float]]:
+    """Print medians over rounds, and the ratios that matter; return them."""
     rows = {
         f"{name} @{concurrency}": {
             field: statistics.median(getattr(one, field) for one in rounds)
@@ -255,14 +276,13 @@ def report(found: dict[str, dict[int, list[Measured]]], peers: bool) -> None:
     }
     alone = [row for name, row in rows.items() if name.startswith("in process")]
     best_rate, best_p50 = max(row["rate"] for row in alone), min(row["p50"] for row in alone)
-    table = Table("side @ concurrency", "clips/s", "of in-process", "p50, ms", "p99, ms", "generator's CPU")
+    table = Table(network + " @ concurrency", "clips/s", "of in-process", "p50, ms", "p99, ms", "generator's CPU")
     for name, row in rows.items():
         row["rate_of_in_process"], row["p50_of_in_process"] = row["rate"] / best_rate, row["p50"] / best_p50
         figures = (f"{row['rate']:.1f}", f"{row['rate_of_in_process']:.2f}", f"{1000 * row['p50']:.1f}")
         table.add_row(name, *figures, f"{1000 * row['p99']:.1f}", f"{row['generator']:.0%}")
     Console().print(table)
-    command = "python benchmarks/serving.py" + (" --peers PYTHON" if peers else "")
-    print(write("serving", command, {"sides": rows}))
+    return rows
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ import numpy as np
 import onnxruntime as ort
 import soundfile
 
-MODEL, BANK = os.environ["BENCH_MODEL"], os.environ["BENCH_BANK"]  # the same ONNX file and embeddings for all
-
 
 class Work:
     """A session of its own and the bank; `threads` are those of one run of the model."""
@@ -17,8 +15,9 @@ class Work:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        self.session = ort.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
-        self.bank = np.load(BANK)  # (windows, dim)
+        # The same ONNX file and embeddings for all.
+        self.session = ort.InferenceSession(os.environ["BENCH_MODEL"], options, providers=["CPUExecutionProvider"])
+        self.bank = np.load(os.environ["BENCH_BANK"])  # (windows, dim)
 
     def __call__(self, body: bytes) -> dict[str, float]:
         """The cosine distance of a WAV clip to its nearest neighbor in the bank, by exact search."""
