@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from service.audio import AudioLimits
-from service.bank import Banks, MemoryBank
+from service.bank import Banks, KeptCalibrations, MemoryBank
 from service.decoding import Decoders
 from service.decoding.wire import Terms
 from service.domain.access import Caller
@@ -54,6 +54,7 @@ class Context:
             max_values=settings.max_cached_values,
             backend=settings.backend,
             coreset_windows=settings.coreset_windows,
+            kept=KeptCalibrations(settings.data_dir / "runtime" / "calibrations"),
         )
         metrics = Metrics()
         metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)

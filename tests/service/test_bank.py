@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service import bank as bank_module
 from service.bank import BankRows, Banks, MemoryBank
+from service.bank import memory as bank_module
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 

@@ -1,6 +1,7 @@
 """Distance to the nearest enrolled windows."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from service.domain.machine import Domain
 MEAN_OF = 5  # nearest windows
 
 
+@dataclass(frozen=True)
 class Nearest:
     """Cosine distance to the nearest window of a bank (1-NN)."""
 
@@ -39,6 +41,7 @@ class Nearest:
         return {bank: found.distances[:, 0].astype(np.float64) for bank, found in near.items()}
 
 
+@dataclass(frozen=True)
 class NearestMean:
     """Mean cosine distance to the five nearest windows of a bank, or to all of them if it has fewer (kNN)."""
 

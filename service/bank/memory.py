@@ -1,46 +1,23 @@
-"""The memory bank of a machine: its enrolled normal embeddings, searchable and calibrated.
-
-A bank never changes. The store is the truth; `Banks` builds a new bank when the store's generation has moved
-on and swaps the reference, so that readers never see a half-built one.
-"""
+"""One machine's bank. It never changes: when the store has moved on, another takes its place."""
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.bank.calibration import Calibration
+from service.bank.rows import BankRows
 from service.domain.backends import DEFAULT_BACKEND
-from service.domain.conditions import Conditions
-from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.distance import Vectors
 from service.domain.envelope import Envelope
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.localization import Reference
 from service.domain.machine import Domain
-from service.domain.spectrogram import Spectrogram
 from service.index import Index, build_index
-
-
-@dataclass(frozen=True)
-class BankRows:
-    """A machine's enrolled windows as the store has them at one generation, in order of enrollment."""
-
-    generation: int
-    embedding_space_id: str | None  # None: nothing is enrolled
-    vectors: Vectors  # (n, dim)
-    clips: NDArray[np.int64]  # (n,) clip id
-    recordings: NDArray[np.int64]  # (n,) number of the recording that the clip was cut from
-    starts: NDArray[np.float64]  # (n,) seconds
-    domains: tuple[Domain, ...]  # (n,)
-    names: Mapping[int, str]  # by clip id
-    conditions: Mapping[int, Conditions] = field(default_factory=dict)  # by clip id, of those that were measured
-    spectrograms: Mapping[int, Spectrogram] = field(default_factory=dict)  # by row; not of clips that have none
-    noise: Vectors | None = None  # (m, dim), of the background without the machine
 
 
 @dataclass(frozen=True)
@@ -117,42 +94,27 @@ class MemoryBank:
         Raises:
             OffkeyError: there is no row, or too few to know how much healthy recordings differ.
         """
-        if len(rows.vectors) == 0 or rows.embedding_space_id is None:
-            raise OffkeyError(
-                ErrorKind.EMPTY_BANK,
-                "No clip is enrolled for this machine. POST normal clips to /enroll first.",
-            )
-        domains = np.array(rows.domains)
-        enrolled = {d: np.flatnonzero(domains == d) for d in Domain if (domains == d).any()}
-        members = enrolled
-        if coreset_windows:
-            members = {
-                d: at[coreset(rows.vectors[at], rows.clips[at], rows.recordings[at], coreset_windows)]
-                for d, at in enrolled.items()
-            }
-        detector = Detector.fit(
-            {d: rows.vectors[at] for d, at in members.items()},
-            {d: rows.clips[at] for d, at in members.items()},
-            {d: rows.recordings[at] for d, at in members.items()},
-            backend,
-        )
-        banks = {d: _DomainBank(rows, at, exact_limit) for d, at in members.items()}
+        return cls.of(rows, Calibration.fit(rows, backend, coreset_windows), exact_limit=exact_limit)
+
+    @classmethod
+    def of(cls, rows: BankRows, calibration: Calibration, *, exact_limit: int) -> Self:
+        """Put rows together with what was learned from them. Arguments as of `build`."""
+        assert rows.embedding_space_id is not None  # of an empty bank nothing is learned
+        members = calibration.members
         clips, compared = (
-            {domain: len(np.unique(rows.clips[at])) for domain, at in own.items()} for own in (enrolled, members)
+            {domain: len(np.unique(rows.clips[at])) for domain, at in own.items()} for own in (rows.by_domain, members)
         )
-        envelopes = {d: found for d, at in enrolled.items() if (found := _envelope(rows, at)) is not None}
-        reference, heard = _reference(rows, members)
         return cls(
             generation=rows.generation,
             embedding_space_id=rows.embedding_space_id,
             clips=clips,
             compared=compared,
-            detector=detector,
-            envelopes=envelopes,
-            reference=reference,
-            clips_in_reference=heard,
+            detector=calibration.detector,
+            envelopes=calibration.envelopes,
+            reference=calibration.reference,
+            clips_in_reference=calibration.clips_in_reference,
             noise=rows.noise,
-            _domains=banks,
+            _domains={domain: _DomainBank(rows, at, exact_limit) for domain, at in members.items()},
             _names=rows.names,
         )
 
@@ -243,100 +205,3 @@ class MemoryBank:
         bank = self._domains[domain]
         clip_id = int(bank.clips[row])
         return Neighbor(clip_id, self._names[clip_id], float(bank.starts[row]), domain, distance)
-
-
-def _envelope(rows: BankRows, at: NDArray[np.int64]) -> Envelope | None:
-    recordings = dict(zip(rows.clips[at].tolist(), rows.recordings[at].tolist(), strict=True))
-    measured = [clip for clip in recordings if clip in rows.conditions]
-    return Envelope.of([rows.conditions[clip] for clip in measured], [recordings[clip] for clip in measured])
-
-
-def _reference(rows: BankRows, members: Mapping[Domain, NDArray[np.int64]]) -> tuple[Reference, int]:
-    """Of the windows whose spectrogram is kept, and of how many clips they are."""
-    kept = {domain: [row for row in at.tolist() if row in rows.spectrograms] for domain, at in members.items()}
-    reference = Reference.fit(
-        {domain: [rows.spectrograms[row] for row in found] for domain, found in kept.items()},
-        {domain: rows.recordings[found] for domain, found in kept.items()},
-    )
-    return reference, len(np.unique(rows.clips[[row for found in kept.values() for row in found]]))
-
-
-class Banks:
-    """The banks that were asked for last, each as new as the store when it was asked for."""
-
-    def __init__(
-        self, *, exact_limit: int, max_values: int, backend: str = DEFAULT_BACKEND, coreset_windows: int = 0
-    ) -> None:
-        """Hold banks of `max_values` values together, or a single one that is larger."""
-        self._exact_limit = exact_limit
-        self._backend = backend
-        self._coreset_windows = coreset_windows
-        self._max_values = max_values
-        self._banks: OrderedDict[int, MemoryBank] = OrderedDict()  # least recently used first
-        self._building: dict[int, threading.Lock] = {}
-        self._lock = threading.Lock()  # of both
-
-    def get(self, machine_key: int, generation: int, load: Callable[[], BankRows]) -> MemoryBank:
-        """Return a bank at `generation` or newer.
-
-        Args:
-            machine_key: the store's key of the machine, never used again for another one.
-            generation: the store's generation of the machine when the request began.
-            load: reads the machine's rows from the store; called only if the bank at hand is older.
-        """
-        with self._lock:
-            bank = self._fresh(machine_key, generation)
-            if bank is not None:
-                return bank
-            building = self._building.setdefault(machine_key, threading.Lock())
-        with building:  # one build per machine; the others wait for it and use what it made
-            with self._lock:
-                bank = self._fresh(machine_key, generation)
-            if bank is None:
-                bank = self._build(machine_key, building, load)
-            return bank
-
-    def at_hand(self, machine_key: int) -> MemoryBank | None:
-        """The bank of a machine that was built last, be it a generation or more behind; None: none is in memory."""
-        with self._lock:
-            return self._banks.get(machine_key)
-
-    def forget(self, machine_key: int) -> None:
-        """Drop the bank of a deleted machine, also one that is being built."""
-        with self._lock:
-            self._banks.pop(machine_key, None)
-            self._building.pop(machine_key, None)
-
-    def _fresh(self, machine_key: int, generation: int) -> MemoryBank | None:
-        bank = self._banks.get(machine_key)
-        if bank is None or bank.generation < generation:
-            return None
-        self._banks.move_to_end(machine_key)
-        return bank
-
-    def _build(self, machine_key: int, building: threading.Lock, load: Callable[[], BankRows]) -> MemoryBank:
-        built: MemoryBank | None = None
-        try:
-            built = MemoryBank.build(
-                load(),
-                exact_limit=self._exact_limit,
-                backend=self._backend,
-                coreset_windows=self._coreset_windows,
-            )
-            return built
-        finally:
-            with self._lock:
-                # Another lock or none: the machine was forgotten meanwhile, and nobody would drop its bank.
-                if self._building.get(machine_key) is building:
-                    if built is None:
-                        del self._building[machine_key]
-                    else:
-                        self._keep(machine_key, built)
-
-    def _keep(self, machine_key: int, bank: MemoryBank) -> None:
-        self._banks[machine_key] = bank
-        self._banks.move_to_end(machine_key)
-        values = sum(kept.values for kept in self._banks.values())
-        while values > self._max_values and len(self._banks) > 1:
-            _, gone = self._banks.popitem(last=False)
-            values -= gone.values

@@ -1,0 +1,109 @@
+"""The banks in memory.
+
+A bank never changes. The store is the truth; a new bank is built when the store's generation has moved on, and the
+reference is swapped, so that readers never see a half-built one.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from service.bank.calibration import Calibration
+from service.bank.kept import KeptCalibrations
+from service.bank.memory import MemoryBank
+from service.bank.rows import BankRows
+from service.domain.backends import DEFAULT_BACKEND
+
+
+class Banks:
+    """The banks that were asked for last, each as new as the store when it was asked for."""
+
+    def __init__(
+        self,
+        *,
+        exact_limit: int,
+        max_values: int,
+        backend: str = DEFAULT_BACKEND,
+        coreset_windows: int = 0,
+        kept: KeptCalibrations | None = None,
+    ) -> None:
+        """Hold banks of `max_values` values together, or a single one that is larger.
+
+        `kept` is where calibrations of banks that left memory are found again; None: each is made anew.
+        """
+        self._exact_limit = exact_limit
+        self._backend = backend
+        self._coreset_windows = coreset_windows
+        self._max_values = max_values
+        self._kept = kept
+        self._banks: OrderedDict[int, MemoryBank] = OrderedDict()  # least recently used first
+        self._building: dict[int, threading.Lock] = {}
+        self._lock = threading.Lock()  # of both
+
+    def get(self, machine_key: int, generation: int, load: Callable[[], BankRows]) -> MemoryBank:
+        """Return a bank at `generation` or newer.
+
+        Args:
+            machine_key: the store's key of the machine, never used again for another one.
+            generation: the store's generation of the machine when the request began.
+            load: reads the machine's rows from the store; called only if the bank at hand is older.
+        """
+        with self._lock:
+            bank = self._fresh(machine_key, generation)
+            if bank is not None:
+                return bank
+            building = self._building.setdefault(machine_key, threading.Lock())
+        with building:  # one build per machine; the others wait for it and use what it made
+            with self._lock:
+                bank = self._fresh(machine_key, generation)
+            if bank is None:
+                bank = self._build(machine_key, building, load)
+            return bank
+
+    def at_hand(self, machine_key: int) -> MemoryBank | None:
+        """The bank of a machine that was built last, be it a generation or more behind; None: none is in memory."""
+        with self._lock:
+            return self._banks.get(machine_key)
+
+    def forget(self, machine_key: int) -> None:
+        """Drop the bank of a deleted machine, also one that is being built."""
+        with self._lock:
+            self._banks.pop(machine_key, None)
+            self._building.pop(machine_key, None)
+        if self._kept is not None:
+            self._kept.forget(machine_key)
+
+    def _fresh(self, machine_key: int, generation: int) -> MemoryBank | None:
+        bank = self._banks.get(machine_key)
+        if bank is None or bank.generation < generation:
+            return None
+        self._banks.move_to_end(machine_key)
+        return bank
+
+    def _build(self, machine_key: int, building: threading.Lock, load: Callable[[], BankRows]) -> MemoryBank:
+        built: MemoryBank | None = None
+        try:
+            rows = load()
+            built = MemoryBank.of(rows, self._calibration(machine_key, rows), exact_limit=self._exact_limit)
+            return built
+        finally:
+            with self._lock:
+                # Another lock or none: the machine was forgotten meanwhile, and nobody would drop its bank.
+                if self._building.get(machine_key) is building:
+                    if built is None:
+                        del self._building[machine_key]
+                    else:
+                        self._keep(machine_key, built)
+
+    def _calibration(self, machine_key: int, rows: BankRows) -> Calibration:
+        if self._kept is None:
+            return Calibration.fit(rows, self._backend, self._coreset_windows)
+        return self._kept.get(machine_key, rows, self._backend, self._coreset_windows)
+
+    def _keep(self, machine_key: int, bank: MemoryBank) -> None:
+        self._banks[machine_key] = bank
+        self._banks.move_to_end(machine_key)
+        values = sum(kept.values for kept in self._banks.values())
+        while values > self._max_values and len(self._banks) > 1:
+            _, gone = self._banks.popitem(last=False)
+            values -= gone.values

@@ -1,0 +1,178 @@
+"""Calibrations on disk: the same answers, found again after a restart; whatever happens to the file."""
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.bank import BankRows, Calibration, KeptCalibrations, MemoryBank, kept
+from service.bank.frozen import freeze, thaw
+from service.domain.backends import BACKENDS
+from service.domain.conditions import Conditions
+from service.domain.machine import Domain
+from service.settings import Settings
+
+DIM = 16
+
+
+@pytest.fixture(autouse=True)
+def keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_WORTH_SECONDS", 0.0)
+
+
+@pytest.fixture
+def rows() -> BankRows:
+    rng = np.random.default_rng(0)
+    count = 60
+    vectors = rng.standard_normal((count, DIM)).astype(np.float32) + 2.0
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = np.arange(count, dtype=np.int64)
+    levels = rng.normal(-40.0, 2.0, (count, 8))
+    conditions = {
+        int(clip): Conditions(-20.0, -40.0, 7_000.0, 0.0, tuple(levels[clip].tolist()), 16_000, 1) for clip in ids
+    }
+    spectrograms = {int(row): rng.standard_normal((4, 5)).astype(np.float32) for row in ids}
+    domains = (Domain.SOURCE,) * 50 + (Domain.TARGET,) * 10
+    names = {int(clip): f"{clip}.wav" for clip in ids}
+    return BankRows(1, "a-space", vectors, ids, ids, np.zeros(count), domains, names, conditions, spectrograms)
+
+
+def answers(rows: BankRows, calibration: Calibration) -> tuple[object, ...]:
+    """All that a bank tells of some windows."""
+    bank = MemoryBank.of(rows, calibration, exact_limit=1_000)
+    rng = np.random.default_rng(1)
+    windows = rng.standard_normal((5, DIM)).astype(np.float32)
+    windows /= np.linalg.norm(windows, axis=1, keepdims=True)
+    scores, named = bank.score(windows, 3)
+    located = bank.reference.domains and bank.reference.locate(rng.standard_normal((4, 5)).astype(np.float32))
+    unlike = [one.differences(rows.conditions[3], 1.0) for one in bank.envelopes.values()]
+    selves = {domain.value: own.scores.tolist() for domain, own in bank.detector.self_scores.items()}
+    return scores.tolist(), named, repr(located), unlike, selves, bank.values, bank.clips_in_reference, bank.compared
+
+
+@pytest.fixture
+def no_fit(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on, nothing may be learned."""
+    return lambda: monkeypatch.setattr(Calibration, "fit", lambda *_: pytest.fail("learned again"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("coreset", [0, 20])
+def test_what_is_found_answers_as_what_was_made(
+    rows: BankRows, tmp_path: Path, no_fit: Callable[[], None], backend: str, coreset: int
+) -> None:
+    made = KeptCalibrations(tmp_path).get(7, rows, backend, coreset)
+    no_fit()
+    found = KeptCalibrations(tmp_path).get(7, rows, backend, coreset)
+    assert found is not made
+    assert answers(rows, found) == answers(rows, made)
+
+
+def test_of_other_rows_or_settings_nothing_is_found(rows: BankRows, tmp_path: Path) -> None:
+    calibrations = KeptCalibrations(tmp_path)
+    calibrations.get(7, rows, "nearest", 0)
+    before = (tmp_path / "7.calibration").read_bytes()
+    moved = rows.vectors.copy()
+    moved[3] = moved[4]
+    others = [
+        (replace(rows, vectors=moved), "nearest", 0),
+        (replace(rows, domains=(Domain.SOURCE,) * 60), "nearest", 0),
+        (replace(rows, recordings=rows.recordings // 2), "nearest", 0),
+        (replace(rows, conditions={}), "nearest", 0),
+        (replace(rows, spectrograms={}), "nearest", 0),
+        (rows, "mahalanobis", 0),
+        (rows, "nearest", 30),
+    ]
+    seen = {before}
+    for other, backend, coreset in others:
+        expected = answers(rows, Calibration.fit(other, backend, coreset))
+        assert answers(rows, calibrations.get(7, other, backend, coreset)) == expected
+        seen.add((tmp_path / "7.calibration").read_bytes())
+    assert len(seen) == len(others) + 1
+
+
+def test_other_code_learns_again(rows: BankRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    KeptCalibrations(tmp_path).get(7, rows, "nearest", 0)
+    before = (tmp_path / "7.calibration").read_bytes()
+    monkeypatch.setattr(kept, "_code", lambda: b"another")
+    KeptCalibrations(tmp_path).get(7, rows, "nearest", 0)
+    assert (tmp_path / "7.calibration").read_bytes() != before
+
+
+def test_a_damaged_file_costs_time_and_never_an_answer(rows: BankRows, tmp_path: Path) -> None:
+    file = tmp_path / "7.calibration"
+    expected = answers(rows, KeptCalibrations(tmp_path).get(7, rows, "mahalanobis", 0))
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for turn in range(300):
+        data = bytearray(whole)
+        match turn % 3:
+            case 0:
+                data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+            case 1:
+                del data[rng.integers(len(data)) :]
+            case _:
+                at = int(rng.integers(len(data)))
+                data[at : at + 64] = rng.bytes(64)
+        file.write_bytes(data)
+        assert answers(rows, KeptCalibrations(tmp_path).get(7, rows, "mahalanobis", 0)) == expected
+        assert file.read_bytes() == whole  # written again
+
+
+def test_a_folder_that_cannot_be_written_does_not_matter(
+    rows: BankRows, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "kept").write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING):
+        found = KeptCalibrations(tmp_path / "kept").get(7, rows, "nearest", 0)
+    assert answers(rows, found) == answers(rows, Calibration.fit(rows, "nearest", 0))
+    assert "cannot be kept" in caplog.text
+
+
+def test_what_is_learned_at_once_is_not_kept(rows: BankRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_WORTH_SECONDS", math.inf)
+    KeptCalibrations(tmp_path).get(7, rows, "nearest", 0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["os:system", "service.bank.frozen:thaw", "service.store.store:Store", "service.x:Y"])
+def test_a_file_names_nothing_but_data(name: str) -> None:
+    tree = json.dumps({"is": "object", "of": name, "parts": {}})
+    forged = freeze(())
+    data = forged.replace(json.dumps({"is": "tuple", "parts": []}).encode(), tree.encode())
+    assert data != forged
+    with pytest.raises(Exception):  # noqa: B017, PT011 the checksum of the zip may be the first to complain
+        thaw(data)
+
+
+def test_what_cannot_be_kept_is_said() -> None:
+    with pytest.raises(TypeError, match="object cannot be kept"):
+        freeze({"a": object()})
+
+
+def test_a_restart_learns_nothing_again_and_deletion_leaves_nothing(
+    settings: Settings, fan: Callable[..., bytes], no_fit: Callable[[], None]
+) -> None:
+    def score(api: TestClient) -> dict[str, object]:
+        answer = api.post("/score", params={"machine_id": "fan-1"}, content=fan(30)).json()
+        return answer | {"timing_ms": {}}
+
+    folder = settings.data_dir / "runtime" / "calibrations"
+    with TestClient(create_app(settings)) as api:
+        api.put("/machines/fan-1")
+        for number in range(6):
+            assert api.post("/enroll", params={"machine_id": "fan-1"}, content=fan(number)).status_code == 201
+        before = score(api)
+    no_fit()
+    with TestClient(create_app(settings)) as api:
+        assert score(api) == before
+        assert len(list(folder.iterdir())) == 1
+        api.delete("/machines/fan-1")
+        assert not list(folder.iterdir())
