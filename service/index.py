@@ -9,13 +9,16 @@ from typing import Protocol
 
 import hnswlib
 import numpy as np
+from numpy.typing import NDArray
 
-from service.domain.distance import Near, Vectors, cosine_distances
+from service.domain.distance import Distances, Near, Rows, Vectors, cosine_distances
 
 HNSW_LINKS = 32  # M: more links, better recall, more memory
 HNSW_BUILD_BREADTH = 200
 HNSW_SEARCH_BREADTH = 256
 _UNIT_TOLERANCE = 1e-3
+_LARGEST_STEP = 2**15 - 1
+_BLOCK_ROWS = 1_024  # of 16 bits that are widened at once
 
 
 class Index(Protocol):
@@ -24,30 +27,71 @@ class Index(Protocol):
     def search(self, queries: Vectors, k: int) -> Near:
         """Cosine distances and rows of the min(k, n) nearest, nearest first: two `(m, min(k, n))` arrays."""
 
+    def vectors(self, rows: Rows) -> Vectors:
+        """Those of `rows`, to the precision that they are kept in."""
+
     def __len__(self) -> int: ...
+
+
+class _Kept:
+    """Unit vectors as they lie in memory: whole, or as 16-bit fixed point with a step for each vector.
+
+    Fixed point rather than a 16-bit float: no part of a unit vector is above 1, so that no bit goes to an exponent
+    (a tenth of the error), and numpy widens integers many times faster.
+    """
+
+    def __init__(self, vectors: Vectors, *, half: bool) -> None:
+        self._whole = check_vectors(vectors)
+        self._steps: NDArray[np.float32] | None = None  # (n,)
+        if half:
+            self._steps = np.abs(vectors).max(axis=1) / np.float32(_LARGEST_STEP)
+            self._whole = np.rint(vectors / self._steps[:, None]).astype(np.int16)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    @property
+    def dim(self) -> int:
+        return int(self._whole.shape[1])
+
+    def rows(self, at: Rows | slice) -> Vectors:
+        found: Vectors = self._whole[at]
+        return found if self._steps is None else found * self._steps[at][..., None]
+
+    def distances(self, queries: Vectors) -> Distances:
+        """`(m, n)`."""
+        if self._steps is None:
+            return cosine_distances(queries, self._whole)
+        blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(self), _BLOCK_ROWS)]
+        return np.concatenate([cosine_distances(queries, self.rows(block)) for block in blocks], axis=1)
 
 
 class ExactIndex:
     """Compares with every vector. The oracle of every other index."""
 
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = check_vectors(vectors)
+    def __init__(self, vectors: Vectors, *, half: bool = False) -> None:
+        """Keep vectors `(n, dim)`; `half`: in 16 bits."""
+        self._kept = _Kept(vectors, half=half)
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self._kept)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self._kept.rows(rows)
 
     def search(self, queries: Vectors, k: int) -> Near:
-        check_vectors(queries, dim=self._vectors.shape[1])
-        distances = cosine_distances(queries, self._vectors)  # (m, n)
-        rows = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        check_vectors(queries, dim=self._kept.dim)
+        distances = self._kept.distances(queries)  # (m, n)
+        rows = np.argsort(distances, axis=1, kind="stable")[:, :k] if k > 1 else distances.argmin(axis=1)[:, None]
         return Near(np.take_along_axis(distances, rows, axis=1), rows.astype(np.int64))
 
 
 class HnswIndex:
     """A navigable small-world graph: approximate, and sublinear in the number of vectors."""
 
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = check_vectors(vectors)
+    def __init__(self, vectors: Vectors, *, half: bool = False) -> None:
+        """Build the graph, which holds `(n, dim)` vectors whole; `half`: what distances are told from has 16 bits."""
+        self._kept = _Kept(vectors, half=half)
         count, dim = vectors.shape
         self._graph = hnswlib.Index(space="ip", dim=dim)
         self._graph.init_index(max_elements=count, M=HNSW_LINKS, ef_construction=HNSW_BUILD_BREADTH)
@@ -55,24 +99,33 @@ class HnswIndex:
         self._graph.add_items(vectors, np.arange(count), num_threads=1)
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self._kept)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self._kept.rows(rows)
 
     def search(self, queries: Vectors, k: int) -> Near:
-        check_vectors(queries, dim=self._vectors.shape[1])
+        check_vectors(queries, dim=self._kept.dim)
         k = min(k, len(self))
         self._graph.set_ef(max(HNSW_SEARCH_BREADTH, k))
         labels, _ = self._graph.knn_query(queries, k=k, num_threads=1)
         rows = labels.astype(np.int64)
         # Distances as the exact index computes them, so that a score does not depend on who searched.
-        found = self._vectors[rows]  # (m, k, dim)
+        found = self._kept.rows(rows)  # (m, k, dim)
         distances = np.clip(1.0 - np.einsum("md,mkd->mk", queries, found), 0.0, 2.0, dtype=np.float32)
         order = np.argsort(distances, axis=1, kind="stable")
         return Near(np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1))
 
 
-def build_index(vectors: Vectors, *, exact_limit: int) -> Index:
-    """Choose by size: exact up to `exact_limit` vectors, HNSW above."""
-    return ExactIndex(vectors) if len(vectors) <= exact_limit else HnswIndex(vectors)
+def build_index(vectors: Vectors, *, exact_limit: int, half: bool = False) -> Index:
+    """Choose by size: exact up to `exact_limit` vectors, HNSW above. `half`: keep 16 bits of each value."""
+    return ExactIndex(vectors, half=half) if len(vectors) <= exact_limit else HnswIndex(vectors, half=half)
+
+
+def index_values(count: int, dim: int, *, exact_limit: int, half: bool) -> int:
+    """Memory that `build_index` takes for `(count, dim)`, in values of 4 bytes; the graph has a copy of its own."""
+    kept = count * dim // 2 + count if half else count * dim
+    return kept if count <= exact_limit else kept + count * dim
 
 
 def check_vectors(vectors: Vectors, dim: int | None = None) -> Vectors:

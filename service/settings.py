@@ -103,6 +103,9 @@ class Settings(BaseSettings):
         ge=1,
         description="values in the banks kept in memory, 4 bytes each (8 with HNSW); the least used leave",
     )
+    half_precision: bool = Field(
+        False, description="keep the embeddings of banks in memory in 16 bits: nearly twice the machines"
+    )
     max_neighbors: int = Field(32, ge=1, description="most neighbors a score may name per window")
     exact_limit: int = Field(10_000, ge=1, description="windows of a domain up to which search is exact; HNSW above")
     shutdown_seconds: int = Field(

@@ -25,16 +25,19 @@ class Banks:
         max_values: int,
         backend: str = DEFAULT_BACKEND,
         coreset_windows: int = 0,
+        half: bool = False,
         kept: KeptCalibrations | None = None,
     ) -> None:
         """Hold banks of `max_values` values together, or a single one that is larger.
 
-        `kept` is where calibrations of banks that left memory are found again; None: each is made anew.
+        `half` keeps their embeddings in 16 bits. `kept` is where calibrations of banks that left memory are found again;
+        None: each is made anew.
         """
         self._exact_limit = exact_limit
         self._backend = backend
         self._coreset_windows = coreset_windows
         self._max_values = max_values
+        self._half = half
         self._kept = kept
         self._banks: OrderedDict[int, MemoryBank] = OrderedDict()  # least recently used first
         self._building: dict[int, threading.Lock] = {}
@@ -84,7 +87,8 @@ class Banks:
         built: MemoryBank | None = None
         try:
             rows = load()
-            built = MemoryBank.of(rows, self._calibration(machine_key, rows), exact_limit=self._exact_limit)
+            calibration = self._calibration(machine_key, rows)
+            built = MemoryBank.of(rows, calibration, exact_limit=self._exact_limit, half=self._half)
             return built
         finally:
             with self._lock:

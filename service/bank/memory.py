@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from service.domain.envelope import Envelope
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.localization import Reference
 from service.domain.machine import Domain
-from service.index import Index, build_index
+from service.index import Index, build_index, index_values
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,26 @@ class Neighbor:
 
 
 class _DomainBank:
-    """The windows of one domain. Their index is built by the first search: who asks for the threshold needs none."""
+    """The windows of one domain. The first search builds a graph of many: who asks for the threshold needs none."""
 
-    def __init__(self, rows: BankRows, at: NDArray[np.int64], exact_limit: int) -> None:
-        self.vectors = rows.vectors[at]  # (n, dim)
+    def __init__(self, rows: BankRows, at: NDArray[np.int64], exact_limit: int, half: bool) -> None:
+        self.values = index_values(len(at), rows.vectors.shape[1], exact_limit=exact_limit, half=half)
         self.clips = rows.clips[at]  # (n,)
         self.starts = rows.starts[at]  # (n,)
-        self._exact_limit = exact_limit
         self._index: Index | None = None
         self._lock = threading.Lock()
+        vectors = rows.vectors[at]  # (n, dim)
+        self._build = partial(build_index, vectors, exact_limit=exact_limit, half=half)
+        if len(at) <= exact_limit:
+            self._index = self._build()
+            del self._build  # and the vectors with it, where the index has them in 16 bits
 
     @property
     def index(self) -> Index:
         with self._lock:
             if self._index is None:
-                self._index = build_index(self.vectors, exact_limit=self._exact_limit)
+                self._index = self._build()
+                del self._build
             return self._index
 
 
@@ -81,7 +87,13 @@ class MemoryBank:
 
     @classmethod
     def build(
-        cls, rows: BankRows, *, exact_limit: int, backend: str = DEFAULT_BACKEND, coreset_windows: int = 0
+        cls,
+        rows: BankRows,
+        *,
+        exact_limit: int,
+        backend: str = DEFAULT_BACKEND,
+        coreset_windows: int = 0,
+        half: bool = False,
     ) -> Self:
         """Calibrate a machine's rows with a backend, one of `BACKENDS`.
 
@@ -90,14 +102,15 @@ class MemoryBank:
             exact_limit: windows of a domain up to which search is exact.
             backend: its name.
             coreset_windows: most windows of a domain to compare with; 0: all.
+            half: keep embeddings in 16 bits.
 
         Raises:
             OffkeyError: there is no row, or too few to know how much healthy recordings differ.
         """
-        return cls.of(rows, Calibration.fit(rows, backend, coreset_windows), exact_limit=exact_limit)
+        return cls.of(rows, Calibration.fit(rows, backend, coreset_windows), exact_limit=exact_limit, half=half)
 
     @classmethod
-    def of(cls, rows: BankRows, calibration: Calibration, *, exact_limit: int) -> Self:
+    def of(cls, rows: BankRows, calibration: Calibration, *, exact_limit: int, half: bool = False) -> Self:
         """Put rows together with what was learned from them. Arguments as of `build`."""
         assert rows.embedding_space_id is not None  # of an empty bank nothing is learned
         members = calibration.members
@@ -114,14 +127,14 @@ class MemoryBank:
             reference=calibration.reference,
             clips_in_reference=calibration.clips_in_reference,
             noise=rows.noise,
-            _domains={domain: _DomainBank(rows, at, exact_limit) for domain, at in members.items()},
+            _domains={domain: _DomainBank(rows, at, exact_limit, half) for domain, at in members.items()},
             _names=rows.names,
         )
 
     @property
     def values(self) -> int:
         """Values of 4 bytes that it holds: windows times dimensions, and what the backend knows of them."""
-        return sum(bank.vectors.size for bank in self._domains.values()) + self.detector.values
+        return sum(bank.values for bank in self._domains.values()) + self.detector.values
 
     def score(self, windows: Vectors, neighbors: int) -> tuple[NDArray[np.float64], list[list[Neighbor]]]:
         """Score the windows of a clip.
@@ -136,7 +149,7 @@ class MemoryBank:
         Raises:
             OffkeyError: more neighbors are asked for than windows are enrolled.
         """
-        enrolled = sum(len(bank.vectors) for bank in self._domains.values())
+        enrolled = sum(len(bank.clips) for bank in self._domains.values())
         if neighbors > enrolled:
             raise OffkeyError(
                 ErrorKind.TOO_MANY_NEIGHBORS,
@@ -181,7 +194,7 @@ class MemoryBank:
             OffkeyError: the clip is not in the bank.
         """
         domain, rows = self._enrolled(clip_id)
-        return self._domains[domain].vectors[rows]
+        return self._domains[domain].index.vectors(rows)
 
     def self_score(self, clip_id: int) -> float:
         """The score of an enrolled clip with its own recording left out.

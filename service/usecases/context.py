@@ -54,6 +54,7 @@ class Context:
             max_values=settings.max_cached_values,
             backend=settings.backend,
             coreset_windows=settings.coreset_windows,
+            half=settings.half_precision,
             kept=KeptCalibrations(settings.data_dir / "runtime" / "calibrations"),
         )
         metrics = Metrics()

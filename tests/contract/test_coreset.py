@@ -69,6 +69,24 @@ def test_the_setting_changes_nothing_where_the_bank_is_smaller(settings: Setting
     assert answers[0] == answers[1]
 
 
+def test_sixteen_bits_change_no_score(settings: Settings, clips: list[bytes]) -> None:
+    answers = []
+    for name, half in (("a", False), ("b", True)):
+        own = settings.model_copy(update={"half_precision": half, "data_dir": settings.data_dir / name})
+        with TestClient(create_app(own)) as api:
+            api.put("/machines/fan-1")
+            enroll(api, clips[:30])
+            answers.append(api.post("/score", params=FAN, content=clips[-1]).json())
+            bank = api.app.state.context.bank(api.app.state.context.store.machine("fan-1"))
+            answers[-1]["values"] = bank.values - bank.detector.values
+    whole, half = ((answer["clips"][0], answer["values"]) for answer in answers)
+    assert half[0]["anomaly_score"] == whole[0]["anomaly_score"]  # of the default backend: by mean and directions
+    assert half[0]["windows"][0]["neighbors"][0]["clip_id"] == whole[0]["windows"][0]["neighbors"][0]["clip_id"]
+    distances = (part["windows"][0]["neighbors"][0]["distance"] for part, _ in (half, whole))
+    assert next(distances) == pytest.approx(next(distances), abs=1e-5)
+    assert half[1] < 0.51 * whole[1]
+
+
 def test_feedback_judges_also_a_clip_that_the_coreset_leaves_out(reduced: TestClient, clips: list[bytes]) -> None:
     files = [("clips", (f"new-{at}.wav", clip)) for at, clip in enumerate(clips[CLIPS:])]
     alone = [reduced.post("/score", params=FAN, content=clip).json()["clips"][0] for clip in clips[CLIPS:]]

@@ -131,7 +131,7 @@ def test_the_threshold_needs_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     build = bank_module.build_index
     monkeypatch.setattr(bank_module, "build_index", lambda *a, **k: built.append(1) or build(*a, **k))
-    bank = MemoryBank.build(rows(1), exact_limit=100)
+    bank = MemoryBank.build(rows(1), exact_limit=3)
     assert bank.detector.self_scores[Domain.SOURCE].recordings == 6
     assert not built
     with ThreadPoolExecutor(4) as pool:

@@ -1,13 +1,16 @@
 """Every index against the exact one, and against what must never reach hnswlib."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 
-from service.index import ExactIndex, HnswIndex, Index, build_index, check_vectors
+from service.index import ExactIndex, HnswIndex, Index, build_index, check_vectors, index_values
 
-BUILDERS = pytest.mark.parametrize("build", [ExactIndex, HnswIndex])
+BUILDERS = pytest.mark.parametrize(
+    "build", [ExactIndex, HnswIndex, partial(ExactIndex, half=True), partial(HnswIndex, half=True)]
+)
 
 
 def unit(seed: int, count: int, dim: int = 32) -> np.ndarray:
@@ -20,7 +23,7 @@ def test_an_enrolled_vector_is_its_own_nearest(build: Callable[[np.ndarray], Ind
     vectors = unit(0, 200)
     distances, rows = build(vectors).search(vectors, 1)
     np.testing.assert_array_equal(rows[:, 0], np.arange(200))
-    assert distances.max() < 1e-6
+    assert distances.max() < 2e-5
 
 
 @BUILDERS
@@ -85,3 +88,24 @@ def test_the_kind_of_index_follows_the_size() -> None:
 def test_check_vectors_returns_good_ones_unchanged() -> None:
     vectors = unit(11, 3)
     assert check_vectors(vectors, dim=32) is vectors
+
+
+@pytest.mark.parametrize("kind", [ExactIndex, HnswIndex])
+def test_sixteen_bits_tell_nearly_the_same(kind: Callable[..., Index]) -> None:
+    vectors, queries = unit(12, 3_000, 256), unit(13, 100, 256)
+    whole, half = kind(vectors).search(queries, 3), kind(vectors, half=True).search(queries, 3)
+    np.testing.assert_allclose(half.distances, whole.distances, atol=1e-5)
+    assert (half.rows[:, 0] == whole.rows[:, 0]).mean() >= 0.99
+    rows = np.arange(5)
+    np.testing.assert_allclose(kind(vectors, half=True).vectors(rows), vectors[:5], atol=2e-5)
+
+
+@pytest.mark.parametrize(("half", "limit"), [(False, 100), (True, 100), (False, 10), (True, 10)])
+def test_the_memory_of_an_index_is_told(half: bool, limit: int) -> None:
+    index = build_index(unit(14, 100), exact_limit=limit, half=half)
+    values = index_values(100, 32, exact_limit=limit, half=half)
+    kept = index._kept
+    steps = 0 if kept._steps is None else kept._steps.nbytes
+    graph = 100 * 32 * 4 if limit == 10 else 0
+    assert 4 * values == kept._whole.nbytes + steps + graph
+    assert values < 100 * 32 * (2 if limit == 10 else 1) + 1
