@@ -30,7 +30,7 @@ class Banks:
     ) -> None:
         """Hold banks of `max_values` values together, or a single one that is larger.
 
-        `half` keeps their embeddings in 16 bits. `kept` is where calibrations of banks that left memory are found again;
+        `half` keeps their embeddings in 16 bits. `kept` is where calibrations of banks that left memory are found;
         None: each is made anew.
         """
         self._exact_limit = exact_limit

@@ -15,11 +15,12 @@ from service.store import BankChangedError, MachineRecord
 from service.usecases.context import Context
 from service.usecases.threshold import USEFUL_RECORDINGS, threshold_of
 
-# Of a large bank, the one at hand will do where it holds this share of the clips: the newest would be built again for
-# each request while a folder is enrolled, at a cost that grows with the square of the bank (up to 5 s at 10,000
-# windows). One that holds deleted clips is never at hand.
-_LARGE = 1_000  # clips
-_SHARE_AT_HAND = 0.8
+# A bank at hand that lacks the newest clips will do if it holds so many, or this share of all: building the newest for
+# each request while a folder is enrolled would cost more than to embed its clips. What the one at hand finds anomalous
+# is judged again by the newest. One that holds deleted clips is never at hand.
+_ENOUGH = 300  # clips
+_SHARE = 0.5
+_FEW = 100  # clips, of which the newest bank costs little
 # Of the mean distance between recordings. On the synthetic machines and the real ones at hand, distinct recordings were
 # never nearer than 0.77; a copy at another gain or in faint noise was below 0.1, one coded again as Ogg Vorbis at 0.3
 # to 0.4, one cut by 0.1 s at 0.5 to 0.8.
@@ -62,7 +63,23 @@ def guard(context: Context, record: MachineRecord, domain: Domain, *, piece: boo
         BankChangedError: the bank has moved to another embedding space than the record's.
         OffkeyError: it cannot be asked.
     """
-    bank = _bank(context, record, domain)
+    at_hand = _at_hand(context, record, domain)
+    if at_hand is None:
+        return _judge_by(context, record, domain, _newest(context, record, domain), piece)
+    quick = _judge_by(context, record, domain, at_hand, piece)
+
+    def judge(vectors: Vectors) -> Opinion:
+        opinion = quick(vectors)
+        if opinion.held_back is None:
+            return opinion
+        return _judge_by(context, record, domain, _newest(context, record, domain), piece)(vectors)
+
+    return judge
+
+
+def _judge_by(
+    context: Context, record: MachineRecord, domain: Domain, bank: MemoryBank | None, piece: bool
+) -> Callable[[Vectors], Opinion]:
     if bank is None:
         return lambda _: Opinion()
     self_scores = bank.detector.self_scores.get(domain)
@@ -74,15 +91,24 @@ def guard(context: Context, record: MachineRecord, domain: Domain, *, piece: boo
     return lambda vectors: _judge(bank, vectors, bound, piece)
 
 
-def _bank(context: Context, record: MachineRecord, domain: Domain) -> MemoryBank | None:
-    clips = record.source_clips if domain is Domain.SOURCE else record.target_clips
-    if clips < MIN_SCALE_RECORDINGS:
-        return None
+def _clips(record: MachineRecord, domain: Domain) -> int:
+    return record.source_clips if domain is Domain.SOURCE else record.target_clips
+
+
+def _at_hand(context: Context, record: MachineRecord, domain: Domain) -> MemoryBank | None:
+    """A bank that was built before and holds enough of the domain; None: there is none."""
+    clips = _clips(record, domain)
     bank = context.banks.at_hand(record.machine_key)
-    if bank is not None and bank.embedding_space_id != record.embedding_space_id:
-        bank = None
-    if clips > _LARGE and bank is not None and bank.clips.get(domain, 0) >= _SHARE_AT_HAND * clips:
-        return bank
+    if clips <= _FEW or bank is None or bank.embedding_space_id != record.embedding_space_id:
+        return None
+    held = bank.clips.get(domain, 0)
+    return bank if held >= min(_ENOUGH, _SHARE * clips) else None
+
+
+def _newest(context: Context, record: MachineRecord, domain: Domain) -> MemoryBank | None:
+    """The bank as it is; None: it has too few recordings to be asked."""
+    if _clips(record, domain) < MIN_SCALE_RECORDINGS:
+        return None
     try:
         bank = context.bank(record)
     except OffkeyError as error:

@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.bank import Calibration
 from service.settings import Settings
 
 Fan = Callable[..., bytes]
@@ -82,16 +83,41 @@ def test_many_pieces_of_one_recording_are_no_bank_to_ask(api: TestClient, fan: F
     assert answer.json()["clips"][0]["anomaly_score"] is None
 
 
-@pytest.mark.parametrize("large", [0, 1_000])
+@pytest.mark.parametrize("few", [0, 100])
 def test_a_deleted_clip_vouches_for_no_other(
-    full_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch, large: int
+    full_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr("service.usecases.guard._LARGE", large)
+    monkeypatch.setattr("service.usecases.guard._FEW", few)
     forced = full_api.post("/enroll", params={**FAN, "force": True}, content=fan(90, severity=1.0)).json()
     full_api.get("/machines/fan-1")  # a bank with it is at hand now
     full_api.delete(f"/machines/fan-1/clips/{forced['clips'][0]['clip_id']}")
     again = full_api.post("/enroll", params=FAN, content=fan(91, severity=1.0)).json()
     assert again["clips"][0]["status"] == "held-back"
+
+
+def test_a_bank_at_hand_will_do_unless_it_finds_something(
+    full_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.usecases.guard._FEW", 0)
+    built, fit = [], Calibration.fit
+    monkeypatch.setattr(Calibration, "fit", lambda *given: built.append(1) or fit(*given))
+    full_api.get("/machines/fan-1/threshold")  # a bank of 20 clips is at hand
+    assert len(built) == 1
+    for number in range(50, 53):
+        answer = full_api.post("/enroll", params=FAN, content=fan(number)).json()
+        assert answer["clips"][0]["status"] == "enrolled"
+        assert answer["clips"][0]["anomaly_score"] is not None
+    assert len(built) == 1
+    # Of a new way to run that was just enrolled, the one at hand knows nothing.
+    assert (
+        full_api.post("/enroll", params=FAN, content=fan(89, severity=1.0)).json()["clips"][0]["status"] == "held-back"
+    )
+    newest = len(built)
+    files = [("clips", (f"{number}.wav", fan(number, severity=1.0))) for number in range(90, 96)]
+    full_api.post("/enroll", params={**FAN, "force": True}, files=files)
+    answer = full_api.post("/enroll", params=FAN, content=fan(96, severity=1.0)).json()
+    assert answer["clips"][0]["status"] == "enrolled"
+    assert len(built) == newest + 1
 
 
 def test_near_repeats_are_noted(full_api: TestClient, fan: Fan) -> None:
