@@ -35,10 +35,10 @@ def main() -> None:
         clip, train = prepare(root, shipped_bundle())
         os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OFFKEY_QUEUE_LIMIT": str(QUEUE_LIMIT)}
         side = offkey()[0]
-        with running(side, root, train) as url:
-            capacity = load(url, side, clip, root, 320, CORES + 2).rate
+        with running(side, root, train) as server:
+            capacity = load(server.url, side, clip, root, 320, CORES + 2).rate
             for times in TIMES:
-                found = press(url, side, clip, times * capacity)
+                found = press(server.url, side, clip, times * capacity)
                 results[str(times)] = {"asked_for": times * capacity, "answers": found}
                 sent = sum(answer["rate"] for answer in found.values())
                 for status, answer in found.items():

@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -87,7 +88,6 @@ def main() -> None:
     # Threads of numpy's own, beside those that the sides have, would only wait for each other.
     threadpool_limits(1, user_api="blas")
     os.environ |= {"OPENBLAS_NUM_THREADS": "1"}
-    results = {}
     for network in options.networks:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
@@ -95,9 +95,9 @@ def main() -> None:
             clip, train = prepare(root, bundle)
             os.environ |= {"OFFKEY_BUNDLE": str(bundle), "BENCH_MODEL": str(bundle / MODEL_FILE)}
             os.environ |= {"BENCH_BANK": str(root / "bank.npy")}
-            results[network] = report(network, measure(root, clip, train, options.peers, options.rounds))
-    command = "python benchmarks/serving.py" + (" --peers PYTHON" if options.peers else "")
-    print(write("serving", command, {"networks": results}))
+            found = report(network, measure(root, clip, train, options.peers, options.rounds))
+            command = f"python benchmarks/serving.py --networks {network} --rounds {options.rounds}"
+            print(write(f"serving-{network}", command + (" --peers PYTHON" if options.peers else ""), {"sides": found}))
 
 
 def prepare(root: Path, bundle: Path) -> tuple[Path, list[Path]]:
@@ -124,10 +124,10 @@ def measure(
         for name, (concurrency, work, threads) in ways.items():
             found[name][concurrency].append(alone(work, body, threads, most // 2))
         for side in sides:
-            with running(side, root, train) as url:
-                load(url, side, clip, root, 4 * CORES, CORES)  # warm
+            with running(side, root, train) as server:
+                load(server.url, side, clip, root, 4 * CORES, CORES)  # warm
                 for concurrency, count in ((1, most // 4), (CONCURRENCY, most)):
-                    found[side.name][concurrency].append(load(url, side, clip, root, count, concurrency))
+                    found[side.name][concurrency].append(load(server.url, side, clip, root, count, concurrency))
     return found
 
 
@@ -156,13 +156,20 @@ def others(peers: Path | None) -> list[Side]:
     return sides
 
 
+class Running(NamedTuple):
+    """A server in a process of its own."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
-def running(side: Side, root: Path, train: list[Path]) -> Iterator[str]:
-    """A server in a process of its own, ready; Offkey with the clips enrolled."""
+def running(side: Side, root: Path, train: list[Path], data: Path | None = None) -> Iterator[Running]:
+    """A server, ready; Offkey with the clips enrolled, on a data folder of its own or on this one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    data = Path(tempfile.mkdtemp(dir=root))
+    data = Path(tempfile.mkdtemp(dir=root)) if data is None else data
     environ = {**os.environ, "OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data), "BENTOML_DO_NOT_TRACK": "true"}
     process = subprocess.Popen(
         side.command(port),
@@ -175,11 +182,11 @@ def running(side: Side, root: Path, train: list[Path]) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         wait(url + side.ready, process, side.name)
-        if side.name.startswith("offkey"):
+        if side.name.startswith("offkey") and train:
             with Client(url) as client:
                 client.put_machine(MACHINE)
                 client.enroll(MACHINE, train)
-        yield url
+        yield Running(url, process.pid)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 import service.domain
 from service.bank.calibration import Calibration
 from service.bank.frozen import freeze, thaw
@@ -81,12 +83,18 @@ def _write(file: Path, of_rows: bytes, found: Calibration) -> None:
 
 
 def _fingerprint(rows: BankRows, backend: str, coreset_windows: int) -> bytes:
-    """Of all that a calibration depends on. What was measured of a clip is as new as its embedding."""
+    """Of all that a calibration depends on: of clips and recordings only which windows are of the same, in which order.
+
+    What was measured of a clip is as new as its embedding.
+    """
     found = _DIGEST(_code())
     said = [backend, coreset_windows, rows.vectors.shape, rows.domains, len(rows.conditions), sorted(rows.spectrograms)]
     found.update(repr(said).encode())
-    for array in (rows.vectors, rows.clips, rows.recordings):
-        found.update(array.tobytes() if not array.flags.c_contiguous else array.data)
+    for array in (
+        rows.vectors,
+        *(np.unique(labels, return_inverse=True)[1] for labels in (rows.clips, rows.recordings)),
+    ):
+        found.update(np.ascontiguousarray(array).data)
     return found.digest()
 
 

@@ -1,10 +1,12 @@
 """`offkey enroll`, `offkey feedback` and `offkey score`."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,12 +16,15 @@ from service.cli.common import URL, MachineId, Url, plain, progress
 from service.cli.jobs import followed
 from service.client import Client, ProblemError
 from service.domain.machine import Domain
-from service.schemas import ClipScore, EnrolledClip, Judgment, Scores, Threshold
+from service.schemas import ClipScore, EnrolledClip, Enrollment, Judgment, Scores, Threshold
 
 app = typer.Typer()
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".caf"})
 _CLIPS_PER_REQUEST = 8
+_REQUESTS_AT_ONCE = 4
+
+T = TypeVar("T")
 
 Files = Annotated[list[Path], typer.Argument(help="Audio files, or folders that are searched for them.")]
 
@@ -53,25 +58,27 @@ def enroll(
     paths = audio_files(files)
     counts: Counter[str] = Counter()
     notes: list[str] = []
+    newest: Enrollment | None = None
     try:
         with Client(url) as client, progress() as bar:
             _create_if_absent(client, machine)
             task = bar.add_task(f"enrolling into {machine}", total=len(paths))
-            for batch in batches(client, paths):
-                answer = client.enroll(machine, batch, domain=domain, recording=recording, force=force)
+            ask = partial(client.enroll, machine, domain=domain, recording=recording, force=force)
+            for batch, answer in side_by_side(ask, batches(client, paths)):
+                newest = answer if newest is None or answer.generation > newest.generation else newest
                 counts.update(clip.status for clip in answer.clips)
                 notes += [str(plain(f"{clip.name}: {clip.status}. {clip.note}")) for clip in answer.clips if clip.note]
                 notes += warning_lines(answer.clips)
                 bar.advance(task, len(batch))
     finally:  # where a later request fails, the earlier ones are done all the same
-        if counts:
+        if newest is not None:
             held_back = counts["held-back"]
             for line in notes:
                 typer.echo(line)
             typer.echo(
                 f"{machine}: {counts['enrolled']} clips enrolled, {counts['duplicate']} were there already"
                 f"{f', {held_back} HELD BACK (--force enrolls them)' if held_back else ''}; the bank has "
-                f"{answer.bank.source} source and {answer.bank.target} target clips (generation {answer.generation})."
+                f"{newest.bank.source} source and {newest.bank.target} target clips (generation {newest.generation})."
             )
 
 
@@ -114,8 +121,8 @@ def score(
     try:
         with Client(url) as client, progress() as bar:
             task = bar.add_task(f"scoring for {machine}", total=len(paths))
-            for batch in batches(client, paths):
-                answers.append(client.score(machine, batch))
+            for batch, answer in side_by_side(partial(client.score, machine), batches(client, paths)):
+                answers.append(answer)
                 bar.advance(task, len(batch))
     finally:  # where a later request fails, the scores of the earlier ones are shown all the same
         if as_json:
@@ -166,6 +173,33 @@ def batches(client: Client, paths: Sequence[Path]) -> Iterable[list[Path]]:
         size += length
     if batch:
         yield batch
+
+
+def side_by_side(ask: Callable[[list[Path]], T], batches: Iterable[list[Path]]) -> Iterator[tuple[list[Path], T]]:
+    """Ask for each batch, a few at once, so that every core has one; the answers come in order.
+
+    Where one fails, the answers of those that were under way beside it still come, then its error.
+    """
+    under_way: deque[tuple[list[Path], Future[T]]] = deque()
+
+    def first() -> tuple[list[Path], T]:
+        batch, answer = under_way.popleft()
+        return batch, answer.result()
+
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        try:
+            for batch in batches:
+                under_way.append((batch, pool.submit(ask, batch)))
+                if len(under_way) == _REQUESTS_AT_ONCE:
+                    yield first()
+            while under_way:
+                yield first()
+        except Exception:
+            while under_way:
+                batch, answer = under_way.popleft()
+                if answer.exception() is None:
+                    yield batch, answer.result()
+            raise
 
 
 def score_table(answers: Iterable[Scores]) -> Table:

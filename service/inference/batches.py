@@ -50,7 +50,7 @@ class Batches:
         most = max(1, self._max_samples // max(map(len, windows), default=1))
         for first in range(0, len(windows), most):
             budget.check()
-            asked = [_Window(samples, tuple(outputs)) for samples in windows[first : first + most]]
+            asked = [_Window(samples, tuple(outputs), budget) for samples in windows[first : first + most]]
             with self._changed:
                 if self._closed:
                     raise stopping_error()
@@ -67,7 +67,9 @@ class Batches:
         del self._session
 
     def _work(self) -> None:
-        while batch := self._next():
+        while (batch := self._next()) is not None:
+            if not batch:
+                continue
             try:
                 self._do(batch)
             except Exception as error:
@@ -79,23 +81,23 @@ class Batches:
                 with self._changed:
                     self._waiting.extendleft(reversed([one.by_itself() for one in batch]))
 
-    def _next(self) -> "list[_Window]":
-        """What to run next, oldest first; nothing: closed."""
+    def _next(self) -> "list[_Window] | None":
+        """What to run next, oldest first; an empty list: nobody waits for it; None: closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            if self._closed:
-                for one in self._waiting:
+            batch, others = list[_Window](), deque[_Window]()
+            for one in self._waiting:
+                if self._closed or one.budget.unwanted.is_set():
                     one.answer.set_exception(stopping_error())
-                self._waiting.clear()
-                return []
-            first = self._waiting.popleft()
-            batch, others = [first], deque[_Window]()
-            room = 1 if first.alone else self._max_samples // len(first.samples)
-            while self._waiting:
-                one = self._waiting.popleft()
-                (batch if len(batch) < room and one.goes_with(first) else others).append(one)
+                elif not batch or (one.goes_with(batch[0]) and self._has_room(batch)):
+                    batch.append(one)
+                else:
+                    others.append(one)
             self._waiting = others
-            return batch
+            return None if self._closed else batch
+
+    def _has_room(self, batch: "list[_Window]") -> bool:
+        return (len(batch) + 1) * len(batch[0].samples) <= self._max_samples
 
     def _do(self, batch: "list[_Window]") -> None:
         found: Outputs = self._session.run(batch[0].outputs, {INPUT: self._stacked([one.samples for one in batch])})
@@ -118,18 +120,23 @@ class Batches:
 class _Window:
     """A window that waits, and where its outputs will be."""
 
-    def __init__(self, samples: Samples, outputs: tuple[str, ...], *, alone: bool = False) -> None:
+    def __init__(self, samples: Samples, outputs: tuple[str, ...], budget: Budget, *, alone: bool = False) -> None:
         self.samples = samples
         self.outputs = outputs
+        self.budget = budget
         self.alone = alone
         self.answer: Future[Outputs] = Future()
 
     def goes_with(self, other: "_Window") -> bool:
-        return not self.alone and len(self.samples) == len(other.samples) and self.outputs == other.outputs
+        return (
+            not (self.alone or other.alone)
+            and len(self.samples) == len(other.samples)
+            and self.outputs == other.outputs
+        )
 
     def by_itself(self) -> "_Window":
         """The same, to be run in a batch of its own."""
-        again = _Window(self.samples, self.outputs, alone=True)
+        again = _Window(self.samples, self.outputs, self.budget, alone=True)
         again.answer = self.answer
         return again
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from service.app import create_app
 from service.domain.backends import DEFAULT_BACKEND
+from service.settings import Settings
 
 
 def test_a_machine_from_creation_to_deletion(api: TestClient, fan: Callable[..., bytes]) -> None:
@@ -101,9 +103,15 @@ def test_a_machine_made_again_knows_nothing_of_the_old_one(fan_api: TestClient, 
     assert scored["clips"][0]["windows"][0]["neighbors"][0]["name"].startswith("other_")
 
 
-def test_a_machine_is_shown_without_an_index(fan_api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.bank.build_index", lambda *_, **__: pytest.fail("an index was built"))
-    assert fan_api.get("/machines/fan-1").json()["threshold"]["decision_threshold"] is not None
+def test_a_machine_is_shown_without_a_graph(
+    settings: Settings, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.index.HnswIndex.__init__", lambda *_, **__: pytest.fail("a graph was built"))
+    with TestClient(create_app(settings.model_copy(update={"exact_limit": 1}))) as api:
+        api.put("/machines/fan-1")
+        files = [("clips", (f"{number}.wav", fan(number))) for number in range(3)]
+        assert api.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201
+        assert api.get("/machines/fan-1").json()["threshold"]["decision_threshold"] is not None
 
 
 def test_lists_come_in_pages(api: TestClient) -> None:

@@ -27,6 +27,7 @@ class Recorder:
     def __init__(self, session: ort.InferenceSession) -> None:
         self.session = session
         self.shapes: list[tuple[int, ...]] = []
+        self.entered = 0
         self.go = threading.Event()
         self.failing: float | None = None  # a window that begins with this sample makes a batch fail
 
@@ -34,6 +35,7 @@ class Recorder:
         return self.session.get_providers()
 
     def run(self, names: list[str], feed: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        self.entered += 1
         assert self.go.wait(30)
         waveform = feed["waveform"]
         self.shapes.append(waveform.shape)
@@ -107,6 +109,22 @@ def test_a_window_longer_than_a_batch_is_run_by_itself(batches: Batches, recorde
     ((vector, _),) = batches.run(windows(1, 9.0), NAMES, UNLIMITED)
     assert vector.shape[0] == 1
     assert recorder.shapes == [(1, 9 * RATE)]
+
+
+def test_what_nobody_waits_for_is_dropped_before_the_model(batches: Batches, recorder: Recorder) -> None:
+    left = Budget()
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(lambda: list(batches.run(windows(1), NAMES, UNLIMITED)))
+        while recorder.entered < 1:
+            threading.Event().wait(0.005)
+        gone = [pool.submit(lambda: list(batches.run(windows(1), NAMES, left))) for _ in range(4)]
+        while len(batches._waiting) < 4:
+            threading.Event().wait(0.005)
+        left.unwanted.set()
+        recorder.go.set()
+        assert len(first.result(30)) == 1
+        assert all(isinstance(one.exception(30), OffkeyError) for one in gone)
+    assert recorder.shapes == [(1, RATE)]
 
 
 def test_a_window_that_fails_does_not_fail_the_others(batches: Batches, recorder: Recorder) -> None:
