@@ -12,6 +12,7 @@ import statistics
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from service.inference import open_session
 from service.manifest import MODEL_FILE, load_manifest
-from service.settings import shipped_bundle
+from service.settings import Device, shipped_bundle
 
 WANTED = ["embedding", "logmel"]
 SECONDS = 10
+BATCHES = (1, 2, 4, 8, 16, 32)
 
 
 def main() -> None:
@@ -49,6 +52,7 @@ def main() -> None:
         "bundle": f"{manifest.name}/{manifest.version}",
         "milliseconds": {name: 1000 * statistics.median(values) for name, values in times.items()},
         "shares": shares(graph, waveform),
+        "batches": batches(graph, waveform),
     }
     if options.beside:
         ratios = [this / other for this, other in zip(times["this"], times["other"], strict=True)]
@@ -59,7 +63,11 @@ def main() -> None:
     for name, share in result["shares"].items():
         table.add_row(name, f"{share:.3f}")
     Console().print(table)
-    print({key: value for key, value in result.items() if key != "shares"})
+    table = Table("windows in a batch", "ms per window")
+    for name, value in result["batches"]["milliseconds_per_window"].items():
+        table.add_row(name, f"{value:.2f}")
+    Console().print(table)
+    print({key: value for key, value in result.items() if key not in ("shares", "batches")})
     command = "python benchmarks/encoder.py" + (" --beside OTHER/model.onnx" if options.beside else "")
     print(write("encoder", command, result))
 
@@ -71,6 +79,21 @@ def session(graph: Path, *, profile: str | None = None) -> ort.InferenceSession:
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+
+def batches(graph: Path, waveform: NDArray[np.float32], rounds: int = 10) -> dict[str, Any]:
+    """Time of a window in batches of several sizes, on the GPU if there is one: sizes take turns."""
+    one = open_session(graph, Device.AUTO)
+    stacked = {size: np.repeat(waveform, size, axis=0) for size in BATCHES}
+    times: dict[int, list[float]] = defaultdict(list)
+    for turn in range(rounds + 1):
+        for size, batch in stacked.items():
+            start = time.perf_counter()
+            one.run(WANTED, {"waveform": batch})
+            if turn:
+                times[size].append((time.perf_counter() - start) / size)
+    found = {str(size): 1000 * statistics.median(values) for size, values in times.items()}
+    return {"provider": one.get_providers()[0], "milliseconds_per_window": found}
 
 
 def shares(graph: Path, waveform: NDArray[np.float32], runs: int = 50) -> dict[str, float]:

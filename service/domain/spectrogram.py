@@ -3,6 +3,8 @@
 It is what a machine's bank keeps of how a window sounded over time and frequency, and all that localization sees.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,10 +21,10 @@ def coarse(logmel: NDArray[np.float32], seconds: float) -> Spectrogram:
         `(steps, bands)`: a step for each half second, as equal as frames allow and at least one; at most 35 bands.
     """
     steps = min(max(1, round(seconds / STEP_SECONDS)), len(logmel))
-    over_time = np.add.reduceat(logmel, _edges(len(logmel), steps)[:-1], axis=0)
-    over_time /= np.diff(_edges(len(logmel), steps))[:, None]  # (steps, mels)
-    at = _edges(logmel.shape[1], _bands(logmel.shape[1]))
-    cells: Spectrogram = (np.add.reduceat(over_time, at[:-1], axis=1) / np.diff(at)).astype(np.float32)
+    # As products, because those let other threads run meanwhile; numpy's sums over slices do not.
+    mels = logmel.shape[1]
+    over_time: NDArray[np.float32] = _averages(len(logmel), steps) @ logmel  # (steps, mels)
+    cells: Spectrogram = over_time @ _averages(mels, _bands(mels)).T
     return cells
 
 
@@ -33,6 +35,15 @@ def band_edges(centers_hz: NDArray[np.float64]) -> NDArray[np.float64]:
     meet = np.concatenate([[max(first, 0.0)], middles, [last]])  # (mels + 1,)
     hertz: NDArray[np.float64] = meet[_edges(len(centers_hz), _bands(len(centers_hz)))]
     return hertz
+
+
+@lru_cache(maxsize=64)
+def _averages(count: int, parts: int) -> NDArray[np.float32]:
+    """The matrix `(parts, count)` that averages each of the parts that `_edges` cuts."""
+    edges = _edges(count, parts)
+    at = np.arange(count)
+    within = (at >= edges[:-1, None]) & (at < edges[1:, None])  # (parts, count)
+    return (within / np.diff(edges)[:, None]).astype(np.float32)
 
 
 def _bands(mels: int) -> int:
