@@ -30,11 +30,16 @@ lint: $(VENV)/.dev ## Check style, types, directions of imports, and the Dockerf
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/hadolint docker/Dockerfile
 
-bench: $(VENV)/.dev ## Measure encoder, decoding, search, and serving beside the model alone (needs `hey`)
+bench: $(VENV)/.dev ## Measure the service, half an hour or so (needs the load generators `hey` and `wrk`)
 	@$(BIN)/python benchmarks/encoder.py
 	@$(BIN)/python benchmarks/decoding.py
 	@$(BIN)/python benchmarks/search.py
+	@$(BIN)/python benchmarks/stages.py
 	@$(BIN)/python benchmarks/serving.py
+	@$(BIN)/python benchmarks/overload.py
+	@$(BIN)/python benchmarks/enrollment.py
+	@$(BIN)/python benchmarks/machines.py
+	@$(BIN)/python benchmarks/performance_plot.py
 
 bench-training: $(VENV)/.dev ## Measure a training step beside the networks alone (ARGS="CONFIG KEY=VALUE ...")
 	@$(BIN)/python benchmarks/training_step.py $(ARGS)

@@ -14,7 +14,7 @@ from training.evaluation.noise import KINDS, ROLES
 from training.evaluation.protocol import VERSION
 from training.evaluation.readings import READINGS
 from training.evaluation.tables import DIGITS, describe, ends, table, with_ends, write_json, write_text
-from training.evaluation.timing import processor
+from training.evaluation.timing import SPEED, processor
 from training.run import environment, git_revision
 
 _COMPARED = ("auc", "official")
@@ -59,7 +59,7 @@ def figures(result: Result, command: str) -> list[dict[str, str | float]]:
                 found = result.comparison.interval(Key(method, reading, ALL, cell, metric))
                 if found is not None:
                     rows.append((f"{named}: {title}{read}, {cell}", found.value))
-    rows += [(f"{name}: ms per 10 s clip, one CPU thread", value) for name, value in result.milliseconds.items()]
+    rows += [(f"{name}: {SPEED}", value) for name, value in result.milliseconds.items()]
     return [{"name": name, "value": round(value, DIGITS), "command": command} for name, value in rows]
 
 
