@@ -1,26 +1,22 @@
 """What every result says of the machine it was measured on, and where results go."""
 
 import json
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from service.processor import cores, processor_name
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def describe() -> dict[str, Any]:
     """Processor, cores and versions; nothing that names a host or a user."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
     packages = ("numpy", "hnswlib", "fastapi", "uvicorn", "offkey")
     return {
-        "processor": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "processor": processor_name(),
+        "cores": cores(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }

@@ -43,12 +43,13 @@ from threadpoolctl import threadpool_limits
 from service.client import Client
 from service.encoder import Encoder
 from service.manifest import MODEL_FILE
+from service.processor import cores
 from service.settings import Device, shipped_bundle
 from service.synthetic import plan_tree, write_tree
 
 MACHINE = "fan-synthetic"
 SERVERS = Path(__file__).parent / "servers"
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 CONCURRENCY = 32
 SHIPPED = "shipped"
 MOST_CLIPS = 640  # per side and round, at concurrency 32

@@ -18,7 +18,7 @@ HNSW_BUILD_BREADTH = 200
 HNSW_SEARCH_BREADTH = 256
 _UNIT_TOLERANCE = 1e-3
 _LARGEST_STEP = 2**15 - 1
-_BLOCK_ROWS = 1_024  # of 16 bits that are widened at once
+_BLOCK_ROWS = 256  # of 16 bits that are widened at once
 
 
 class Index(Protocol):
@@ -62,8 +62,13 @@ class _Kept:
         """`(m, n)`."""
         if self._steps is None:
             return cosine_distances(queries, self._whole)
-        blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(self), _BLOCK_ROWS)]
-        return np.concatenate([cosine_distances(queries, self.rows(block)) for block in blocks], axis=1)
+        cosines = np.empty((len(queries), len(self)), np.float32)
+        for start in range(0, len(self), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            np.matmul(queries, self._whole[block].astype(np.float32).T, out=cosines[:, block])
+        cosines *= self._steps
+        distances: Distances = np.clip(1.0 - cosines, 0.0, 2.0, dtype=np.float32)
+        return distances
 
 
 class ExactIndex:

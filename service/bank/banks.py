@@ -43,22 +43,29 @@ class Banks:
         self._building: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()  # of both
 
-    def get(self, machine_key: int, generation: int, load: Callable[[], BankRows]) -> MemoryBank:
-        """Return a bank at `generation` or newer.
+    def get(
+        self,
+        machine_key: int,
+        generation: int,
+        load: Callable[[], BankRows],
+        enough: Callable[[MemoryBank], bool] = lambda _: False,
+    ) -> MemoryBank:
+        """Return a bank at `generation` or newer, or an older one at hand that is `enough`.
 
         Args:
             machine_key: the store's key of the machine, never used again for another one.
             generation: the store's generation of the machine when the request began.
-            load: reads the machine's rows from the store; called only if the bank at hand is older.
+            load: reads the machine's rows from the store; called only if the bank at hand will not do.
+            enough: whether a bank that is behind will do all the same.
         """
         with self._lock:
-            bank = self._fresh(machine_key, generation)
+            bank = self._fresh(machine_key, generation, enough)
             if bank is not None:
                 return bank
             building = self._building.setdefault(machine_key, threading.Lock())
         with building:  # one build per machine; the others wait for it and use what it made
             with self._lock:
-                bank = self._fresh(machine_key, generation)
+                bank = self._fresh(machine_key, generation, enough)
             if bank is None:
                 bank = self._build(machine_key, building, load)
             return bank
@@ -76,9 +83,9 @@ class Banks:
         if self._kept is not None:
             self._kept.forget(machine_key)
 
-    def _fresh(self, machine_key: int, generation: int) -> MemoryBank | None:
+    def _fresh(self, machine_key: int, generation: int, enough: Callable[[MemoryBank], bool]) -> MemoryBank | None:
         bank = self._banks.get(machine_key)
-        if bank is None or bank.generation < generation:
+        if bank is None or (bank.generation < generation and not enough(bank)):
             return None
         self._banks.move_to_end(machine_key)
         return bank

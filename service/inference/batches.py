@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from service.audio import Samples
 from service.budget import Budget, stopping_error
-from service.inference.layout import cores
 from service.inference.runs import INPUT, Outputs
+from service.processor import cores
 
 logger = logging.getLogger(__name__)
 

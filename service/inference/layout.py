@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +14,7 @@ import onnxruntime as ort
 
 from service.audio import Samples
 from service.inference.runs import INPUT
+from service.processor import cores, processor_name
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +46,6 @@ class Layout:
 SINGLE = Layout(1, 1)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def find_layout(
     open_session: Callable[[int], ort.InferenceSession], window: Samples, model_sha256: str, remembered: Path
 ) -> Layout:
@@ -66,7 +60,7 @@ def find_layout(
     found_for = {
         "model_sha256": model_sha256,
         "onnxruntime": ort.__version__,
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": cores(),
     }
     layout = _read(remembered, found_for)
@@ -119,14 +113,6 @@ def _fewest(tried: Sequence[int], gain: Sequence[float], worth: float) -> int:
         if gain[index] > worth * gain[best]:
             best = index
     return tried[best]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _read(file: Path, found_for: dict[str, object]) -> Layout | None:

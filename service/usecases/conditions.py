@@ -1,7 +1,8 @@
 """Tells of clips that were recorded unlike what is enrolled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
+from service.domain.conditions import Conditions
 from service.domain.envelope import Difference, Envelope, Measure
 from service.domain.machine import Domain
 from service.schemas import ConditionWarning
@@ -26,16 +27,22 @@ def warnings_of(differences: Sequence[Difference]) -> list[ConditionWarning]:
 def warnings_of_new(
     context: Context, record: MachineRecord, domain: Domain, new: Mapping[str, NewClip]
 ) -> dict[str, list[ConditionWarning]]:
-    """Of each clip that is to be enrolled, by its key, how it is unlike the enrolled ones and the others beside it."""
+    """Of each clip that is to be enrolled, by its key, how it is unlike the enrolled ones."""
     own = {key: (clip.conditions, clip.recording or key) for key, clip in new.items() if clip.conditions is not None}
     enrolled = context.store.shift.conditions(record.machine_key, domain, _NEWEST) if own else []
     widths = {len(conditions.bands_dbfs) for conditions, _ in own.values()}
     # None are where the bank moves to a bundle of another sample rate at this moment.
     enrolled = [one for one in enrolled if len(one[0].bands_dbfs) in widths]
+    known = _envelope(enrolled)
     warnings = {}
     for key, (conditions, _) in own.items():
-        others = [*enrolled, *(own[other] for other in own if other != key)]
-        envelope = Envelope.of([found for found, _ in others], [recording for _, recording in others])
+        # While too few are enrolled to tell, the clips of a request tell of each other.
+        envelope = known or _envelope([*enrolled, *(own[other] for other in own if other != key)])
         if envelope is not None:
             warnings[key] = warnings_of(envelope.differences(conditions, new[key].seconds))
     return warnings
+
+
+def _envelope(clips: Sequence[tuple[Conditions, Hashable]]) -> Envelope | None:
+    """Of clips and their recordings, if they are enough."""
+    return Envelope.of([conditions for conditions, _ in clips], [recording for _, recording in clips])

@@ -1,5 +1,6 @@
 """Everything that a use case works with."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Self
@@ -95,15 +96,15 @@ class Context:
         """How large a bank may grow."""
         return BankLimits(self.settings.max_clips_per_machine, self.settings.max_windows_per_machine)
 
-    def bank(self, record: MachineRecord) -> MemoryBank:
-        """The bank of a machine, at the record's generation or newer.
+    def bank(self, record: MachineRecord, enough: Callable[[MemoryBank], bool] = lambda _: False) -> MemoryBank:
+        """The bank of a machine, at the record's generation or newer, or one at hand that is `enough`.
 
         Raises:
             OffkeyError: it is empty, too small, or of an embedding space that no bundle at hand made.
         """
         self.encoders.of(record.embedding_space_id)  # before a bank is built that nobody can ask
         key = record.machine_key
-        bank = self.banks.get(key, record.generation, lambda: self.store.bank_rows(key))
+        bank = self.banks.get(key, record.generation, lambda: self.store.bank_rows(key), enough)
         self.encoder_of(bank)
         return bank
 

@@ -59,6 +59,24 @@ def test_many_readers_of_a_stale_bank_build_it_once() -> None:
     assert len(loads) == 1
 
 
+def test_an_older_bank_does_where_it_is_enough_also_for_those_that_waited_for_it() -> None:
+    banks, loads, building = Banks(exact_limit=100, max_values=10**6), [], threading.Event()
+
+    def load() -> BankRows:
+        loads.append(1)
+        building.set()
+        threading.Event().wait(0.1)  # the others come meanwhile
+        return rows(5)
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(banks.get, 1, 5, load)
+        assert building.wait(10)
+        others = [pool.submit(banks.get, 1, newer, load, lambda bank: bank.generation >= 5) for newer in (6, 7, 8)]
+        assert [one.result(10).generation for one in (first, *others)] == [5] * 4
+    assert len(loads) == 1
+    assert banks.get(1, 6, lambda: rows(6), lambda bank: bank.generation >= 6).generation == 6
+
+
 def test_readers_beside_changes_always_see_one_whole_generation() -> None:
     """Each generation has other vectors: a score from a mixture of two would equal none of the true ones."""
     truth = {generation: MemoryBank.build(rows(generation), exact_limit=100) for generation in range(1, 30)}

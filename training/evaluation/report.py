@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from service.domain.backends import DEFAULT_BACKEND
+from service.processor import processor_name
 from training.evaluation.bootstrap import LEVEL, Interval
 from training.evaluation.comparison import ALL, Cell, Key, summaries
 from training.evaluation.config import LOGMEL, ORACLE
@@ -14,7 +15,7 @@ from training.evaluation.noise import KINDS, ROLES
 from training.evaluation.protocol import VERSION
 from training.evaluation.readings import READINGS
 from training.evaluation.tables import DIGITS, describe, ends, table, with_ends, write_json, write_text
-from training.evaluation.timing import SPEED, processor
+from training.evaluation.timing import SPEED
 from training.run import environment, git_revision
 
 _COMPARED = ("auc", "official")
@@ -35,7 +36,7 @@ def as_json(result: Result, command: str) -> dict[str, Any]:
         "config": asdict(result.config),
         "protocol": VERSION,
         "git_revision": git_revision(),
-        "environment": {"processor": processor(), **environment()},
+        "environment": {"processor": processor_name(), **environment()},
         "methods": list(_methods(result)),
         "machines": [describe(machine) for machine in result.machines],
         "noise": {

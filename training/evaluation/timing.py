@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import platform
 import statistics
 import time
 from collections.abc import Mapping
@@ -11,20 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from service.audio import Samples
+from service.processor import processor_name
 from training.evaluation.views import BundleView
 
 SECONDS = 10.0
 _WARM_UP = 2
 
 SPEED = "ms per 10 s clip, one CPU thread"  # as a figure of it is called
-
-
-def processor() -> str:
-    """The name of the processor, where the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def milliseconds(bundles: Mapping[str, BundleView], rounds: int, kept: Path) -> dict[str, float]:
@@ -36,7 +28,7 @@ def milliseconds(bundles: Mapping[str, BundleView], rounds: int, kept: Path) -> 
         kept: folder where the times of these bundles on this processor are kept.
     """
     hashes = {name: view.encoder.manifest.model_sha256 for name, view in bundles.items()}
-    about = json.dumps([sorted(set(hashes.values())), rounds, processor()])
+    about = json.dumps([sorted(set(hashes.values())), rounds, processor_name()])
     path = kept / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
     if path.is_file():
         found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from service.processor import processor_name
 from training.evaluation.bootstrap import LEVEL, Interval
 from training.evaluation.challenge.evaluation import ALL, Evaluation
 from training.evaluation.challenge.years import ALARMS, COLUMNS, DOMAINS, MEANS, official_mean
 from training.evaluation.tables import DIGITS, describe, ends, table, with_ends, write_json, write_text
-from training.evaluation.timing import processor
 from training.run import environment, git_revision
 
 NAME = "evaluation"
@@ -32,7 +32,7 @@ def as_json(found: Evaluation, command: str) -> dict[str, Any]:
         "channel": found.config.channel or "mean",
         "backend": found.config.backend,
         "git_revision": git_revision(),
-        "environment": {"processor": processor(), **environment()},
+        "environment": {"processor": processor_name(), **environment()},
         "interval": LEVEL,
         "bundles": [
             {"name": name, "bundle": f"{one.name}/{one.version}", "embedding_space_id": one.embedding_space_id}
