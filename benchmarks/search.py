@@ -28,7 +28,7 @@ from service.settings import Device, shipped_bundle
 from service.synthetic import MACHINES
 
 WINDOW_SECONDS = 5.0
-QUERIES = 200
+QUERIES = 1_000
 SAME = 1e-6  # two windows as near as each other are both right
 SYNTHETIC_CLIPS = 40
 
