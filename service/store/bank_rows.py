@@ -1,10 +1,11 @@
 """Reads a machine's bank, and holds what is read against what was written."""
 
 import numpy as np
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from service.bank import BankRows
 from service.domain.machine import Domain
+from service.store.clip_counts import ClipCounts
 from service.store.condition_rows import conditions_of
 from service.store.noise import noise_vectors
 from service.store.schema import clip, embedding
@@ -12,7 +13,9 @@ from service.store.spectrograms import read_spectrograms
 from service.store.vectors import Window, check_windows, stacked
 
 
-def bank_rows(connection: Connection, machine_key: int, generation: int, embedding_space_id: str | None) -> BankRows:
+def bank_rows(
+    connection: Connection, counts: ClipCounts, machine_key: int, generation: int, embedding_space_id: str | None
+) -> BankRows:
     """Read a bank. Raises ValueError, TypeError or what SQLite says if it is not what was written."""
     of_clip, of_window = clip.c, embedding.c
     rows = connection.execute(
@@ -27,7 +30,7 @@ def bank_rows(connection: Connection, machine_key: int, generation: int, embeddi
         [Window(row.clip_id, row.domain, row.window, row.start_s, row.vector, row.checksum) for row in rows],
     )
     # The rows were found by an index; without it there must be as many.
-    clips = connection.execute(select(func.count()).where(of_clip.machine_key + 0 == machine_key)).scalar_one()
+    clips = counts.of(connection, machine_key, generation)
     if clips != len({row.clip_id for row in rows}):
         raise ValueError(f"{clips} clips are stored, {len({row.clip_id for row in rows})} are found")
     if (embedding_space_id is None) != (not rows):

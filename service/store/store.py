@@ -24,6 +24,7 @@ from service.store.answered import AnsweredError, Once, earlier_answer, keep_ans
 from service.store.audio_rows import keep_missing_audio
 from service.store.audit import Action, AuditRecord, audit_page, record
 from service.store.bank_rows import bank_rows
+from service.store.clip_counts import ClipCounts
 from service.store.clip_rows import add_clip, check_recording, check_size, clip_record, clips_by_content
 from service.store.condition_rows import COLUMNS
 from service.store.engine import DATABASE_FILE, open_engine
@@ -53,6 +54,7 @@ class Store:
         self._transactions = Transactions(engine, database)
         self._read, self._write = self._transactions.read, self._transactions.write
         self._lock = lock
+        self._counts = ClipCounts()
         self._caller = COMMAND_LINE
 
     @classmethod
@@ -346,4 +348,4 @@ class Store:
             if found is None:
                 raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
             with quarantined(found.machine_id):
-                return bank_rows(connection, machine_key, found.generation, found.embedding_space_id)
+                return bank_rows(connection, self._counts, machine_key, found.generation, found.embedding_space_id)
