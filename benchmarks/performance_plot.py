@@ -37,6 +37,8 @@ def main() -> None:
     search.set_xlabel("windows in a bank")
     search.set_title("search for one window, ms")
     search.legend(fontsize=8)
+    search.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    search.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     figure.savefig(IMAGE, dpi=110)
 
 
