@@ -78,7 +78,7 @@ class Measured:
 
 
 def main() -> None:
-    """Measure and write results/serving.json."""
+    """Measure and write results/serving-NETWORK.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, help="Python of an environment with litserve and bentoml")
     parser.add_argument("--networks", nargs="+", choices=[SHIPPED, *STAND_INS], default=[SHIPPED, *STAND_INS])
