@@ -66,7 +66,7 @@ def find_layout(
     layout = _read(remembered, found_for)
     if layout is None:
         layout = measure(open_session, window, cores())
-        logger.info("measured: a run over %d threads when alone, %d beside others", layout.alone, layout.crowded)
+        logger.info("measured threads of a run: %d when it is alone, %d beside others", layout.alone, layout.crowded)
         _write(remembered, found_for, layout)
     return layout
 
