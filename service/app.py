@@ -66,9 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     readers = Workers(_READERS, settings.queue_limit, name="reader")
     gatekeepers = Workers(_GATEKEEPERS, settings.queue_limit, name="gatekeeper")
     uploads = Workers(_UPLOADS, _UPLOADS, name="upload")
-    runner = Runner(
-        context, {JobKind.ENROLL: EnrollArchive(), JobKind.SNAPSHOT: MakeSnapshot(), JobKind.REEMBED: Reembed()}
-    )
+    runner = Runner(context, _JOBS)
     pools = {"uploads": uploads, "workers": workers, "readers": readers, "gatekeepers": gatekeepers}
     context.metrics.watch_jobs(context.store.jobs.states)
     context.metrics.watch(**{name: partial(getattr, pool, "permits") for name, pool in pools.items()})

@@ -11,7 +11,7 @@ import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.distance import Distances, Near, Rows, Vectors, cosine_distances
+from service.domain.distance import Distances, Near, Rows, Vectors, cosine_distances, from_cosines
 
 HNSW_LINKS = 32  # M: more links, better recall, more memory
 HNSW_BUILD_BREADTH = 200
@@ -70,8 +70,7 @@ class _Kept:
             block = slice(start, start + _BLOCK_ROWS)
             np.matmul(queries, self._whole[block].astype(np.float32).T, out=cosines[:, block])
         cosines *= self._steps
-        distances: Distances = np.clip(1.0 - cosines, 0.0, 2.0, dtype=np.float32)
-        return distances
+        return from_cosines(cosines)
 
 
 class ExactIndex:
@@ -120,7 +119,7 @@ class HnswIndex:
         rows = labels.astype(np.int64)
         # Distances as the exact index computes them, so that a score does not depend on who searched.
         found = self._kept.rows(rows)  # (m, k, dim)
-        distances = np.clip(1.0 - np.einsum("md,mkd->mk", queries, found), 0.0, 2.0, dtype=np.float32)
+        distances = from_cosines(np.einsum("md,mkd->mk", queries, found))
         order = np.argsort(distances, axis=1, kind="stable")
         return Near(np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1))
 

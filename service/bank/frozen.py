@@ -1,6 +1,6 @@
-"""Objects of the domain as one file, and back: dataclasses and named tuples of numbers, names and arrays.
+"""Objects as one file, and back: dataclasses and named tuples of numbers, names and arrays.
 
-Nothing is ever run that a file names: only classes of the domain that hold data are made again.
+Nothing is ever run that a file names: only classes of this package that hold data are made again.
 """
 
 import importlib

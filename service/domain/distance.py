@@ -21,7 +21,12 @@ class Near(NamedTuple):
 
 def cosine_distances(queries: Vectors, references: Vectors) -> Distances:
     """1 - cosine, in [0, 2], of unit vectors: `(m, dim)` and `(n, dim)` give `(m, n)`."""
-    distances: Distances = np.clip(1.0 - queries @ references.T, 0.0, 2.0, dtype=np.float32)
+    return from_cosines(queries @ references.T)
+
+
+def from_cosines(cosines: NDArray[np.float32]) -> Distances:
+    """1 - cosine, in [0, 2] whatever rounding made of the cosine."""
+    distances: Distances = np.clip(1.0 - cosines, 0.0, 2.0, dtype=np.float32)
     return distances
 
 

@@ -1,16 +1,17 @@
 """Over how many threads a run of the graph goes here: measured once for a bundle and a machine, and remembered."""
 
-import json
 import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import onnxruntime as ort
+from pydantic import BaseModel, Field
 
 from service.audio import Samples
 from service.inference.runs import INPUT
@@ -34,8 +35,8 @@ class Layout:
         crowded: of one beside others.
     """
 
-    alone: int
-    crowded: int
+    alone: Annotated[int, Field(ge=1)]
+    crowded: Annotated[int, Field(ge=1)]
 
     @property
     def workers(self) -> int:
@@ -44,6 +45,13 @@ class Layout:
 
 
 SINGLE = Layout(1, 1)
+
+
+class _Remembered(BaseModel):
+    """What is kept of a measurement."""
+
+    found_for: dict[str, object]
+    threads: Layout
 
 
 def find_layout(
@@ -117,19 +125,17 @@ def _fewest(tried: Sequence[int], gain: Sequence[float], worth: float) -> int:
 
 def _read(file: Path, found_for: dict[str, object]) -> Layout | None:
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        threads = kept["threads"]
-        layout = Layout(int(threads["alone"]), int(threads["crowded"]))
-    except (OSError, ValueError, KeyError, TypeError):  # none is kept, or it is damaged: it can be measured again
+        kept = _Remembered.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):  # none is kept, or it is damaged: it can be measured again
         return None
-    return layout if kept["found_for"] == found_for and min(layout.alone, layout.crowded) >= 1 else None
+    return kept.threads if kept.found_for == found_for else None
 
 
 def _write(file: Path, found_for: dict[str, object], layout: Layout) -> None:
     part = file.with_name(f"{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"found_for": found_for, "threads": asdict(layout)}, indent=2), encoding="utf-8")
+        part.write_text(_Remembered(found_for=found_for, threads=layout).model_dump_json(indent=2), encoding="utf-8")
         part.replace(file)
     except OSError as error:  # a full disk, a volume that is read only: it is measured at each start
         logger.warning("the thread layout cannot be kept in %s: %s", file, error)

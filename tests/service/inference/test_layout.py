@@ -78,7 +78,16 @@ def test_it_is_measured_once_and_again_for_another_graph(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "damage",
-    [b"", b"{", b"[]", b"\xff\xfe", b'{"threads": {"alone": "many", "crowded": 1}}', b'{"threads": {"alone": 1}}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"threads": {"alone": "many", "crowded": 1}}',
+        b'{"threads": {"alone": 1}}',
+        b'{"threads": {"alone": 1, "crowded": 1}}',
+        b'{"found_for": {}, "threads": {"alone": 1e999, "crowded": 1}}',
+    ],
 )
 def test_a_damaged_memory_is_measured_again(tmp_path: Path, damage: bytes) -> None:
     kept = tmp_path / "threads.json"
