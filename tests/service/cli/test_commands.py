@@ -24,14 +24,16 @@ from service.synthetic import plan_tree, write_tree
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def offkey(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    # Without its measurement of the machine, which is no matter here.
+    own = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", "OFFKEY_RUN_THREADS": "1", **environ}
     return subprocess.run(
         [sys.executable, "-m", "service.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", **environ},
+        env=own,
     )
 
 
@@ -42,7 +44,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "tree" / "fan-synthetic"
 
 
-def test_shift_is_told(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+def test_shift_is_told(offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
     url = serve(tmp_path / "data")
     offkey("enroll", tree / "train", "--machine", "fan-1", "--url", url)
     samples, rate = soundfile.read(next((tree / "test").glob("*source*normal*")))
@@ -60,7 +62,9 @@ def test_shift_is_told(serve: Callable[..., str], tree: Path, tmp_path: Path) ->
     assert "fan-1: unknown. Enroll 3 more recordings" in drift.stdout
 
 
-def test_a_folder_is_enrolled_scored_and_listed(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+def test_a_folder_is_enrolled_scored_and_listed(
+    offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path
+) -> None:
     url = serve(tmp_path / "data")
     enrolled = offkey("enroll", tree / "train", "--machine", "fan-1", "--url", url)
     assert enrolled.returncode == 0, enrolled.stderr
@@ -106,7 +110,9 @@ def test_the_client_does_everything_the_api_does(serve: Callable[..., str], tree
         assert refused.value.problem.status == 404
 
 
-def test_what_was_done_is_shown_before_the_error(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+def test_what_was_done_is_shown_before_the_error(
+    offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path
+) -> None:
     url = serve(tmp_path / "data", OFFKEY_MAX_CLIPS_PER_REQUEST="2")
     clips = sorted((tree / "train").glob("*source*"))
     bad = tmp_path / "zz[red].wav"
@@ -123,7 +129,7 @@ def test_what_was_done_is_shown_before_the_error(serve: Callable[..., str], tree
         assert "zz[red].wav" in scored.stderr
 
 
-def test_the_table_says_what_is_promised(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+def test_the_table_says_what_is_promised(offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
     url = serve(tmp_path / "data")
     offkey("enroll", *(tree / "train").glob("*source*"), "--machine", "fan-1", "--url", url)
     target = sorted((tree / "train").glob("*target*"))
@@ -134,7 +140,7 @@ def test_the_table_says_what_is_promised(serve: Callable[..., str], tree: Path, 
 
 
 def test_what_sounds_anomalous_is_held_back_and_alarms_are_taken_back(
-    serve: Callable[..., str], tmp_path: Path
+    offkey: Run, serve: Callable[..., str], tmp_path: Path
 ) -> None:
     write_tree(tmp_path, plan_tree(["fan-synthetic"], train_source=20, train_target=0, test_each=1, severities=(100,)))
     fan, url = tmp_path / "fan-synthetic", serve(tmp_path / "data")
@@ -151,7 +157,7 @@ def test_what_sounds_anomalous_is_held_back_and_alarms_are_taken_back(
     assert "1 clips enrolled" in offkey("enroll", next((fan / "test").glob("*normal*")), *to, "--force").stdout
 
 
-def test_the_threshold_is_shown_and_changed(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+def test_the_threshold_is_shown_and_changed(offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
     to = ("--machine", "fan-1", "--url", serve(tmp_path / "data"))
     assert offkey("threshold", *to).returncode == 1  # there is no such machine
     offkey("enroll", *(tree / "train").glob("*source*"), *to)
@@ -168,7 +174,7 @@ def test_the_threshold_is_shown_and_changed(serve: Callable[..., str], tree: Pat
     assert "1 target recording promises no false-alarm rate" in offkey("threshold", *to).stdout
 
 
-def test_names_from_outside_are_no_markup(serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+def test_names_from_outside_are_no_markup(offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
     url = serve(tmp_path / "data")
     clips = sorted((tree / "train").glob("*source*"))
     odd = tmp_path / "br[red]x[bold].wav"
@@ -183,7 +189,7 @@ def test_names_from_outside_are_no_markup(serve: Callable[..., str], tree: Path,
     assert "[bold]Hall[/nowhere] \N{REPLACEMENT CHARACTER}[31m2" in listed.stdout
 
 
-def test_errors_are_one_message_and_exit_status_1(serve: Callable[..., str], tmp_path: Path) -> None:
+def test_errors_are_one_message_and_exit_status_1(offkey: Run, serve: Callable[..., str], tmp_path: Path) -> None:
     text = tmp_path / "notes.wav"
     text.write_text("no sound")
     (tmp_path / "empty").mkdir()
@@ -227,7 +233,7 @@ def test_another_server_is_not_taken_for_offkey() -> None:
     ],
 )
 def test_a_service_that_cannot_start_says_why(environ: dict[str, str], message: str, tmp_path: Path) -> None:
-    found = offkey("serve", "--port", "0", **{"OFFKEY_DATA_DIR": str(tmp_path), **environ})
+    found = process("serve", "--port", "0", **{"OFFKEY_DATA_DIR": str(tmp_path), **environ})
     assert found.returncode == 1
     assert message in found.stderr
     assert "Traceback" not in found.stderr
@@ -235,7 +241,7 @@ def test_a_service_that_cannot_start_says_why(environ: dict[str, str], message: 
 
 def test_a_corrupt_store_is_named(tmp_path: Path) -> None:
     (tmp_path / "offkey.sqlite3").write_bytes(b"this is no database, though it is long enough to be one" * 100)
-    found = offkey("serve", "--port", "0", OFFKEY_DATA_DIR=str(tmp_path))
+    found = process("serve", "--port", "0", OFFKEY_DATA_DIR=str(tmp_path))
     assert found.returncode == 1
     assert str(tmp_path) in found.stderr
     assert "Traceback" not in found.stderr
@@ -246,7 +252,7 @@ def test_a_store_of_a_newer_version_is_refused_in_one_line(tmp_path: Path) -> No
     with sqlite3.connect(tmp_path / DATABASE_FILE) as raw:
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
     raw.close()
-    found = offkey("serve", "--port", "0", OFFKEY_DATA_DIR=str(tmp_path))
+    found = process("serve", "--port", "0", OFFKEY_DATA_DIR=str(tmp_path))
     assert found.returncode == 1
     assert "newer version of Offkey" in found.stderr
     assert "Traceback" not in found.stderr
@@ -258,7 +264,7 @@ def test_a_mistyped_setting_is_pointed_out() -> None:
 
 
 def test_help_and_version() -> None:
-    helped = offkey("--help")
+    helped = process("--help")
     for command in ("serve", "enroll", "score", "machines", "info", "demo", "synthesize", "train", "export"):
         assert command in helped.stdout
-    assert offkey("--version").stdout.strip() == f"offkey {__version__}"
+    assert process("--version").stdout.strip() == f"offkey {__version__}"

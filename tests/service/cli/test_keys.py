@@ -1,4 +1,4 @@
-"""Keys through the command, and the door of `offkey serve`, in processes of their own."""
+"""Keys through the command, and the door of `offkey serve`, in a process of its own."""
 
 import json
 import os
@@ -21,16 +21,7 @@ from service.domain.access import Scope
 from service.domain.errors import OffkeyError
 from service.usecases.access import is_loopback
 
-
-def offkey(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "service.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **environ},
-    )
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @contextmanager
@@ -56,7 +47,7 @@ def serving(data_dir: Path, log: Path, **environ: str) -> Iterator[str]:
         assert process.wait(30) == 0
 
 
-def test_the_first_key_comes_before_the_service_and_others_through_it(tmp_path: Path) -> None:
+def test_the_first_key_comes_before_the_service_and_others_through_it(offkey: Run, tmp_path: Path) -> None:
     data, log = tmp_path / "data", tmp_path / "log"
     made = offkey("keys", "create", "ops", "--scope", "admin", "--data-dir", data)
     assert made.returncode == 0, made.stderr
@@ -109,7 +100,7 @@ def test_the_first_key_comes_before_the_service_and_others_through_it(tmp_path: 
         assert key.rpartition("_")[2].encode() not in kept
 
 
-def test_an_upload_without_a_key_is_refused_before_it_comes(tmp_path: Path) -> None:
+def test_an_upload_without_a_key_is_refused_before_it_comes(offkey: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert offkey("keys", "create", "ops", "--scope", "admin", "--data-dir", data).returncode == 0
     with serving(data, tmp_path / "log") as url:
@@ -127,7 +118,13 @@ def test_an_upload_without_a_key_is_refused_before_it_comes(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_a_network_is_not_let_in_by_oversight(tmp_path: Path, host: str) -> None:
-    found = offkey("serve", "--host", host, "--port", "0", "--data-dir", tmp_path)
+    found = subprocess.run(
+        [sys.executable, "-m", "service.cli", "serve", "--host", host, "--port", "0", "--data-dir", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert found.returncode == 1
     for way in ("offkey keys create", "127.0.0.1", "OFFKEY_OPEN_TO_NETWORK=true"):
         assert way in found.stderr
@@ -157,7 +154,7 @@ def test_which_addresses_are_of_this_computer_alone(host: str, expected: bool) -
     assert is_loopback(host) is expected
 
 
-def test_what_makes_no_sense_is_said_in_one_message(tmp_path: Path) -> None:
+def test_what_makes_no_sense_is_said_in_one_message(offkey: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     for arguments, status, message in (
         (("create", "x", "--scope", "root"), 2, "--scope"),
@@ -177,7 +174,7 @@ def test_what_makes_no_sense_is_said_in_one_message(tmp_path: Path) -> None:
     assert (found.returncode, "no key" in found.stderr) == (1, True)
 
 
-def test_a_key_that_cannot_be_one_is_neither_sent_nor_shown() -> None:
+def test_a_key_that_cannot_be_one_is_neither_sent_nor_shown(offkey: Run) -> None:
     with pytest.raises(OffkeyError) as refused:
         Client("http://127.0.0.1:9", key="offkey_topsecret")
     assert "topsecret" not in str(refused.value)
