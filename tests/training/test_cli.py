@@ -54,7 +54,7 @@ def test_train_then_export(tiny_config: Callable[..., Config], tmp_path: Path, m
     toml.write_text(
         f"""
 encoder.checkpoint = "{config.encoder.checkpoint}"
-readout = {{ layers = ["block_02"], pooling = "mean" }}
+readout = {{ layers = ["block_02"], pooling = "mean", mixtures = 24 }}
 data = {{ manifest = "{config.data.manifest}", cache = "{config.data.cache}", noise_labels = ["hiss", "rumble"] }}
 optim.batch = 2
 """
