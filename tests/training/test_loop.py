@@ -13,12 +13,11 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from service.manifest import load_manifest
 from training.build import build_student
 from training.config import Config, ConfigError, OptimConfig
-from training.export import export_run
 from training.loop import train
 from training.mixing import mix
+from training.origin import trace
 from training.run import Run
 from training.trainer import learning_rate_factor
 
@@ -220,8 +219,7 @@ def test_clips_of_collections_are_trained_on_and_attributed(
         run = train(config, "tiny", tmp_path / "runs", progress)
     assert run.about["clips"] == ["machine/clip.wav", "noise/clip.wav"]
     assert run.config == config
-    bundle = export_run(run, "tiny", "1", tmp_path / "models")
-    assert {source.name for source in load_manifest(bundle).provenance.data} == {"machine", "noise"}
+    assert {source.name for source in trace(run).data} == {"machine", "noise"}
 
 
 def test_a_projection_is_fitted_once_for_the_same_student_clips_and_settings(
