@@ -20,7 +20,7 @@ from service.store import machine_rows
 from service.store.check import check_database
 from service.store.engine import DATABASE_FILE
 
-MUTATIONS = 10_000 if "OFFKEY_TORTURE" in os.environ else 300
+MUTATIONS = 10_000 if "OFFKEY_TORTURE" in os.environ else 150
 SHARD = 150  # mutations in one test, so that tests can run side by side
 MACHINES = ("fan-1", "fan-2", "fan-3")
 

@@ -21,7 +21,7 @@ from service.store.check import check_database
 from service.store.engine import DATABASE_FILE
 from service.store.snapshot import unpack
 
-KILLS = max(1, int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "12")) // 3)
+KILLS = max(1, int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "9")) // 3)
 CLIPS = 40
 
 Running = Callable[..., AbstractContextManager["tuple[subprocess.Popen[bytes], Client]"]]
