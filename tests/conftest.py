@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.cli import main
 from service.client import Client
 from service.domain.machine import Domain
 from service.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, file_sha256, load_manifest
@@ -182,6 +184,35 @@ def serve(bundle: Path, processes: list["subprocess.Popen[bytes]"]) -> Iterator[
         process.terminate()
     for process in processes:
         assert process.wait(30) == 0
+
+
+@pytest.fixture
+def offkey(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """`offkey(*arguments, **environ)` runs a command that ends by itself, with no other OFFKEY_* than is given.
+
+    In this process: Python and its libraries take half a second to load, hundreds of times over. The examples of
+    README.md and docs/ are run as users run them, and so is what is about how a process starts and ends.
+    """
+
+    def run(*arguments: object, **environ: str) -> "subprocess.CompletedProcess[str]":
+        words = ["offkey", *map(str, arguments)]
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name in [name for name in os.environ if name.startswith("OFFKEY_")]:
+                patch.delenv(name)
+            for name, value in {"COLUMNS": "200", **environ}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", words)
+            try:
+                status = main()
+            except SystemExit as end:
+                status = end.code
+            if isinstance(status, str):  # as the interpreter does
+                sys.stderr.write(f"{status}\n")
+                status = 1
+        return subprocess.CompletedProcess(words, int(status or 0), out.getvalue(), err.getvalue())
+
+    return run
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from service.store.check import check_database
 from service.store.engine import DATABASE_FILE, MIGRATIONS
 from service.store.snapshot import unpack, write_snapshot
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 KILLS = int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "10"))
 
 CHILD = """
@@ -36,13 +37,6 @@ print("ready", flush=True)
 for turn in itertools.count():
     {work}
 """
-
-
-def offkey(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "service.cli", *map(str, arguments)],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
 
 
 def killed_at_random(rng: random.Random, work: str, *paths: Path, most: float) -> None:
@@ -66,7 +60,7 @@ def dump(data_dir: Path) -> list[str]:
 
 @pytest.mark.timeout(3_600 if KILLS > 100 else 120)
 def test_a_snapshot_beside_a_writer_is_whole_at_every_kill(
-    serve: Callable[..., str], fan: Callable[..., bytes], tmp_path: Path
+    offkey: Run, serve: Callable[..., str], fan: Callable[..., bytes], tmp_path: Path
 ) -> None:
     """As of one moment: as many clips as changes of the bank; and none that was acknowledged before is missing."""
     data = tmp_path / "data"
@@ -176,7 +170,7 @@ def test_a_migration_is_whole_or_not_begun_at_every_kill(
 
 
 def test_a_full_disk_costs_the_snapshot_and_nothing_else(
-    small_disk: Callable[[int], Path], tmp_path: Path, fill: Callable[..., None]
+    offkey: Run, small_disk: Callable[[int], Path], tmp_path: Path, fill: Callable[..., None]
 ) -> None:
     data, disk = tmp_path / "data", small_disk(2**20)
     fill(data, machines=2, clips=4)
