@@ -22,6 +22,8 @@ from training.graph import ExportError, Graph, check_parity, synthetic_waveforms
 from training.loop import train
 from training.run import Run
 
+pytestmark = pytest.mark.xdist_group("export")  # the bundle is made once
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -27,6 +27,7 @@ from training.run import Run
 from training.teacher import Bundle
 
 LAYERS = ["layer_01", "layer_02"]
+pytestmark = pytest.mark.xdist_group("int8")  # the bundles are made once
 
 
 @pytest.fixture(scope="module")

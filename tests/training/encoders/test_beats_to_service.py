@@ -21,6 +21,7 @@ from training.loop import train
 from training.run import Run
 
 READOUT = {"layers": ["layer_01", "layer_02"], "pooling": "mean"}
+pytestmark = pytest.mark.xdist_group("beats-to-service")  # the bundles are made once
 
 
 def trained(config: Config, folder: Path) -> Run:

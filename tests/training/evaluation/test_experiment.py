@@ -166,7 +166,7 @@ def test_a_method_may_be_a_training_run(
 ) -> None:
     config = tiny_config()
     (tmp_path / "tiny.toml").write_text(
-        'readout = { layers = ["block_02"], pooling = "mean", mixtures = 24 }\n'
+        'readout = { layers = ["block_03"], pooling = "mean", mixtures = 24 }\n'
         "window = { seconds = 1.0, hop_seconds = 0.5, min_seconds = 0.2 }\n"
         'data = { noise_labels = ["hiss", "rumble"], window_seconds = 0.5 }\noptim.batch = 2\n'
     )
