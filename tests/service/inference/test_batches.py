@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +67,23 @@ def windows(count: int, seconds: float = 1.0, seed: int = 0) -> list[NDArray[np.
     return [(0.1 * rng.standard_normal(round(seconds * RATE))).astype(np.float32) for _ in range(count)]
 
 
-def all_at_once(batches: Batches, recorder: Recorder, clips: list[list[NDArray[np.float32]]]) -> list[list[NDArray]]:
-    """Ask for every clip from a thread of its own while the device stands still, then let it run."""
-    with ThreadPoolExecutor(len(clips)) as pool:
-        asked = [pool.submit(lambda c=clip: list(batches.run(c, NAMES, UNLIMITED))) for clip in clips]
-        while sum(map(len, clips)) > len(batches._waiting) + 1:  # all but the one in the first run
+def asked_of(
+    batches: Batches, recorder: Recorder, pool: ThreadPoolExecutor, clips: list[list[NDArray[np.float32]]]
+) -> list[Future[list[NDArray]]]:
+    """Ask for every clip from a thread of its own while the device stands still, with the first one in it alone."""
+    asked = []
+    for clip in clips:
+        asked.append(pool.submit(lambda c=clip: list(batches.run(c, NAMES, UNLIMITED))))
+        while recorder.entered < 1:
             threading.Event().wait(0.005)
+    while len(batches._waiting) < sum(map(len, clips[1:])):
+        threading.Event().wait(0.005)
+    return asked
+
+
+def all_at_once(batches: Batches, recorder: Recorder, clips: list[list[NDArray[np.float32]]]) -> list[list[NDArray]]:
+    with ThreadPoolExecutor(len(clips)) as pool:
+        asked = asked_of(batches, recorder, pool, clips)
         recorder.go.set()
         return [one.result(30) for one in asked]
 
@@ -133,9 +144,7 @@ def test_a_window_that_fails_does_not_fail_the_others(batches: Batches, recorder
     bad[0][0] = 0.5
     clips = [windows(1, seed=n) for n in range(4)]
     with ThreadPoolExecutor(5) as pool:
-        asked = [pool.submit(lambda c=clip: list(batches.run(c, NAMES, UNLIMITED))) for clip in [*clips, bad]]
-        while len(batches._waiting) < 4:
-            threading.Event().wait(0.005)
+        asked = asked_of(batches, recorder, pool, [*clips, bad])
         recorder.go.set()
         assert all(len(one.result(30)) == 1 for one in asked[:-1])
         with pytest.raises(RuntimeError, match="the device failed"):
@@ -146,9 +155,7 @@ def test_a_window_that_fails_does_not_fail_the_others(batches: Batches, recorder
 def test_nothing_hangs_when_it_is_closed(recorder: Recorder) -> None:
     batches = Batches(recorder, max_samples=8 * RATE)
     with ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(lambda: list(batches.run(windows(1), NAMES, UNLIMITED))) for _ in range(3)]
-        while len(batches._waiting) < 2:
-            threading.Event().wait(0.005)
+        asked = asked_of(batches, recorder, pool, [windows(1) for _ in range(3)])
         closing = threading.Thread(target=batches.close)
         closing.start()
         while not batches._closed:
