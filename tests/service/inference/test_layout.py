@@ -59,13 +59,30 @@ def test_the_fewest_threads_that_are_worth_it(seconds: Callable[[int], float], e
     assert module.measure(lambda threads: Pretend(threads, seconds), WINDOW, 4) == expected
 
 
-def test_it_is_measured_once_and_again_for_another_graph(tmp_path: Path) -> None:
-    opened: list[int] = []
+@pytest.fixture
+def opened() -> list[int]:
+    """Of how many threads the sessions were that were opened."""
+    return []
 
-    def open_session(threads: int) -> Pretend:
+
+@pytest.fixture
+def open_session(opened: list[int], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Pretend]:
+    """For a measurement that finds one thread at once: it is tested above, and takes more than a second."""
+
+    def measure(open_session: Callable[[int], Pretend], *_: object) -> Layout:
+        return Layout(open_session(1).threads, 1)
+
+    def open_one(threads: int) -> Pretend:
         opened.append(threads)
         return Pretend(threads, does_not_scale)
 
+    monkeypatch.setattr(module, "measure", measure)
+    return open_one
+
+
+def test_it_is_measured_once_and_again_for_another_graph(
+    tmp_path: Path, open_session: Callable[[int], Pretend], opened: list[int]
+) -> None:
     kept = tmp_path / "runtime" / "threads.json"
     first = find_layout(open_session, WINDOW, "a" * 64, kept)
     assert opened
@@ -89,27 +106,30 @@ def test_it_is_measured_once_and_again_for_another_graph(tmp_path: Path) -> None
         b'{"found_for": {}, "threads": {"alone": 1e999, "crowded": 1}}',
     ],
 )
-def test_a_damaged_memory_is_measured_again(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_memory_is_measured_again(
+    tmp_path: Path, open_session: Callable[[int], Pretend], opened: list[int], damage: bytes
+) -> None:
     kept = tmp_path / "threads.json"
     kept.write_bytes(damage)
-    find_layout(lambda threads: Pretend(threads, does_not_scale), WINDOW, "a" * 64, kept)
+    find_layout(open_session, WINDOW, "a" * 64, kept)
+    assert opened
     assert json.loads(kept.read_text())["threads"] == {"alone": 1, "crowded": 1}
 
 
-def test_threads_below_one_are_not_believed(tmp_path: Path) -> None:
+def test_threads_below_one_are_not_believed(tmp_path: Path, open_session: Callable[[int], Pretend]) -> None:
     kept = tmp_path / "threads.json"
-    find_layout(lambda threads: Pretend(threads, does_not_scale), WINDOW, "a" * 64, kept)
+    find_layout(open_session, WINDOW, "a" * 64, kept)
     found = json.loads(kept.read_text())
     kept.write_text(json.dumps({**found, "threads": {"alone": 0, "crowded": 1}}))
-    assert find_layout(lambda n: Pretend(n, does_not_scale), WINDOW, "a" * 64, kept) == Layout(1, 1)
+    assert find_layout(open_session, WINDOW, "a" * 64, kept) == Layout(1, 1)
 
 
 def test_a_folder_that_cannot_be_written_is_no_reason_not_to_start(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, open_session: Callable[[int], Pretend], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "runtime").write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
-        find_layout(lambda n: Pretend(n, does_not_scale), WINDOW, "a" * 64, tmp_path / "runtime" / "threads.json")
+        find_layout(open_session, WINDOW, "a" * 64, tmp_path / "runtime" / "threads.json")
     assert "cannot be kept" in caplog.text
 
 
