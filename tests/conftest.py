@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -195,10 +195,8 @@ def processes() -> list["subprocess.Popen[bytes]"]:
     return []
 
 
-@pytest.fixture
-def serve(bundle: Path, processes: list["subprocess.Popen[bytes]"]) -> Iterator[Callable[..., str]]:
-    """`serve(data_dir, **environ)` -> address of `offkey serve` running in a process of its own."""
-
+@contextmanager
+def _serving(bundle: Path, processes: list["subprocess.Popen[bytes]"]) -> Iterator[Callable[..., str]]:
     def start(data_dir: Path, **environ: str) -> str:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -220,6 +218,20 @@ def serve(bundle: Path, processes: list["subprocess.Popen[bytes]"]) -> Iterator[
         process.terminate()
     for process in processes:
         assert process.wait(30) == 0
+
+
+@pytest.fixture
+def serve(bundle: Path, processes: list["subprocess.Popen[bytes]"]) -> Iterator[Callable[..., str]]:
+    """`serve(data_dir, **environ)` -> address of `offkey serve` running in a process of its own."""
+    with _serving(bundle, processes) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_all(bundle: Path) -> Iterator[Callable[..., str]]:
+    """The same for all tests of a module, where one cannot disturb the next."""
+    with _serving(bundle, []) as start:
+        yield start
 
 
 @pytest.fixture

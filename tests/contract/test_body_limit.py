@@ -11,11 +11,12 @@ import pytest
 from service.client import Client, ProblemError
 
 MEBIBYTE = 2**20
+pytestmark = pytest.mark.xdist_group("body-limit")  # one service for all
 
 
-@pytest.fixture
-def address(serve: Callable[..., str], tmp_path: Path) -> tuple[str, int]:
-    url = urlsplit(serve(tmp_path, OFFKEY_MAX_BODY_BYTES=str(MEBIBYTE)))
+@pytest.fixture(scope="module")
+def address(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
+    url = urlsplit(serve_all(tmp_path_factory.mktemp("data"), OFFKEY_MAX_BODY_BYTES=str(MEBIBYTE)))
     assert url.hostname is not None
     assert url.port is not None
     return url.hostname, url.port

@@ -4,7 +4,6 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
@@ -12,6 +11,8 @@ import numpy as np
 import pytest
 
 Encode = Callable[..., bytes]
+pytestmark = pytest.mark.xdist_group("clients-that-leave")  # one service for all
+ABANDONED = "offkey_requests_abandoned_total"
 
 
 class Api:
@@ -59,14 +60,14 @@ class Api:
             time.sleep(0.01)
 
 
-@pytest.fixture
-def api(serve: Callable[..., str], tmp_path: Path, fan: Encode) -> Iterator[Api]:
-    made = Api(serve(tmp_path, OFFKEY_WORKERS="1"), fan)
+@pytest.fixture(scope="module")
+def api(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory, fan: Encode) -> Iterator[Api]:
+    made = Api(serve_all(tmp_path_factory.mktemp("data"), OFFKEY_WORKERS="1"), fan)
     yield made
     made.http.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def long(encode: Encode) -> bytes:
     """A clip of ten minutes, 119 windows."""
     return encode(0.1 * np.random.default_rng(0).standard_normal(600 * 16_000), subtype="PCM_16")
@@ -74,6 +75,7 @@ def long(encode: Encode) -> bytes:
 
 @pytest.mark.parametrize("path", ["/score", "/enroll", "/feedback", "/noise"])
 def test_requests_that_wait_are_dropped_before_the_model(api: Api, long: bytes, path: str) -> None:
+    abandoned = api.metric(ABANDONED)
     before, generation = api.embedded(), api.http.get("/machines/fan-1").json()["generation"]
     with api.send(long), api.send(long), api.send(long):
         waiting = [api.send(api.clip, path) for _ in range(10)]
@@ -86,7 +88,7 @@ def test_requests_that_wait_are_dropped_before_the_model(api: Api, long: bytes, 
         api.until('offkey_permits{pool="workers"}', 21)  # the first of the long ones may be over
         for connection in waiting:
             connection.close()
-        api.until("offkey_requests_abandoned_total", 20)
+        api.until(ABANDONED, abandoned + 20)
         api.until_idle()
         assert api.embedded() == before + 3
     assert api.http.get("/machines/fan-1").json()["generation"] == generation
@@ -95,7 +97,7 @@ def test_requests_that_wait_are_dropped_before_the_model(api: Api, long: bytes, 
 
 def test_a_request_that_runs_is_ended_at_its_next_window(api: Api, long: bytes) -> None:
     stage = 'offkey_stage_seconds_sum{stage="embed"}'
-    before = api.metric(stage)
+    before, abandoned = api.metric(stage), api.metric(ABANDONED)
     with api.send(long) as connection:
         assert connection.recv(1)
         api.until_idle()
@@ -103,7 +105,7 @@ def test_a_request_that_runs_is_ended_at_its_next_window(api: Api, long: bytes) 
     with api.send(long):
         api.until('offkey_permits{pool="workers"}', 1)
     api.until_idle()
-    api.until("offkey_requests_abandoned_total", 1)
+    api.until(ABANDONED, abandoned + 1)
     # The only thread comes to this when it has given up the other.
     assert api.http.post("/score?machine_id=fan-1", content=api.clip).status_code == 200
     assert api.metric(stage) - before - whole < 0.7 * whole

@@ -3,7 +3,6 @@
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,11 +10,17 @@ import pytest
 LINE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"POST /score?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 MEBIBYTE = 2**20
+pytestmark = pytest.mark.xdist_group("request-heads")  # one service for all
 
 
-@pytest.fixture
-def url(serve: Callable[..., str], tmp_path: Path) -> str:
-    return serve(tmp_path)
+@pytest.fixture(scope="module")
+def url(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    return serve_all(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def impatient(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    return serve_all(tmp_path_factory.mktemp("data"), OFFKEY_MAX_HEADER_SECONDS="1")
 
 
 def send(url: str, start: bytes, endless: bytes) -> tuple[bytes, int]:
@@ -71,11 +76,9 @@ def test_a_body_in_chunks_of_one_byte_is_no_flood(url: str) -> None:
 
 
 @pytest.mark.parametrize("start", [b"", LINE, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\n"])
-def test_a_head_that_does_not_come_to_its_end_is_cut_off(
-    serve: Callable[..., str], tmp_path: Path, start: bytes
-) -> None:
+def test_a_head_that_does_not_come_to_its_end_is_cut_off(impatient: str, start: bytes) -> None:
     """Also the second one of a connection, and one of which there is a byte now and then."""
-    parts = urlsplit(serve(tmp_path, OFFKEY_MAX_HEADER_SECONDS="1"))
+    parts = urlsplit(impatient)
     with socket.create_connection((str(parts.hostname), int(str(parts.port))), timeout=20) as connection:
         connection.sendall(start)
         answer, begin = b"", time.monotonic()

@@ -4,7 +4,6 @@ import json
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,11 +12,14 @@ from service.client import Client
 
 HEAD = b"POST /score?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n%s\r\n"
 FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"
+pytestmark = pytest.mark.xdist_group("slow-clients")  # one service for all
 
 
-@pytest.fixture
-def url(serve: Callable[..., str], tmp_path: Path) -> str:
-    return serve(tmp_path, OFFKEY_MAX_BODY_SECONDS="1", OFFKEY_WORKERS="1", OFFKEY_QUEUE_LIMIT="1")
+@pytest.fixture(scope="module")
+def url(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    return serve_all(
+        tmp_path_factory.mktemp("data"), OFFKEY_MAX_BODY_SECONDS="1", OFFKEY_WORKERS="1", OFFKEY_QUEUE_LIMIT="1"
+    )
 
 
 def connect(url: str) -> socket.socket:
