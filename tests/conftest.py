@@ -1,6 +1,7 @@
 """Fixtures that tests of more than one folder use."""
 
 import functools
+import gc
 import io
 import os
 import socket
@@ -30,6 +31,8 @@ from service.synthetic import MACHINES
 
 # Measured at each first start otherwise; the tests of the measurement ask for it.
 os.environ.setdefault("OFFKEY_RUN_THREADS", "1")
+# Traces and fits make objects by the million; to look through them for cycles took a tenth of all the time.
+gc.set_threshold(100_000, 20, 100)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE_RATE = 16_000
@@ -102,6 +105,7 @@ def encode() -> Callable[..., bytes]:
 def fan() -> Callable[..., bytes]:
     """`fan(number, severity=0.0, domain="source", seconds=3.0)` -> a synthetic fan clip as WAV."""
 
+    @functools.cache  # hundreds of tests enroll the same first few
     def clip(number: int, severity: float = 0.0, domain: str = "source", seconds: float = 3.0) -> bytes:
         samples = MACHINES["fan-synthetic"].clip(
             split="train", domain=domain, number=number, severity=severity, seconds=seconds

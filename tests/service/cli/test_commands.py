@@ -37,11 +37,11 @@ def process(*arguments: object, **environ: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    clips = plan_tree(["fan-synthetic"], train_source=4, train_target=2, test_each=2, severities=(100,))
-    write_tree(tmp_path / "tree", clips)
-    return tmp_path / "tree" / "fan-synthetic"
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tree")
+    write_tree(folder, plan_tree(["fan-synthetic"], train_source=4, train_target=2, test_each=2, severities=(100,)))
+    return folder / "fan-synthetic"
 
 
 def test_shift_is_told(offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
