@@ -2,7 +2,8 @@
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,33 +61,45 @@ def bad_clips(encode: Callable[..., bytes]) -> dict[str, tuple[bytes, str]]:
     }
 
 
+@pytest.fixture(scope="module")
+def refusing(bundle: Path, fan: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The application with a machine `fan-1` of five clips, for all tests that change nothing."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("data"), bundle=bundle, workers=2)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as api:
+        api.put("/machines/fan-1")
+        files = [("clips", (f"healthy_{number}.wav", fan(number))) for number in range(5)]
+        assert api.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201
+        yield api
+        assert api.get("/machines/fan-1").json()["clips"]["source"] == 5
+
+
 @pytest.mark.parametrize("route", ["/score", "/enroll"])
 @pytest.mark.parametrize("multipart", [False, True], ids=["raw", "multipart"])
-def test_bad_clips(fan_api: TestClient, encode: Callable[..., bytes], route: str, multipart: bool) -> None:
-    before = fan_api.get("/machines/fan-1").json()
+def test_bad_clips(refusing: TestClient, encode: Callable[..., bytes], route: str, multipart: bool) -> None:
+    before = refusing.get("/machines/fan-1").json()
     for case, (data, kind) in bad_clips(encode).items():
         if len(data) > 20 * 2**20:
             pytest.fail(f"{case} is over the body limit, so that it tests something else")
         body = {"files": [("clips", ("bad.wav", data))]} if multipart else {"content": data}
-        answer = fan_api.post(route, params={"machine_id": "fan-1"}, **body)
+        answer = refusing.post(route, params={"machine_id": "fan-1"}, **body)
         found = assert_problem(answer, 422, kind)
         if multipart:
             assert found["clip"] == "bad.wav", case
-    assert fan_api.get("/machines/fan-1").json() == before
+    assert refusing.get("/machines/fan-1").json() == before
 
 
 @pytest.mark.parametrize("route", ["/score", "/enroll"])
-def test_bad_addresses(fan_api: TestClient, fan: Callable[..., bytes], route: str) -> None:
+def test_bad_addresses(refusing: TestClient, fan: Callable[..., bytes], route: str) -> None:
     def post(machine_id: str | None, data: bytes = fan(0), **params: str) -> object:
         named = {} if machine_id is None else {"machine_id": machine_id}
-        return fan_api.post(route, params={**named, **params}, content=data)
+        return refusing.post(route, params={**named, **params}, content=data)
 
     assert_problem(post("ghost"), 404, "unknown-machine")
     assert_problem(post(None), 422, "malformed-request")
     for machine_id in ("../x", "", " ", "-a", "x" * 65, "x" * 10_000, "ƒan"):
         assert_problem(post(machine_id), 422, "invalid-machine-id")
     form = {"files": [("clips", ("a.wav", fan(0)))]}
-    assert_problem(fan_api.post(route, data={"machine_id": "../x"}, **form), 422, "invalid-machine-id")
+    assert_problem(refusing.post(route, data={"machine_id": "../x"}, **form), 422, "invalid-machine-id")
 
 
 def test_banks_that_cannot_score(api: TestClient, fan: Callable[..., bytes]) -> None:
@@ -106,22 +119,22 @@ def test_banks_that_cannot_score(api: TestClient, fan: Callable[..., bytes]) -> 
     ("-1", "malformed-request"), ("many", "malformed-request"), ("1e9", "malformed-request"),
     ("9" * 30, "too-many-neighbors"),
 ])  # fmt: skip
-def test_k_outside_the_bank(fan_api: TestClient, fan: Callable[..., bytes], neighbors: str, kind: str) -> None:
+def test_k_outside_the_bank(refusing: TestClient, fan: Callable[..., bytes], neighbors: str, kind: str) -> None:
     params = {"machine_id": "fan-1", "neighbors": neighbors}
-    assert_problem(fan_api.post("/score", params=params, content=fan(0)), 422, kind)
+    assert_problem(refusing.post("/score", params=params, content=fan(0)), 422, kind)
 
 
-def test_bad_domains(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+def test_bad_domains(refusing: TestClient, fan: Callable[..., bytes]) -> None:
     fan_1 = {"machine_id": "fan-1"}
-    answer = fan_api.post("/enroll", params={**fan_1, "domain": "moon"}, content=fan(7))
+    answer = refusing.post("/enroll", params={**fan_1, "domain": "moon"}, content=fan(7))
     assert_problem(answer, 422, "malformed-request")
     form = {"data": {**fan_1, "domain": "moon"}, "files": [("clips", ("a.wav", fan(7)))]}
-    assert_problem(fan_api.post("/enroll", **form), 422, "malformed-request")
-    conflict = fan_api.post("/enroll", params={**fan_1, "domain": "target"}, content=fan(0))
+    assert_problem(refusing.post("/enroll", **form), 422, "malformed-request")
+    conflict = refusing.post("/enroll", params={**fan_1, "domain": "target"}, content=fan(0))
     assert_problem(conflict, 409, "domain-conflict")
 
 
-def test_bad_forms(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
+def test_bad_forms(refusing: TestClient, fan: Callable[..., bytes]) -> None:
     fan_1 = {"machine_id": "fan-1"}
     header = {"Content-Type": "multipart/form-data; boundary=xyz"}
     broken = [
@@ -132,13 +145,13 @@ def test_bad_forms(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
         (header, b'--xyz\r\nContent-Disposition: form-data; name="colour"\r\n\r\nred\r\n--xyz--\r\n'),
     ]
     for headers, content in broken:
-        answer = fan_api.post("/score", params=fan_1, content=content, headers=headers)
+        answer = refusing.post("/score", params=fan_1, content=content, headers=headers)
         assert_problem(answer, 422, "malformed-request")
     for field in ("domain", "recording"):  # of an enrollment; a score is against both domains
-        answer = fan_api.post("/score", params=fan_1, data={field: "target"}, files=[("clips", ("a.wav", fan(0)))])
+        answer = refusing.post("/score", params=fan_1, data={field: "target"}, files=[("clips", ("a.wav", fan(0)))])
         assert field in assert_problem(answer, 422, "malformed-request")["detail"]
     many = [("clips", (f"{number}.wav", b"x")) for number in range(65)]
-    assert_problem(fan_api.post("/score", params=fan_1, files=many), 413, "too-many-clips")
+    assert_problem(refusing.post("/score", params=fan_1, files=many), 413, "too-many-clips")
 
 
 def multipart(*parts: tuple[str, bytes]) -> bytes:
@@ -173,11 +186,11 @@ def test_a_form_that_is_cut_off_is_refused_whole(
 
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16", "hex", "no-such"])
 def test_a_charset_that_cannot_decode_is_no_failure(
-    fan_api: TestClient, fan: Callable[..., bytes], charset: str
+    refusing: TestClient, fan: Callable[..., bytes], charset: str
 ) -> None:
     headers = {"Content-Type": f"multipart/form-data; boundary=xyz; charset={charset}"}
     body = multipart(("one.wav", fan(7)), ("machine_id", b"fan-1")) + b"--xyz--"
-    answer = fan_api.post("/score", content=body, headers=headers)
+    answer = refusing.post("/score", content=body, headers=headers)
     if answer.status_code != 200:
         assert_problem(answer, 422, "malformed-request")
 
@@ -238,18 +251,18 @@ def test_bad_settings(api: TestClient, body: object) -> None:
     {"rule": "manual", "decision_threshold": 1.0, "false_alarm_rate": 0.1}, {"rule": "gamma", "false_alarm_rate": 1},
     [], "text",
 ])  # fmt: skip
-def test_bad_threshold_settings(fan_api: TestClient, body: object) -> None:
-    before = fan_api.get("/machines/fan-1").json()
-    assert_problem(fan_api.put("/machines/fan-1/threshold", json=body), 422, "malformed-request")
-    assert fan_api.get("/machines/fan-1").json() == before
+def test_bad_threshold_settings(refusing: TestClient, body: object) -> None:
+    before = refusing.get("/machines/fan-1").json()
+    assert_problem(refusing.put("/machines/fan-1/threshold", json=body), 422, "malformed-request")
+    assert refusing.get("/machines/fan-1").json() == before
 
 
 @pytest.mark.parametrize("key", ["false_alarm_rate", "decision_threshold"])
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
-def test_thresholds_that_are_not_numbers(fan_api: TestClient, key: str, value: str) -> None:
+def test_thresholds_that_are_not_numbers(refusing: TestClient, key: str, value: str) -> None:
     text = f'{{"rule": "{"manual" if key == "decision_threshold" else "conformal"}", "{key}": {value}}}'
     headers = {"Content-Type": "application/json"}
-    answer = fan_api.put("/machines/fan-1/threshold", content=text, headers=headers)
+    answer = refusing.put("/machines/fan-1/threshold", content=text, headers=headers)
     assert_problem(answer, 422, "malformed-request")
 
 
