@@ -12,6 +12,7 @@ import numpy as np
 
 from service.audio import AudioLimits, Samples, Waveform, clipped, mixed
 from service.budget import Budget
+from service.domain.conditions import mean_of
 
 _HEAD = struct.Struct("<4sI4s")
 _CHUNK = struct.Struct("<4sI")
@@ -19,9 +20,10 @@ _FORMAT = struct.Struct("<HHIIHH")  # tag, channels, rate, bytes a second, bytes
 _PCM, _BITS = 1, 16
 _MOST_CHUNKS = 32  # before the audio
 _PASSED_OVER = frozenset({b"LIST", b"JUNK", b"junk", b"bext"})
-_FULL = np.float32(32_768.0)
+_SCALE = np.float32(1 / 32_768)  # a power of two: as exact as a division
 _MOST_SAMPLES = 2**21  # of all channels; four times as many bytes for each array, and more belongs into a child
 _AUDIBLE = 4.0  # times the power of silence; nearer to it the slow way says which it is
+_OFFSET = 1e-4  # of its power: what is less beside it, rounding may have made, and the slow way looks too
 
 
 class _Layout(NamedTuple):
@@ -52,10 +54,10 @@ def read_pcm(data: bytes, sample_rate: int, limits: AudioLimits, budget: Budget)
     if not 0 < frames <= int(limits.max_seconds * sample_rate) or frames * layout.channels > _MOST_SAMPLES:
         return None
     words = np.frombuffer(data, dtype="<i2", count=frames * layout.channels, offset=layout.at)
-    block: Samples = words.reshape(frames, layout.channels).astype(np.float32) / _FULL
+    block: Samples = np.multiply(words.reshape(frames, layout.channels), _SCALE, dtype=np.float32)
     samples = mixed(block)
-    around = samples - np.float32(samples.mean(dtype=np.float64))
-    if around @ around / frames < _AUDIBLE * 10 ** (limits.silence_dbfs / 10):
+    power, offset = float(samples @ samples) / frames, mean_of(samples) ** 2
+    if power - offset < max(_AUDIBLE * 10 ** (limits.silence_dbfs / 10), _OFFSET * offset):
         return None
     budget.spend(frames * layout.channels)
     return Waveform(samples, sample_rate, sample_rate, layout.channels, clipped(block) / block.size)
