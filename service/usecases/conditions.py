@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 
+from service.bank import MemoryBank
 from service.domain.conditions import Conditions
 from service.domain.envelope import Difference, Envelope, Measure
 from service.domain.machine import Domain
@@ -25,10 +26,16 @@ def warnings_of(differences: Sequence[Difference]) -> list[ConditionWarning]:
 
 
 def warnings_of_new(
-    context: Context, record: MachineRecord, domain: Domain, new: Mapping[str, NewClip]
+    context: Context, record: MachineRecord, domain: Domain, bank: MemoryBank | None, new: Mapping[str, NewClip]
 ) -> dict[str, list[ConditionWarning]]:
-    """Of each clip that is to be enrolled, by its key, how it is unlike the enrolled ones."""
+    """Of each clip that is to be enrolled, by its key, how it is unlike the enrolled ones.
+
+    Those are the ones of the bank that the guard asks; the store is asked where there is none.
+    """
     own = {key: (clip.conditions, clip.recording or key) for key, clip in new.items() if clip.conditions is not None}
+    if bank is not None and domain in bank.envelopes:
+        envelope = bank.envelopes[domain]
+        return {key: warnings_of(envelope.differences(of, new[key].seconds)) for key, (of, _) in own.items()}
     enrolled = context.store.shift.conditions(record.machine_key, domain, _NEWEST) if own else []
     widths = {len(conditions.bands_dbfs) for conditions, _ in own.values()}
     # None are where the bank moves to a bundle of another sample rate at this moment.
@@ -37,9 +44,9 @@ def warnings_of_new(
     warnings = {}
     for key, (conditions, _) in own.items():
         # While too few are enrolled to tell, the clips of a request tell of each other.
-        envelope = known or _envelope([*enrolled, *(own[other] for other in own if other != key)])
-        if envelope is not None:
-            warnings[key] = warnings_of(envelope.differences(conditions, new[key].seconds))
+        others = known or _envelope([*enrolled, *(own[other] for other in own if other != key)])
+        if others is not None:
+            warnings[key] = warnings_of(others.differences(conditions, new[key].seconds))
     return warnings
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from service.bank import MemoryBank
 from service.domain.errors import ABOUT_CLIP, ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.encoder import Encoder
@@ -17,7 +18,7 @@ from service.store.jobs import Step
 from service.usecases.clip import Upload, embed_clip
 from service.usecases.conditions import warnings_of_new
 from service.usecases.context import Context
-from service.usecases.guard import Opinion, guard
+from service.usecases.guard import Opinion, bank_to_ask, guard
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,9 @@ def _attempt(
     if entries:
         uploads = [upload for upload in uploads if upload.sha256 not in entries.refused]
     new = {sha256: clip for (of, sha256), clip in embedded.items() if of == space and sha256 not in known}
-    opinions = _opinions(context, record, condition, new)
-    warnings = warnings_of_new(context, record, condition.domain, new)
+    bank = None if condition.trusted or not new else bank_to_ask(context, record, condition.domain)
+    opinions = _opinions(context, record, condition, bank, new)
+    warnings = warnings_of_new(context, record, condition.domain, bank, new)
     welcome = [clip for sha256, clip in new.items() if opinions[sha256].held_back is None]
 
     def answer(added: Sequence[Enrolled], record: MachineRecord) -> Enrollment:
@@ -227,11 +229,11 @@ def _missing_audio(context: Context, uploads: Sequence[Upload], known: Mapping[s
 
 
 def _opinions(
-    context: Context, record: MachineRecord, condition: Condition, new: Mapping[str, NewClip]
+    context: Context, record: MachineRecord, condition: Condition, bank: MemoryBank | None, new: Mapping[str, NewClip]
 ) -> dict[str, Opinion]:
     if condition.trusted or not new:
         return dict.fromkeys(new, Opinion())
-    judge = guard(context, record, condition.domain, piece=condition.recording is not None)
+    judge = guard(context, record, condition.domain, bank, piece=condition.recording is not None)
     return {sha256: judge(clip.vectors) for sha256, clip in new.items()}
 
 

@@ -18,7 +18,7 @@ from service.usecases.threshold import USEFUL_RECORDINGS, threshold_of
 # A bank at hand that lacks the newest clips will do if it holds so many, or this share of all: building the newest for
 # each request while a folder is enrolled would cost more than to embed its clips. What is enrolled unheard by the guard
 # (forced, false alarms) is never missing, nor is what was deleted still there: such a change leaves no bank at hand.
-_ENOUGH = 300  # clips
+_ENOUGH = 150  # clips
 _SHARE = 0.5
 _FEW = 40  # clips, of which the newest bank costs little
 # Of the mean distance between recordings. On the synthetic machines and the real ones at hand, distinct recordings were
@@ -47,36 +47,16 @@ class Opinion:
         return self.held_back or self.repeats
 
 
-def guard(context: Context, record: MachineRecord, domain: Domain, *, piece: bool) -> Callable[[Vectors], Opinion]:
-    """A judge of clips to be enrolled, by their embeddings `(windows, dim)`.
+def bank_to_ask(context: Context, record: MachineRecord, domain: Domain) -> MemoryBank | None:
+    """What clips to be enrolled are compared with: a bank that holds all or enough of the domain.
 
-    It holds none back while the domain has fewer than 20 recordings: of so few nobody knows how much healthy ones
-    differ. It has no opinion at all while they are too few for a scale of their own.
-
-    Args:
-        context: the adapters.
-        record: the machine.
-        domain: of the clips.
-        piece: they are pieces of a named recording, which may repeat each other.
+    Returns:
+        None: the domain has too few recordings.
 
     Raises:
         BankChangedError: the bank has moved to another embedding space than the record's.
         OffkeyError: it cannot be asked.
     """
-    bank = _bank(context, record, domain)
-    if bank is None:
-        return lambda _: Opinion()
-    self_scores = bank.detector.self_scores.get(domain)
-    if self_scores is None or self_scores.recordings < MIN_SCALE_RECORDINGS:
-        return lambda _: Opinion()
-    bound = math.inf
-    if self_scores.recordings >= USEFUL_RECORDINGS:
-        bound = guard_bound(self_scores, threshold_of(context, record, bank).decision_threshold)
-    return lambda vectors: _judge(bank, vectors, bound, piece)
-
-
-def _bank(context: Context, record: MachineRecord, domain: Domain) -> MemoryBank | None:
-    """One that holds all or enough of the domain; None: it has too few recordings to be asked."""
     clips = record.source_clips if domain is Domain.SOURCE else record.target_clips
     if clips < MIN_SCALE_RECORDINGS:
         return None
@@ -95,6 +75,32 @@ def _bank(context: Context, record: MachineRecord, domain: Domain) -> MemoryBank
     if bank.embedding_space_id != record.embedding_space_id:
         raise BankChangedError
     return bank
+
+
+def guard(
+    context: Context, record: MachineRecord, domain: Domain, bank: MemoryBank | None, *, piece: bool
+) -> Callable[[Vectors], Opinion]:
+    """A judge of clips to be enrolled, by their embeddings `(windows, dim)`.
+
+    It holds none back while the domain has fewer than 20 recordings: of so few nobody knows how much healthy ones
+    differ. It has no opinion at all while they are too few for a scale of their own.
+
+    Args:
+        context: the adapters.
+        record: the machine.
+        domain: of the clips.
+        bank: the one that `bank_to_ask` found.
+        piece: they are pieces of a named recording, which may repeat each other.
+    """
+    if bank is None:
+        return lambda _: Opinion()
+    self_scores = bank.detector.self_scores.get(domain)
+    if self_scores is None or self_scores.recordings < MIN_SCALE_RECORDINGS:
+        return lambda _: Opinion()
+    bound = math.inf
+    if self_scores.recordings >= USEFUL_RECORDINGS:
+        bound = guard_bound(self_scores, threshold_of(context, record, bank).decision_threshold)
+    return lambda vectors: _judge(bank, vectors, bound, piece)
 
 
 def _judge(bank: MemoryBank, vectors: Vectors, bound: float, piece: bool) -> Opinion:
