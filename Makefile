@@ -40,6 +40,7 @@ bench: $(VENV)/.dev ## Measure the service, half an hour or so (needs the load g
 	@$(BIN)/python benchmarks/enrollment.py
 	@$(BIN)/python benchmarks/machines.py
 	@$(BIN)/python benchmarks/performance_plot.py
+	@$(BIN)/python benchmarks/performance_page.py
 
 bench-training: $(VENV)/.dev ## Measure a training step beside the networks alone (ARGS="CONFIG KEY=VALUE ...")
 	@$(BIN)/python benchmarks/training_step.py $(ARGS)

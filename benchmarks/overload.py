@@ -6,13 +6,11 @@ The load comes from `hey` on the same cores, at a rate that it is told and that 
 connections must; every request carries a whole 10 s clip.
 """
 
-import csv
-import io
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 
+import hey
 from machine import write
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +26,7 @@ QUEUE_LIMIT = 16
 
 def main() -> None:
     """Measure and write results/overload.json."""
+    hey.require()
     table = Table("load, of capacity", "sent/s", "answer", "answers/s", "p50, ms", "p90, ms", "p99, ms")
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -45,23 +44,27 @@ def main() -> None:
                     figures = [f"{1e3 * answer[name]:.0f}" for name in ("p50", "p90", "p99")]
                     table.add_row(f"{sent / capacity:.1f}", f"{sent:.0f}", status, f"{answer['rate']:.0f}", *figures)
     Console().print(table)
-    print(write("overload", "python benchmarks/overload.py", {"capacity": capacity, "load": results}))
+    print(
+        write(
+            "overload",
+            "python benchmarks/overload.py",
+            {"capacity": capacity, "seconds": SECONDS, "queue_limit": QUEUE_LIMIT, "load": results},
+        )
+    )
 
 
 def press(url: str, side: Side, clip: Path, rate: float) -> dict[str, dict[str, float]]:
     """Send at a rate, clips per second; per status of an answer their rate and percentiles, seconds."""
-    command = ["hey", "-z", f"{SECONDS}s", "-c", str(CONNECTIONS), "-q", f"{rate / CONNECTIONS:.2f}", "-m", "POST"]
-    command += ["-T", "audio/wav", "-D", str(clip), "-o", "csv", url + side.path]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    by_status: dict[str, list[float]] = {}
-    for row in csv.DictReader(io.StringIO(printed)):
-        by_status.setdefault(row["status-code"], []).append(float(row["response-time"]))
-    if not set(by_status) <= {"200", "503"}:
+    how = ["-z", f"{SECONDS}s", "-c", str(CONNECTIONS), "-q", f"{rate / CONNECTIONS:.2f}"]
+    by_status: dict[int, list[float]] = {}
+    for answer in hey.post(url + side.path, clip, "audio/wav", how):
+        by_status.setdefault(answer.status, []).append(answer.seconds)
+    if not set(by_status) <= {200, 503}:
         raise SystemExit(f"{MACHINE}: answers of {sorted(by_status)}.")
     return {
-        status: {
+        str(status): {
             "rate": len(times) / SECONDS,
-            **{f"p{share}": sorted(times)[int(share / 100 * (len(times) - 1))] for share in (50, 90, 99)},
+            **{f"p{share}": hey.percentile(times, share) for share in (50, 90, 99)},
         }
         for status, times in sorted(by_status.items())
     }

@@ -10,11 +10,8 @@ the size of a 5 M CNN and of a ViT-B: what serving costs does not grow with the 
 """
 
 import argparse
-import csv
-import io
 import os
 import resource
-import shutil
 import signal
 import socket
 import statistics
@@ -32,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import hey
 import numpy as np
 import soundfile
 from machine import write
@@ -53,6 +51,7 @@ CORES = cores()
 CONCURRENCY = 32
 SHIPPED = "shipped"
 MOST_CLIPS = 640  # per side and round, at concurrency 32
+PEERS = {"litserve": "LitServe", "bentoml": "BentoML"}
 SECONDS = 6.0  # or as many as the model alone does in so long
 
 
@@ -84,8 +83,8 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=[SHIPPED, *STAND_INS], default=[SHIPPED, *STAND_INS])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    if shutil.which("hey") is None:
-        raise SystemExit("The load generator `hey` is not here: apt install hey, or see https://github.com/rakyll/hey.")
+    hey.require()
+    versions = peer_versions(options.peers)
     # Threads of numpy's own, beside those that the sides have, would only wait for each other.
     threadpool_limits(1, user_api="blas")
     os.environ |= {"OPENBLAS_NUM_THREADS": "1"}
@@ -97,8 +96,9 @@ def main() -> None:
             os.environ |= {"OFFKEY_BUNDLE": str(bundle), "BENCH_MODEL": str(bundle / MODEL_FILE)}
             os.environ |= {"BENCH_BANK": str(root / "bank.npy")}
             found = report(network, measure(root, clip, train, options.peers, options.rounds))
+            result = {"rounds": options.rounds, "peers": versions, "sides": found}
             command = f"python benchmarks/serving.py --networks {network} --rounds {options.rounds}"
-            print(write(f"serving-{network}", command + (" --peers PYTHON" if options.peers else ""), {"sides": found}))
+            print(write(f"serving-{network}", command + (" --peers PYTHON" if options.peers else ""), result))
 
 
 def prepare(root: Path, bundle: Path) -> tuple[Path, list[Path]]:
@@ -155,6 +155,15 @@ def others(peers: Path | None) -> list[Side]:
             Side("BentoML", lambda port: [str(peers), *bento, str(port)], ready="/readyz"),
         ]
     return sides
+
+
+def peer_versions(peers: Path | None) -> dict[str, str]:
+    """Of the servers in the environment of a Python."""
+    if peers is None:
+        return {}
+    ask = f"from importlib.metadata import version; print(*map(version, {list(PEERS)!r}))"
+    found = subprocess.run([str(peers), "-c", ask], check=True, capture_output=True, text=True).stdout
+    return dict(zip(PEERS.values(), found.split(), strict=True))
 
 
 class Running(NamedTuple):
@@ -222,20 +231,16 @@ def load(url: str, side: Side, clip: Path, root: Path, count: int, concurrency: 
     else:
         body.write_bytes(clip.read_bytes())
     count = count // concurrency * concurrency
-    command = ["hey", "-n", str(count), "-c", str(concurrency), "-m", "POST", "-T", kind, "-D", str(body), "-o", "csv"]
-    command += ["-t", "120"]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    printed = subprocess.run([*command, url + side.path], check=True, capture_output=True, text=True).stdout
+    answers = hey.post(url + side.path, body, kind, ["-n", str(count), "-c", str(concurrency), "-t", "120"])
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    rows = list(csv.DictReader(io.StringIO(printed)))
-    refused = [row["status-code"] for row in rows if row["status-code"] != "200"]
-    if refused or len(rows) != count:
-        raise SystemExit(f"{side.name}: {len(rows)} answers of {count}, among them {refused[:3]}.")
+    refused = [answer.status for answer in answers if answer.status != 200]
+    if refused or len(answers) != count:
+        raise SystemExit(f"{side.name}: {len(answers)} answers of {count}, among them {refused[:3]}.")
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    times = [float(row["response-time"]) for row in rows]
     # The generator's start is no part of the rate: from the first request's start to the last answer.
-    took = max(float(row["offset"]) + float(row["response-time"]) for row in rows)
-    return measured(times, took, busy / seconds / CORES)
+    took = max(answer.sent + answer.seconds for answer in answers)
+    return measured([answer.seconds for answer in answers], took, busy / seconds / CORES)
 
 
 def layouts() -> dict[str, tuple[int, Callable[[bytes], object], int]]:
@@ -268,8 +273,7 @@ def alone(work: Callable[[bytes], object], body: bytes, threads: int, count: int
 
 def measured(times: list[float], seconds: float, generator: float) -> Measured:
     """What so many answers in `seconds` come to."""
-    p99 = sorted(times)[int(0.99 * (len(times) - 1))]
-    return Measured(len(times) / seconds, statistics.median(times), p99, generator)
+    return Measured(len(times) / seconds, statistics.median(times), hey.percentile(times, 99), generator)
 
 
 def report(network: str, found: dict[str, dict[int, list[Measured]]]) -> dict[str, dict[str, float]]:
