@@ -1,7 +1,6 @@
 """Reads the clips of a request: one as the raw body, or one or many as multipart/form-data."""
 
 import asyncio
-import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -102,7 +101,7 @@ async def read_clips(
             ErrorKind.EMPTY_AUDIO,
             "The request has no body. Send an audio file: curl --data-binary @clip.wav, or -F clips=@clip.wav.",
         )
-    return Posted([Upload(_clean(name) or f"clip-{zlib.crc32(data):08x}", data, budget)], {}, budget)
+    return Posted([Upload(_clean(name), data, budget)], {}, budget)
 
 
 async def _read_raw(request: Request) -> bytes:

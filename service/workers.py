@@ -39,7 +39,7 @@ class Permit:
         Raises:
             ClientDisconnect: the client left.
         """
-        work = asyncio.ensure_future(self.run(job))
+        work = asyncio.wrap_future(self._workers.submit(job))
         left = asyncio.ensure_future(_disconnect(request))
         try:
             await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,7 @@
 """A posted clip and its embedding: the part that scoring and enrollment share."""
 
 import hashlib
+import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,11 +22,16 @@ from service.usecases.context import Context
 
 @dataclass(frozen=True)
 class Upload:
-    """A clip as it was posted, and the budget of its request, which all its clips share."""
+    """A clip as it was posted, the name it was given or none, and the budget that the clips of its request share."""
 
-    name: str
+    given_name: str
     data: bytes = field(repr=False)
     budget: Budget = UNLIMITED
+
+    @cached_property
+    def name(self) -> str:
+        """What it is called in answers. Asked on the thread of the work: a sum over a body holds up the event loop."""
+        return self.given_name or f"clip-{zlib.crc32(self.data):08x}"
 
     @cached_property
     def sha256(self) -> str:
