@@ -7,15 +7,19 @@ from sqlalchemy import Connection, insert, select
 
 from service.store.schema import audio, clip, noise, noise_audio
 
+_KEEP = insert(audio)
+
 
 def keep_audio(connection: Connection, clip_id: int, file: bytes | None) -> None:
     """Keep the file of a clip, in the transaction that enrolls it; None: it is not to be kept."""
     if file is not None:
-        connection.execute(insert(audio).values(clip_id=clip_id, file=file))
+        connection.execute(_KEEP, {"clip_id": clip_id, "file": file})
 
 
 def keep_missing_audio(connection: Connection, files: Mapping[int, bytes]) -> None:
     """Keep the files of clips, by id, that were enrolled without. Who kept one meanwhile kept the same."""
+    if not files:
+        return
     there = set(connection.execute(select(audio.c.clip_id).where(audio.c.clip_id.in_(files))).scalars())
     for clip_id in files.keys() - there:
         keep_audio(connection, clip_id, files[clip_id])

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from service.domain.access import Caller
 from service.store.schema import audit
 from service.store.transactions import Transactions
 
 MAX_AUDIT_ENTRIES = 100_000  # older ones leave
+
+_RECORD = insert(audit).returning(audit.c.audit_id)
+_FORGET = delete(audit).where(audit.c.audit_id <= bindparam("oldest"))
 
 
 class Action(StrEnum):
@@ -50,19 +53,18 @@ def record(
 ) -> None:
     """Write down a change in its own transaction, and forget what is too old."""
     audit_id = connection.execute(
-        insert(audit)
-        .values(
-            at=datetime.now(UTC),
-            who=caller.name,
-            key_id=caller.key_id,
-            action=action.value,
-            machine_id=machine_id,
-            detail=detail,
-            request_id=caller.request_id,
-        )
-        .returning(audit.c.audit_id)
+        _RECORD,
+        {
+            "at": datetime.now(UTC),
+            "who": caller.name,
+            "key_id": caller.key_id,
+            "action": action.value,
+            "machine_id": machine_id,
+            "detail": detail,
+            "request_id": caller.request_id,
+        },
     ).scalar_one()
-    connection.execute(delete(audit).where(audit.c.audit_id <= audit_id - MAX_AUDIT_ENTRIES))
+    connection.execute(_FORGET, {"oldest": audit_id - MAX_AUDIT_ENTRIES})
 
 
 def audit_page(transactions: Transactions, before: int, limit: int) -> list[AuditRecord]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, RowMapping, func, insert, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select
 
 from service.domain.distance import Vectors
 from service.domain.errors import ErrorKind, OffkeyError
@@ -16,6 +16,16 @@ from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecor
 from service.store.schema import audio, clip, embedding
 from service.store.spectrograms import write_spectrograms
 from service.store.vectors import DTYPE, checksum
+
+# Put together once: SQLAlchemy takes longer to put a statement together than SQLite to carry it out.
+_BY_CONTENT = (
+    select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording, audio.c.clip_id.label("heard"))
+    .join(audio, audio.c.clip_id == clip.c.clip_id, isouter=True)
+    .where(clip.c.machine_key == bindparam("key"), clip.c.sha256.in_(bindparam("sha256s", expanding=True)))
+)
+_COUNT_WINDOWS = select(func.count()).join_from(embedding, clip).where(clip.c.machine_key == bindparam("key"))
+_ADD_CLIP = insert(clip).returning(clip.c.clip_id)
+_ADD_WINDOWS = insert(embedding)
 
 
 def check_same_domain(known: Enrolled, name: str, domain: Domain) -> Enrolled:
@@ -48,11 +58,7 @@ def clip_record(row: RowMapping) -> ClipRecord:
 
 
 def clips_by_content(connection: Connection, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
-    rows = connection.execute(
-        select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording, audio.c.clip_id.label("heard"))
-        .join(audio, audio.c.clip_id == clip.c.clip_id, isouter=True)
-        .where(clip.c.machine_key == machine_key, clip.c.sha256.in_(sha256s))
-    )
+    rows = connection.execute(_BY_CONTENT, {"key": machine_key, "sha256s": sha256s})
     return {
         row.sha256: Enrolled(
             row.clip_id, Domain(row.domain), row.recording, duplicate=True, has_audio=row.heard is not None
@@ -77,9 +83,7 @@ def check_recording(connection: Connection, machine_key: int, recording: str, do
 
 
 def check_size(connection: Connection, grown: MachineRecord, limits: BankLimits) -> None:
-    windows = connection.execute(
-        select(func.count()).join_from(embedding, clip).where(clip.c.machine_key == grown.machine_key)
-    ).scalar_one()
+    windows = connection.execute(_COUNT_WINDOWS, {"key": grown.machine_key}).scalar_one()
     for count, limit, unit in ((grown.clips, limits.clips, "clips"), (windows, limits.windows, "windows")):
         if count > limit:
             raise OffkeyError(
@@ -95,19 +99,18 @@ def add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled
     if known is not None:
         return check_same_domain(known, new.name, new.domain)
     clip_id = connection.execute(
-        insert(clip)
-        .values(
-            machine_key=machine_key,
-            sha256=new.sha256,
-            name=new.name,
-            recording=new.recording,
-            domain=new.domain.value,
-            seconds=new.seconds,
-            sample_rate=new.sample_rate,
-            channels=new.channels,
-            enrolled_at=datetime.now(UTC),
-        )
-        .returning(clip.c.clip_id)
+        _ADD_CLIP,
+        {
+            "machine_key": machine_key,
+            "sha256": new.sha256,
+            "name": new.name,
+            "recording": new.recording,
+            "domain": new.domain.value,
+            "seconds": new.seconds,
+            "sample_rate": new.sample_rate,
+            "channels": new.channels,
+            "enrolled_at": datetime.now(UTC),
+        },
     ).scalar_one()
     write_windows(connection, machine_key, clip_id, new.domain, new.vectors, new.starts)
     keep_audio(connection, clip_id, new.audio)
@@ -130,4 +133,4 @@ def write_windows(
         vector = values.astype(DTYPE).tobytes()
         written = checksum(machine_key, domain, clip_id, window, windows, start_s, vector)
         rows.append({"clip_id": clip_id, "window": window, "start_s": start_s, "vector": vector, "checksum": written})
-    connection.execute(insert(embedding), rows)
+    connection.execute(_ADD_WINDOWS, rows)

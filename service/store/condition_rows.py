@@ -9,20 +9,22 @@ from service.store.schema import clip, condition
 from service.store.vectors import DTYPE
 
 COLUMNS = tuple(column for column in condition.c if column is not condition.c.clip_id)
+_ADD = insert(condition)
 
 
 def add_conditions(connection: Connection, clip_id: int, found: Conditions | None) -> None:
     """Write what was measured of a clip, in the transaction that enrolls it."""
     if found is not None:
         connection.execute(
-            insert(condition).values(
-                clip_id=clip_id,
-                level_dbfs=found.level_dbfs,
-                noise_floor_dbfs=found.noise_floor_dbfs,
-                bandwidth_hz=found.bandwidth_hz,
-                clipped=found.clipped,
-                bands_dbfs=np.array(found.bands_dbfs, dtype=DTYPE).tobytes(),
-            )
+            _ADD,
+            {
+                "clip_id": clip_id,
+                "level_dbfs": found.level_dbfs,
+                "noise_floor_dbfs": found.noise_floor_dbfs,
+                "bandwidth_hz": found.bandwidth_hz,
+                "clipped": found.clipped,
+                "bands_dbfs": np.array(found.bands_dbfs, dtype=DTYPE).tobytes(),
+            },
         )
 
 

@@ -16,6 +16,7 @@ from service.store.schema import clip, spectrogram
 
 _DTYPE = np.dtype("<f2")
 _KEYS = struct.Struct("<qqq")
+_ADD = insert(spectrogram)
 
 Place = tuple[int, int]  # clip id and window
 
@@ -38,7 +39,7 @@ def write_spectrograms(connection: Connection, clip_id: int, windows: Sequence[S
         bands = cells.shape[1]
         rows.append(Row(clip_id, window, bands, packed, _checksum(clip_id, window, bands, packed))._asdict())
     if rows:
-        connection.execute(insert(spectrogram), rows)
+        connection.execute(_ADD, rows)
 
 
 def read_spectrograms(connection: Connection, machine_key: int) -> dict[Place, Spectrogram]:

@@ -281,7 +281,7 @@ class Store:
                 raise BankChangedError  # it moved to another bundle while the clips were embedded
             if once and (answer := earlier_answer(connection, once.key, once.fingerprint)) is not None:
                 raise AnsweredError(answer)
-            if clips_by_content(connection, key, list(known)) != known:
+            if known and clips_by_content(connection, key, list(known)) != known:
                 raise BankChangedError
             keep_missing_audio(connection, missing_audio or {})
             for recording, domain in {(new.recording, new.domain) for new in clips if new.recording is not None}:
