@@ -41,7 +41,8 @@ class _DomainBank:
         self.starts = rows.starts[at]  # (n,)
         self._index: Index | None = None
         self._lock = threading.Lock()
-        vectors = rows.vectors[at]  # (n, dim)
+        # All of a machine's rows are not copied.
+        vectors = rows.vectors if len(at) == len(rows.vectors) else rows.vectors[at]  # (n, dim)
         self._build = partial(build_index, vectors, exact_limit=exact_limit, half=half)
         if len(at) <= exact_limit:
             self._index = self._build()
