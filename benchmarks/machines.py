@@ -143,7 +143,7 @@ def filled(root: Path, machines: int, windows: int) -> Iterator[Path]:
                 step=None,
             )
             if number == 0:
-                kept.get(record.machine_key, store.bank_rows(record.machine_key), DEFAULT_BACKEND, 0)
+                kept.learn(record.machine_key, store.bank_rows(record.machine_key), DEFAULT_BACKEND, 0)
                 first = data / "runtime" / "calibrations" / f"{record.machine_key}.calibration"
             else:
                 os.link(first, first.with_stem(str(record.machine_key)))

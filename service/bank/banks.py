@@ -11,7 +11,7 @@ from collections.abc import Callable
 from service.bank.calibration import Calibration
 from service.bank.kept import KeptCalibrations
 from service.bank.memory import MemoryBank
-from service.bank.rows import BankRows
+from service.bank.rows import BankRows, Known
 from service.domain.backends import DEFAULT_BACKEND
 
 
@@ -40,6 +40,7 @@ class Banks:
         self._half = half
         self._kept = kept
         self._banks: OrderedDict[int, MemoryBank] = OrderedDict()  # least recently used first
+        self._values = 0  # of all of them: a sum over hundreds for each that comes would take longer than to read it
         self._building: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()  # of both
 
@@ -47,7 +48,7 @@ class Banks:
         self,
         machine_key: int,
         generation: int,
-        load: Callable[[], BankRows],
+        load: Callable[[Known], BankRows],
         enough: Callable[[MemoryBank], bool] = lambda _: False,
     ) -> MemoryBank:
         """Return a bank at `generation` or newer, or an older one at hand that is `enough`.
@@ -55,7 +56,8 @@ class Banks:
         Args:
             machine_key: the store's key of the machine, never used again for another one.
             generation: the store's generation of the machine when the request began.
-            load: reads the machine's rows from the store; called only if the bank at hand will not do.
+            load: reads the machine's rows from the store; called only if the bank at hand will not do. It is told how
+                to find out whether what is only learned from need be read.
             enough: whether a bank that is behind will do all the same.
         """
         with self._lock:
@@ -78,7 +80,7 @@ class Banks:
     def forget(self, machine_key: int) -> None:
         """Drop the bank of a deleted machine, also one that is being built."""
         with self._lock:
-            self._banks.pop(machine_key, None)
+            self._drop(machine_key)
             self._building.pop(machine_key, None)
         if self._kept is not None:
             self._kept.forget(machine_key)
@@ -90,11 +92,10 @@ class Banks:
         self._banks.move_to_end(machine_key)
         return bank
 
-    def _build(self, machine_key: int, building: threading.Lock, load: Callable[[], BankRows]) -> MemoryBank:
+    def _build(self, machine_key: int, building: threading.Lock, load: Callable[[Known], BankRows]) -> MemoryBank:
         built: MemoryBank | None = None
         try:
-            rows = load()
-            calibration = self._calibration(machine_key, rows)
+            rows, calibration = self._loaded(machine_key, load)
             built = MemoryBank.of(rows, calibration, exact_limit=self._exact_limit, half=self._half)
             return built
         finally:
@@ -106,15 +107,27 @@ class Banks:
                     else:
                         self._keep(machine_key, built)
 
-    def _calibration(self, machine_key: int, rows: BankRows) -> Calibration:
+    def _loaded(self, machine_key: int, load: Callable[[Known], BankRows]) -> tuple[BankRows, Calibration]:
         if self._kept is None:
-            return Calibration.fit(rows, self._backend, self._coreset_windows)
-        return self._kept.get(machine_key, rows, self._backend, self._coreset_windows)
+            rows = load(lambda _: False)
+            return rows, Calibration.fit(rows, self._backend, self._coreset_windows)
+        kept, found = self._kept, None
+
+        def known(rows: BankRows) -> bool:
+            nonlocal found
+            found = kept.find(machine_key, rows, self._backend, self._coreset_windows)
+            return found is not None
+
+        rows = load(known)
+        return rows, found or kept.learn(machine_key, rows, self._backend, self._coreset_windows)
 
     def _keep(self, machine_key: int, bank: MemoryBank) -> None:
+        self._drop(machine_key)
         self._banks[machine_key] = bank
-        self._banks.move_to_end(machine_key)
-        values = sum(kept.values for kept in self._banks.values())
-        while values > self._max_values and len(self._banks) > 1:
-            _, gone = self._banks.popitem(last=False)
-            values -= gone.values
+        self._values += bank.values
+        while self._values > self._max_values and len(self._banks) > 1:
+            self._drop(next(iter(self._banks)))
+
+    def _drop(self, machine_key: int) -> None:
+        gone = self._banks.pop(machine_key, None)
+        self._values -= gone.values if gone else 0

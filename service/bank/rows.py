@@ -1,6 +1,6 @@
 """What the store knows of a machine, as a bank is made of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,10 @@ from service.domain.spectrogram import Spectrogram
 
 @dataclass(frozen=True)
 class BankRows:
-    """A machine's enrolled windows as the store has them at one generation, in order of enrollment."""
+    """A machine's enrolled windows as the store has them at one generation, in order of enrollment.
+
+    Conditions and spectrograms serve only to learn from; where that is done already they are `Unread`.
+    """
 
     generation: int
     embedding_space_id: str | None  # None: nothing is enrolled
@@ -33,3 +36,6 @@ class BankRows:
         """The rows of each enrolled domain."""
         domains = np.array(self.domains)
         return {d: np.flatnonzero(domains == d) for d in Domain if (domains == d).any()}
+
+
+Known = Callable[[BankRows], bool]  # whether there is nothing left to learn of rows, some of which may be unread

@@ -17,7 +17,7 @@ from service.store.audio_rows import checked
 from service.store.engine import log_of
 from service.store.noise import StoredNoise, check_noise
 from service.store.spectrograms import Row, unpacked
-from service.store.vectors import Window, check_windows, stacked
+from service.store.vectors import check_windows, stacked
 
 _MOST_MESSAGES = 10
 _UNIT_TOLERANCE = 1e-3
@@ -142,10 +142,10 @@ def _machine(connection: sqlite3.Connection, machine_key: int, has_checksums: bo
     """What is wrong with a bank: one message, for its first damage."""
     select = _WINDOWS.format(checksum="e.checksum" if has_checksums else "NULL")
     try:
-        rows = [Window(*row) for row in connection.execute(select, (machine_key,))]
+        rows = connection.execute(select, (machine_key,)).fetchall()
         if has_checksums:
             check_windows(machine_key, rows)
-        bank = stacked([row.vector for row in rows])  # (windows, dim)
+        bank = stacked([row[4] for row in rows])  # (windows, dim)
     except Exception as error:  # a damaged value can be of any type
         yield str(error)
         return

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
 from service.domain.access import Caller
 from service.domain.distance import Vectors
@@ -25,6 +25,13 @@ _RECORD = (
     noise.c.seconds,
     noise.c.windows,
     noise.c.enrolled_at,
+)
+
+_OF_BANK = (
+    select(noise.c.noise_id, noise.c.embedding_space_id, noise.c.windows, noise.c.vectors, noise.c.checksum)
+    .join(machine, machine.c.machine_key == noise.c.machine_key)
+    .where(noise.c.machine_key == bindparam("machine_key"), noise.c.embedding_space_id == machine.c.embedding_space_id)
+    .order_by(noise.c.noise_id)
 )
 
 
@@ -112,13 +119,7 @@ def noise_vectors(connection: Connection, machine_key: int, width: int) -> Vecto
     Raises:
         ValueError: they are not what was written.
     """
-    columns = noise.c
-    rows = connection.execute(
-        select(columns.noise_id, columns.embedding_space_id, columns.windows, columns.vectors, columns.checksum)
-        .join(machine, machine.c.machine_key == columns.machine_key)
-        .where(columns.machine_key == machine_key, columns.embedding_space_id == machine.c.embedding_space_id)
-        .order_by(columns.noise_id)
-    ).all()
+    rows = connection.execute(_OF_BANK, {"machine_key": machine_key}).all()
     check_noise(machine_key, [StoredNoise(*row) for row in rows])
     found = stacked([row.vectors[at : at + 4 * width] for row in rows for at in range(0, len(row.vectors), 4 * width)])
     if len(found) != sum(row.windows for row in rows):

@@ -16,7 +16,7 @@ from typing import Any, Self
 from sqlalchemy import Engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.bank import BankRows
+from service.bank import BankRows, Known
 from service.domain.access import COMMAND_LINE, Caller
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.threshold import Rule
@@ -333,8 +333,13 @@ class Store:
             record(connection, self._caller, Action.DELETE_CLIP, machine_id, f"clip {clip_id}")
             return machine_of_id(connection, machine_id)
 
-    def bank_rows(self, machine_key: int) -> BankRows:
+    def bank_rows(self, machine_key: int, known: Known = lambda _: False) -> BankRows:
         """Return all enrolled windows of a machine, as of one generation.
+
+        Args:
+            machine_key: whose.
+            known: asked with what scores need of the rows. Where it says so, the rest of them is `Unread`; else it is
+                read, as of the same moment.
 
         Raises:
             OffkeyError: the machine was deleted, or what is stored of it is damaged.
@@ -348,4 +353,6 @@ class Store:
             if found is None:
                 raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
             with quarantined(found.machine_id):
-                return bank_rows(connection, self._counts, machine_key, found.generation, found.embedding_space_id)
+                return bank_rows(
+                    connection, self._counts, machine_key, found.generation, found.embedding_space_id, known
+                )

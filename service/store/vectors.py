@@ -7,7 +7,6 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,15 +17,8 @@ _KEYS = struct.Struct("<qqqqd")
 _NOISE_KEYS = struct.Struct("<qq")
 
 
-class Window(NamedTuple):
-    """A row of `embedding` with the domain of its clip."""
-
-    clip_id: int
-    domain: str
-    window: int
-    start_s: float
-    vector: bytes
-    checksum: int
+# A row of `embedding` with the domain of its clip: clip id, domain, window, start in seconds, vector, checksum.
+Window = tuple[int, str, int, float, bytes, int]
 
 
 def checksum(
@@ -44,13 +36,10 @@ def noise_checksum(machine_key: int, embedding_space_id: str, windows: int, vect
 
 def check_windows(machine_key: int, rows: Sequence[Window]) -> None:
     """Raise ValueError if a row of a bank is not what was written, or one of its clip is missing."""
-    windows = Counter(row.clip_id for row in rows)
-    for row in rows:
-        found = checksum(
-            machine_key, row.domain, row.clip_id, row.window, windows[row.clip_id], row.start_s, row.vector
-        )
-        if found != row.checksum:
-            raise ValueError(f"window {row.window} of clip {row.clip_id} does not fit its checksum")
+    windows = Counter(row[0] for row in rows)
+    for clip_id, domain, window, start_s, vector, written in rows:
+        if checksum(machine_key, domain, clip_id, window, windows[clip_id], start_s, vector) != written:
+            raise ValueError(f"window {window} of clip {clip_id} does not fit its checksum")
 
 
 def stacked(vectors: Sequence[bytes]) -> Vectors:
@@ -61,4 +50,4 @@ def stacked(vectors: Sequence[bytes]) -> Vectors:
     width, rest = divmod(widths[0] if widths else 0, DTYPE.itemsize)
     if rest or (vectors and not width):
         raise ValueError(f"an embedding of {widths[0]} bytes is no array of float32")
-    return np.frombuffer(b"".join(vectors), dtype=DTYPE).reshape(len(vectors), width).astype(np.float32)
+    return np.frombuffer(b"".join(vectors), dtype=DTYPE).reshape(len(vectors), width).astype(np.float32, copy=False)

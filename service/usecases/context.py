@@ -104,7 +104,7 @@ class Context:
         """
         self.encoders.of(record.embedding_space_id)  # before a bank is built that nobody can ask
         key = record.machine_key
-        bank = self.banks.get(key, record.generation, lambda: self.store.bank_rows(key), enough)
+        bank = self.banks.get(key, record.generation, lambda known: self.store.bank_rows(key, known), enough)
         self.encoder_of(bank)
         return bank
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.bank import BankRows, Banks, MemoryBank
+from service.bank import BankRows, Banks, Known, MemoryBank
 from service.bank import memory as bank_module
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
@@ -34,7 +34,7 @@ def test_a_bank_is_loaded_once_per_generation() -> None:
 
     for generation in (1, 1, 2, 1, 2):
 
-        def load(generation: int = generation) -> BankRows:
+        def load(_: Known, generation: int = generation) -> BankRows:
             loads.append(generation)
             return rows(generation)
 
@@ -46,7 +46,7 @@ def test_many_readers_of_a_stale_bank_build_it_once() -> None:
     banks, loads = Banks(exact_limit=100, max_values=10**6), []
     barrier = threading.Barrier(8)
 
-    def load() -> BankRows:
+    def load(_: Known) -> BankRows:
         loads.append(1)
         return rows(5)
 
@@ -62,7 +62,7 @@ def test_many_readers_of_a_stale_bank_build_it_once() -> None:
 def test_an_older_bank_does_where_it_is_enough_also_for_those_that_waited_for_it() -> None:
     banks, loads, building = Banks(exact_limit=100, max_values=10**6), [], threading.Event()
 
-    def load() -> BankRows:
+    def load(_: Known) -> BankRows:
         loads.append(1)
         building.set()
         threading.Event().wait(0.1)  # the others come meanwhile
@@ -74,7 +74,7 @@ def test_an_older_bank_does_where_it_is_enough_also_for_those_that_waited_for_it
         others = [pool.submit(banks.get, 1, newer, load, lambda bank: bank.generation >= 5) for newer in (6, 7, 8)]
         assert [one.result(10).generation for one in (first, *others)] == [5] * 4
     assert len(loads) == 1
-    assert banks.get(1, 6, lambda: rows(6), lambda bank: bank.generation >= 6).generation == 6
+    assert banks.get(1, 6, lambda _: rows(6), lambda bank: bank.generation >= 6).generation == 6
 
 
 def test_readers_beside_changes_always_see_one_whole_generation() -> None:
@@ -86,7 +86,7 @@ def test_readers_beside_changes_always_see_one_whole_generation() -> None:
 
     def read(_: int) -> bool:
         at_least = newest[0]
-        bank = banks.get(1, at_least, lambda: rows(newest[0]))
+        bank = banks.get(1, at_least, lambda _: rows(newest[0]))
         return bank.generation >= at_least and bank.score(query, 1)[0][0] == expected[bank.generation]
 
     def write() -> None:
@@ -101,9 +101,9 @@ def test_readers_beside_changes_always_see_one_whole_generation() -> None:
 
 def test_a_forgotten_machine_is_loaded_anew() -> None:
     banks = Banks(exact_limit=100, max_values=10**6)
-    banks.get(1, 1, lambda: rows(1))
+    banks.get(1, 1, lambda _: rows(1))
     banks.forget(1)
-    assert banks.get(1, 1, lambda: rows(3)).generation == 3
+    assert banks.get(1, 1, lambda _: rows(3)).generation == 3
 
 
 def test_a_bank_that_is_forgotten_while_it_is_built_is_not_kept() -> None:
@@ -115,8 +115,8 @@ def test_a_bank_that_is_forgotten_while_it_is_built_is_not_kept() -> None:
             banks.forget(1)  # another request deletes the machine
         return rows(1)
 
-    assert banks.get(1, 1, lambda: load(True)).generation == 1
-    banks.get(1, 1, lambda: load(False))
+    assert banks.get(1, 1, lambda _: load(True)).generation == 1
+    banks.get(1, 1, lambda _: load(False))
     assert loads == [True, False]
 
 
@@ -124,7 +124,7 @@ def test_the_least_recently_used_bank_leaves_first() -> None:
     banks, loads = Banks(exact_limit=100, max_values=3 * 6 * 8, backend="nearest"), []  # three of six clips
 
     def get(machine_key: int) -> None:
-        banks.get(machine_key, 1, lambda: loads.append(machine_key) or rows(1))
+        banks.get(machine_key, 1, lambda _: loads.append(machine_key) or rows(1))
 
     for machine_key in (1, 2, 3, 1, 4):  # 4 takes the place of 2
         get(machine_key)
@@ -132,16 +132,38 @@ def test_the_least_recently_used_bank_leaves_first() -> None:
     for machine_key in (1, 3, 4, 2):
         get(machine_key)
     assert loads == [1, 2, 3, 4, 2]
-    banks.get(5, 1, lambda: rows(1, clips=2 * 6))  # as large as two: 3 and 4 leave, 2 stays
+    banks.get(5, 1, lambda _: rows(1, clips=2 * 6))  # as large as two: 3 and 4 leave, 2 stays
     for machine_key in (2, 3):
         get(machine_key)
     assert loads == [1, 2, 3, 4, 2, 3]
 
 
+def test_what_left_or_was_replaced_takes_no_room() -> None:
+    banks, loads = Banks(exact_limit=100, max_values=3 * 6 * 8, backend="nearest"), []  # three of six clips
+
+    def get(machine_key: int, generation: int = 1) -> None:
+        banks.get(machine_key, generation, lambda _: loads.append(machine_key) or rows(generation))
+
+    for generation in range(1, 6):  # of one machine
+        get(1, generation)
+    get(2)
+    banks.forget(2)
+    banks.forget(2)
+    for machine_key in (3, 4):
+        get(machine_key)
+    assert loads == [1] * 5 + [2, 3, 4]
+    for machine_key in (1, 3, 4):
+        get(machine_key)
+    assert loads == [1] * 5 + [2, 3, 4]
+    get(5)
+    get(1)  # left for it
+    assert loads == [1] * 5 + [2, 3, 4, 5, 1]
+
+
 def test_a_bank_over_the_limit_is_kept_alone() -> None:
     banks, loads = Banks(exact_limit=100, max_values=1), []
     for machine_key in (1, 1, 2, 2, 1):
-        banks.get(machine_key, 1, lambda key=machine_key: loads.append(key) or rows(1))
+        banks.get(machine_key, 1, lambda _, key=machine_key: loads.append(key) or rows(1))
     assert loads == [1, 2, 1]
 
 
@@ -160,6 +182,6 @@ def test_the_threshold_needs_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_empty_bank_is_refused_and_not_kept() -> None:
     banks = Banks(exact_limit=100, max_values=10**6)
     with pytest.raises(OffkeyError) as refused:
-        banks.get(1, 0, lambda: rows(0, clips=0))
+        banks.get(1, 0, lambda _: rows(0, clips=0))
     assert refused.value.kind is ErrorKind.EMPTY_BANK
-    assert banks.get(1, 1, lambda: rows(1)).generation == 1
+    assert banks.get(1, 1, lambda _: rows(1)).generation == 1

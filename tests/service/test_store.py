@@ -13,6 +13,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from service.bank import BankRows
+from service.domain.conditions import measure
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
 from service.domain.threshold import Rule
@@ -378,3 +380,38 @@ def test_a_spectrogram_of_another_width_is_damage(store: Store) -> None:
     _, record = add(store, clips)
     with refused(ErrorKind.MACHINE_DAMAGED):
         store.bank_rows(record.machine_key)
+
+
+def test_what_is_known_need_not_be_read_and_what_is_not_is_of_the_same_moment(store: Store) -> None:
+    conditions = measure(np.ones(16_000, np.float32), 16_000, source_rate=16_000, channels=1, clipped=0.0)
+    heard = dataclasses.replace(
+        new_clip("b2"), conditions=conditions, spectrograms=tuple(np.full((2, 3), at, np.float32) for at in range(2))
+    )
+    (_, kept), record = add(store, [new_clip("a1"), heard])
+    key, seen = record.machine_key, []
+
+    def known(rows: BankRows, answer: bool) -> bool:
+        store.delete_clip("fan-1", kept.clip_id) if not seen else None  # meanwhile
+        seen.append(rows)
+        return answer
+
+    whole = store.bank_rows(key, lambda rows: known(rows, answer=False))
+    (asked,) = seen
+    assert whole.generation == asked.generation == record.generation
+    assert sorted(whole.spectrograms) == sorted(asked.spectrograms) == [2, 3]
+    assert list(whole.conditions) == list(asked.conditions) == [kept.clip_id]
+    assert whole.conditions[kept.clip_id].sample_rate == 16_000
+    with pytest.raises(RuntimeError, match="was not read"):
+        asked.spectrograms[2]
+    after = store.bank_rows(key, lambda rows: known(rows, answer=True))
+    assert after is seen[1]
+    assert after.generation == record.generation + 1
+    assert (len(after.vectors), len(after.spectrograms), len(after.conditions)) == (2, 0, 0)
+
+
+def test_a_damaged_vector_is_found_before_anybody_is_asked_what_is_known(store: Store) -> None:
+    _, record = add(store, [new_clip("a1"), new_clip("b2")])
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE embedding SET vector = zeroblob(length(vector)) WHERE clip_id = 2")
+    with refused(ErrorKind.MACHINE_DAMAGED):
+        store.bank_rows(record.machine_key, lambda _: pytest.fail("asked"))
