@@ -3,7 +3,7 @@
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, select
+from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select
 
 from service.domain.errors import ErrorKind, OffkeyError
 from service.domain.machine import Domain
@@ -27,8 +27,12 @@ def machines() -> Select[Any]:
     )
 
 
+_OF_ID = machines().where(machine.c.machine_id == bindparam("machine_id"))
+_OF_KEY = machines().where(machine.c.machine_key == bindparam("machine_key"))
+
+
 def machine_of_id(connection: Connection, machine_id: str) -> MachineRecord:
-    row = connection.execute(machines().where(machine.c.machine_id == machine_id)).mappings().one_or_none()
+    row = connection.execute(_OF_ID, {"machine_id": machine_id}).mappings().one_or_none()
     if row is None:
         raise OffkeyError(
             ErrorKind.UNKNOWN_MACHINE,
@@ -38,7 +42,7 @@ def machine_of_id(connection: Connection, machine_id: str) -> MachineRecord:
 
 
 def machine_of_key(connection: Connection, seen: MachineRecord) -> MachineRecord:
-    row = connection.execute(machines().where(machine.c.machine_key == seen.machine_key)).mappings().one_or_none()
+    row = connection.execute(_OF_KEY, {"machine_key": seen.machine_key}).mappings().one_or_none()
     if row is None:
         raise OffkeyError(
             ErrorKind.UNKNOWN_MACHINE,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Engine, delete, func, insert, select, text, update
+from sqlalchemy import Engine, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.bank import BankRows, Known
@@ -44,6 +44,9 @@ from service.store.transactions import Transactions
 logger = logging.getLogger(__name__)
 
 _MACHINE = "machine"  # in the memory of `Transactions`
+_OF_BANK = select(machine.c.machine_id, machine.c.generation, machine.c.embedding_space_id).where(
+    machine.c.machine_key == bindparam("machine_key")
+)
 
 
 class Store:
@@ -345,11 +348,7 @@ class Store:
             OffkeyError: the machine was deleted, or what is stored of it is damaged.
         """
         with self._read() as connection:
-            found = connection.execute(
-                select(machine.c.machine_id, machine.c.generation, machine.c.embedding_space_id).where(
-                    machine.c.machine_key == machine_key
-                )
-            ).one_or_none()
+            found = connection.execute(_OF_BANK, {"machine_key": machine_key}).one_or_none()
             if found is None:
                 raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
             with quarantined(found.machine_id):
