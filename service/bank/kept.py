@@ -35,7 +35,7 @@ class KeptCalibrations:
         """The calibration of these rows, whose conditions and spectrograms may be unread; None: it is not kept."""
         file = self._file(machine_key)
         try:
-            with file.open("rb") as kept:
+            with file.open("rb", buffering=0) as kept:  # a buffer would have the rest copied once more
                 if kept.read(_DIGEST().digest_size) != _fingerprint(rows, backend, coreset_windows):
                     return None
                 digest, data = kept.read(_DIGEST().digest_size), kept.read()

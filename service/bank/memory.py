@@ -35,14 +35,13 @@ class Neighbor:
 class _DomainBank:
     """The windows of one domain. The first search builds a graph of many: who asks for the threshold needs none."""
 
-    def __init__(self, rows: BankRows, at: NDArray[np.int64], exact_limit: int, half: bool) -> None:
+    def __init__(self, rows: BankRows, at: NDArray[np.int64], vectors: Vectors, exact_limit: int, half: bool) -> None:
+        """Of the rows `at` `(n,)`, with their vectors `(n, dim)`."""
         self.values = index_values(len(at), rows.vectors.shape[1], exact_limit=exact_limit, half=half)
         self.clips = rows.clips[at]  # (n,)
         self.starts = rows.starts[at]  # (n,)
         self._index: Index | None = None
         self._lock = threading.Lock()
-        # All of a machine's rows are not copied.
-        vectors = rows.vectors if len(at) == len(rows.vectors) else rows.vectors[at]  # (n, dim)
         self._build = partial(build_index, vectors, exact_limit=exact_limit, half=half)
         if len(at) <= exact_limit:
             self._index = self._build()
@@ -128,7 +127,10 @@ class MemoryBank:
             reference=calibration.reference,
             clips_in_reference=calibration.clips_in_reference,
             noise=rows.noise,
-            _domains={domain: _DomainBank(rows, at, exact_limit, half) for domain, at in members.items()},
+            _domains={
+                domain: _DomainBank(rows, at, vectors, exact_limit, half)
+                for (domain, at), vectors in zip(members.items(), _parts(rows.vectors, members), strict=True)
+            },
             _names=rows.names,
         )
 
@@ -219,3 +221,15 @@ class MemoryBank:
         bank = self._domains[domain]
         clip_id = int(bank.clips[row])
         return Neighbor(clip_id, self._names[clip_id], float(bank.starts[row]), domain, distance)
+
+
+def _parts(vectors: Vectors, members: Mapping[Domain, NDArray[np.int64]]) -> list[Vectors]:
+    """The vectors of each domain.
+
+    They are not copied where each domain's lie side by side and none is left over, as of a machine whose clips were
+    enrolled domain by domain: a view would otherwise hold the whole in memory for a part.
+    """
+    together = all(at[-1] - at[0] + 1 == len(at) for at in members.values())
+    if together and sum(map(len, members.values())) == len(vectors):
+        return [vectors[at[0] : at[-1] + 1] for at in members.values()]
+    return [vectors[at] for at in members.values()]

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -177,6 +178,25 @@ def test_the_threshold_needs_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: bank.score(rows(2).vectors[:1], 1), range(8)))
     assert len(built) == 1
+
+
+@pytest.mark.parametrize(
+    ("domains", "coreset_windows", "copied"),
+    [("SSSSSSSSTTTT", 0, False), ("TTTTSSSSSSSS", 0, False), ("SSSSSTTTTSSS", 0, True), ("SSSSSSSSTTTT", 5, True)],
+)
+def test_every_domain_has_its_vectors_and_no_more_stay_in_memory(
+    domains: str, coreset_windows: int, copied: bool
+) -> None:
+    order = tuple(Domain.SOURCE if letter == "S" else Domain.TARGET for letter in domains)
+    whole = replace(rows(1, clips=12), domains=order)
+    bank = MemoryBank.build(whole, exact_limit=100, backend="nearest", coreset_windows=coreset_windows)
+    clips = [clip for clip in whole.clips.tolist() if bank.compares_with(clip)]
+    assert len(clips) == (9 if coreset_windows else 12)
+    for clip in clips:
+        np.testing.assert_array_equal(bank.vectors_of(clip), whole.vectors[[clip]])
+        assert bank._enrolled(clip)[0] is order[clip]
+    for own in bank._domains.values():
+        assert np.shares_memory(own.index.vectors(slice(None)), whole.vectors) != copied
 
 
 def test_an_empty_bank_is_refused_and_not_kept() -> None:
