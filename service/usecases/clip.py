@@ -17,6 +17,7 @@ from service.domain.spectrogram import Spectrogram
 from service.encoder import Encoder
 from service.pcm import read_pcm
 from service.stages import Stage
+from service.turns import turn
 from service.usecases.context import Context
 
 
@@ -54,10 +55,11 @@ def embed_clip(context: Context, encoder: Encoder, upload: Upload) -> EmbeddedCl
     """Decode and embed with an encoder that serves. Raises `OffkeyError` that names the clip if it cannot be."""
     try:
         with context.stages.during(Stage.DECODE):
-            waveform = read_pcm(upload.data, encoder.sample_rate, context.audio_limits, upload.budget)
+            with turn:
+                waveform = read_pcm(upload.data, encoder.sample_rate, context.audio_limits, upload.budget)
             if waveform is None:
                 waveform = context.decoders.decode(upload.data, encoder.sample_rate, upload.budget)
-        with context.stages.during(Stage.MEASURE):
+        with context.stages.during(Stage.MEASURE), turn:
             conditions = measure(
                 waveform.samples,
                 waveform.sample_rate,

@@ -16,6 +16,7 @@ from service.encoder import Encoder
 from service.schemas import ClipConditions, ClipScore, Localization, Neighbor, Scores, WindowScore
 from service.stages import Stage
 from service.store.shift import RecentScore
+from service.turns import turn
 from service.usecases import localize as localization
 from service.usecases.clip import EmbeddedClip, Upload, embed_clip
 from service.usecases.conditions import NOT_HEARD, warnings_of
@@ -124,7 +125,7 @@ def _localize(
     bank, edges_hz = question.bank, question.encoder.band_edges_hz
     if edges_hz is None or not bank.reference.domains:
         return [None] * len(spans)
-    with context.stages.during(Stage.LOCALIZE):
+    with context.stages.during(Stage.LOCALIZE), turn:
         return [
             localization.localize(bank, edges_hz, picture, *span)
             for picture, span in zip(clip.spectrograms, spans, strict=True)
