@@ -35,7 +35,7 @@ def main() -> None:
         os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OFFKEY_QUEUE_LIMIT": str(QUEUE_LIMIT)}
         side = offkey()[0]
         with running(side, root, train) as server:
-            capacity = load(server.url, side, clip, root, 320, CORES + 2).rate
+            capacity = load(server, side, clip, root, 320, CORES + 2).rate
             for times in TIMES:
                 found = press(server.url, side, clip, times * capacity)
                 results[str(times)] = {"asked_for": times * capacity, "answers": found}

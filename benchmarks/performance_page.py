@@ -9,6 +9,7 @@ so that no figure there is of another run than its result.
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from machine import RESULTS
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 NETWORKS = {"shipped": "shipped", "cnn-5m": "CNN", "vit-b": "ViT-B"}
 SIDES = {
-    "in process, a run over all cores": "in process, a run over all cores",
     "offkey": "Offkey",
     "offkey, localize=false": "Offkey, `localize=false`",
     "FastAPI": "FastAPI, pool of threads",
@@ -60,18 +60,17 @@ def machines_measured() -> str:
     return "\n".join(f"- {processor}: {', '.join(names)}" for processor, names in of.items())
 
 
-def beside_others(concurrency: int, columns: dict[str, Callable[[dict[str, float]], str]]) -> str:
-    """Every side at one concurrency, for each network."""
-    found = {title: result(f"serving-{name}") for name, title in NETWORKS.items()}
-    versions = {name: version for one in found.values() for name, version in one["peers"].items()}
-    ending = f" @{concurrency}"
-    sides = [key for key in next(iter(found.values()))["sides"] if key.endswith(ending)]
+def serving(network: str) -> str:
+    """Every side: clips per second and what they cost at 32 at a time, and the time of one that is alone."""
+    found = result(f"serving-{network}")
+    sides, versions = found["sides"], found["peers"]
     rows = []
-    for key in sides:
-        name = key.removesuffix(ending)
-        cells = [show(one["sides"][key]) for one in found.values() for show in columns.values()]
-        rows.append([SIDES.get(name, f"{name} {versions[name]}" if name in versions else name), *cells])
-    return markdown(["", *(f"{title}, {column}" for title in found for column in columns)], rows)
+    for name in dict.fromkeys(key.rpartition(" @")[0] for key in sides):
+        crowded, alone = sides.get(f"{name} @32"), sides.get(f"{name} @1")
+        title = SIDES.get(name, f"{name} {versions[name]}" if name in versions else name)
+        rows.append([title, *(show(crowded) if crowded else "" for show in AT_32.values())])
+        rows[-1] += [show(alone) if alone else "" for show in AT_1.values()]
+    return markdown(["", *AT_32, *AT_1], rows)
 
 
 def rounds() -> str:
@@ -237,27 +236,23 @@ def _rate(clips: float) -> str:
     return f"{clips:.{1 if clips < 100 else 0}f}"
 
 
+AT_32: dict[str, Callable[[dict[str, float]], str]] = {
+    "clips/s": lambda side: _rate(side["rate"]),
+    "of in process": lambda side: f"{side['rate_of_in_process']:.2f}",
+    "p99, ms": lambda side: _milliseconds(side["p99"]),
+    "CPU a clip, ms": lambda side: _milliseconds(side["cpu"]),
+}
+AT_1: dict[str, Callable[[dict[str, float]], str]] = {
+    "alone, p50, ms": lambda side: _milliseconds(side["p50"]),
+    "times in process": lambda side: f"{side['p50_of_in_process']:.2f}",
+}
 _SHOWN = {
     *(f"serving-{name}" for name in NETWORKS),
     *("stages", "overload", "encoder", "decoding", "enrollment", "search", "machines", "training_step"),
 }
 BLOCKS: dict[str, Callable[[], str]] = {
     "machines-measured": machines_measured,
-    "serving-32": lambda: beside_others(
-        32,
-        {
-            "clips/s": lambda side: _rate(side["rate"]),
-            "of": lambda side: f"{side['rate_of_in_process']:.2f}",
-            "p99, ms": lambda side: _milliseconds(side["p99"]),
-        },
-    ),
-    "serving-1": lambda: beside_others(
-        1,
-        {
-            "p50, ms": lambda side: _milliseconds(side["p50"]),
-            "times": lambda side: f"{side['p50_of_in_process']:.2f}",
-        },
-    ),
+    **{f"serving-{network}": partial(serving, network) for network in NETWORKS},
     "rounds": rounds,
     "stages": stages,
     "overload": overload,

@@ -24,7 +24,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +73,7 @@ class Measured:
     rate: float  # clips per second
     p50: float  # seconds
     p99: float
+    cpu: float  # seconds of CPU time per clip that the server took, with all its processes
     generator: float  # share of all cores that the load generator took
 
 
@@ -126,9 +127,9 @@ def measure(
             found[name][concurrency].append(alone(work, body, threads, most // 2))
         for side in sides:
             with running(side, root, train) as server:
-                load(server.url, side, clip, root, 4 * CORES, CORES)  # warm
+                load(server, side, clip, root, 4 * CORES, CORES)  # warm
                 for concurrency, count in ((1, most // 4), (CONCURRENCY, most)):
-                    found[side.name][concurrency].append(load(server.url, side, clip, root, count, concurrency))
+                    found[side.name][concurrency].append(load(server, side, clip, root, count, concurrency))
     return found
 
 
@@ -220,7 +221,7 @@ def wait(url: str, process: "subprocess.Popen[bytes]", name: str) -> None:
     raise SystemExit(f"{name} did not start.")
 
 
-def load(url: str, side: Side, clip: Path, root: Path, count: int, concurrency: int) -> Measured:
+def load(server: Running, side: Side, clip: Path, root: Path, count: int, concurrency: int) -> Measured:
     """Send a clip `count` times with `hey`; every answer has to be 200."""
     body, kind = root / "body", "audio/wav"
     if side.form:
@@ -232,7 +233,9 @@ def load(url: str, side: Side, clip: Path, root: Path, count: int, concurrency: 
         body.write_bytes(clip.read_bytes())
     count = count // concurrency * concurrency
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    answers = hey.post(url + side.path, body, kind, ["-n", str(count), "-c", str(concurrency), "-t", "120"])
+    spent = -cpu_seconds(server.pid)
+    answers = hey.post(server.url + side.path, body, kind, ["-n", str(count), "-c", str(concurrency), "-t", "120"])
+    spent += cpu_seconds(server.pid)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     refused = [answer.status for answer in answers if answer.status != 200]
     if refused or len(answers) != count:
@@ -240,7 +243,18 @@ def load(url: str, side: Side, clip: Path, root: Path, count: int, concurrency: 
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     # The generator's start is no part of the rate: from the first request's start to the last answer.
     took = max(answer.sent + answer.seconds for answer in answers)
-    return measured([answer.seconds for answer in answers], took, busy / seconds / CORES)
+    return measured([answer.seconds for answer in answers], took, spent, busy / seconds / CORES)
+
+
+def cpu_seconds(session: int) -> float:
+    """CPU time so far of all processes of a session."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def layouts() -> dict[str, tuple[int, Callable[[bytes], object], int]]:
@@ -266,14 +280,15 @@ def alone(work: Callable[[bytes], object], body: bytes, threads: int, count: int
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(one, range(2 * CORES)))  # warm
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         times = list(pool.map(one, range(count)))
-        return measured(times, time.perf_counter() - start, 0.0)
+        return measured(times, time.perf_counter() - start, time.process_time() - spent, 0.0)
 
 
-def measured(times: list[float], seconds: float, generator: float) -> Measured:
+def measured(times: list[float], seconds: float, cpu_seconds: float, generator: float) -> Measured:
     """What so many answers in `seconds` come to."""
-    return Measured(len(times) / seconds, statistics.median(times), hey.percentile(times, 99), generator)
+    count, p99 = len(times), hey.percentile(times, 99)
+    return Measured(count / seconds, statistics.median(times), p99, cpu_seconds / count, generator)
 
 
 def report(network: str, found: dict[str, dict[int, list[Measured]]]) -> dict[str, dict[str, float]]:
@@ -281,18 +296,22 @@ def report(network: str, found: dict[str, dict[int, list[Measured]]]) -> dict[st
     rows = {
         f"{name} @{concurrency}": {
             field: statistics.median(getattr(one, field) for one in rounds)
-            for field in ("rate", "p50", "p99", "generator")
+            for field in ("rate", "p50", "p99", "cpu", "generator")
         }
         for name, each in found.items()
         for concurrency, rounds in each.items()
     }
     alone = [row for name, row in rows.items() if name.startswith("in process")]
     best_rate, best_p50 = max(row["rate"] for row in alone), min(row["p50"] for row in alone)
-    table = Table(network + " @ concurrency", "clips/s", "of in-process", "p50, ms", "p99, ms", "generator's CPU")
+    table = Table(
+        network + " @ concurrency", "clips/s", "of in-process", "p50, ms", "p99, ms", "CPU, ms", "generator's"
+    )
     for name, row in rows.items():
         row["rate_of_in_process"], row["p50_of_in_process"] = row["rate"] / best_rate, row["p50"] / best_p50
         figures = (f"{row['rate']:.1f}", f"{row['rate_of_in_process']:.2f}", f"{1000 * row['p50']:.1f}")
-        table.add_row(name, *figures, f"{1000 * row['p99']:.1f}", f"{row['generator']:.0%}")
+        table.add_row(
+            name, *figures, *(f"{1000 * row[field]:.1f}" for field in ("p99", "cpu")), f"{row['generator']:.0%}"
+        )
     Console().print(table)
     return rows
 
