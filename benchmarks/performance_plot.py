@@ -30,7 +30,8 @@ def main() -> None:
     alone.set_title("p50 at one at a time, of in process")
     for axes in (load, alone):
         axes.axhline(1.0, color="black", linewidth=0.8)
-        axes.legend(fontsize=8)
+        axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
+        axes.legend(fontsize=8, loc="upper center", ncols=len(SIDES))
     rows = _result("search")["rows"]
     for (name, label), color in zip(SEARCHES.items(), COLORS, strict=False):
         search.loglog([row["windows"] for row in rows], [row[name] for row in rows], "o-", color=color, label=label)
