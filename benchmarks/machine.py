@@ -28,3 +28,9 @@ def write(name: str, command: str, result: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"command": command, "machine": describe(), **result}, indent=2) + "\n")
     return path
+
+
+def result(name: str) -> dict[str, Any]:
+    """What `write` wrote."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found

@@ -6,14 +6,12 @@ The page's words are written by hand; what stands between `<!-- measured: NAME -
 so that no figure there is of another run than its result.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from machine import RESULTS
+from machine import RESULTS, result
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 NETWORKS = {"shipped": "shipped", "cnn-5m": "CNN", "vit-b": "ViT-B"}
@@ -36,12 +34,6 @@ def main() -> None:
 def filled(page: str) -> str:
     """The page with its blocks made anew. Raises KeyError for a block that nobody makes."""
     return _BLOCK.sub(lambda found: f"{found[1]}{BLOCKS[found[2]]()}\n{found[3]}", page)
-
-
-def result(name: str) -> dict[str, Any]:
-    """One of results/*.json."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

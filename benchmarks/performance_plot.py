@@ -3,12 +3,11 @@
 python benchmarks/performance_plot.py
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from machine import RESULTS
+from machine import result
 
 IMAGE = Path(__file__).parent.parent / "docs" / "performance.png"
 NETWORKS = {"shipped": "offkey-small", "cnn-5m": "CNN of 5 M, random", "vit-b": "ViT-B, random"}
@@ -23,7 +22,7 @@ def main() -> None:
     from matplotlib import pyplot as plt
 
     figure, (load, alone, search) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    found = {network: _result(f"serving-{network}")["sides"] for network in NETWORKS}
+    found = {network: result(f"serving-{network}")["sides"] for network in NETWORKS}
     _bars(load, {name: _of(found[name], 32, "rate_of_in_process") for name in NETWORKS})
     load.set_title("clips/s at 32 at a time, of in process")
     _bars(alone, {name: _of(found[name], 1, "p50_of_in_process") for name in NETWORKS})
@@ -32,7 +31,7 @@ def main() -> None:
         axes.axhline(1.0, color="black", linewidth=0.8)
         axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
         axes.legend(fontsize=8, loc="upper center", ncols=len(SIDES))
-    rows = _result("search")["rows"]
+    rows = result("search")["rows"]
     for (name, label), color in zip(SEARCHES.items(), COLORS, strict=False):
         search.loglog([row["windows"] for row in rows], [row[name] for row in rows], "o-", color=color, label=label)
     search.set_xlabel("windows in a bank")
@@ -41,11 +40,6 @@ def main() -> None:
     search.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     search.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     figure.savefig(IMAGE, dpi=110)
-
-
-def _result(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return found
 
 
 def _of(sides: dict[str, dict[str, float]], concurrency: int, figure: str) -> list[float]:

@@ -23,7 +23,6 @@ _PASSED_OVER = frozenset({b"LIST", b"JUNK", b"junk", b"bext"})
 _SCALE = np.float32(1 / 32_768)  # a power of two: as exact as a division
 _MOST_SAMPLES = 2**21  # of all channels; four times as many bytes for each array, and more belongs into a child
 _AUDIBLE = 4.0  # times the power of silence; nearer to it the slow way says which it is
-_OFFSET = 1e-4  # of its power: what is less beside it, rounding may have made, and the slow way looks too
 
 
 class _Layout(NamedTuple):
@@ -56,8 +55,8 @@ def read_pcm(data: bytes, sample_rate: int, limits: AudioLimits, budget: Budget)
     words = np.frombuffer(data, dtype="<i2", count=frames * layout.channels, offset=layout.at)
     block: Samples = np.multiply(words.reshape(frames, layout.channels), _SCALE, dtype=np.float32)
     samples = mixed(block)
-    power, offset = float(samples @ samples) / frames, mean_of(samples) ** 2
-    if power - offset < max(_AUDIBLE * 10 ** (limits.silence_dbfs / 10), _OFFSET * offset):
+    around = samples - np.float32(mean_of(samples))
+    if around @ around / frames < _AUDIBLE * 10 ** (limits.silence_dbfs / 10):
         return None
     budget.spend(frames * layout.channels)
     return Waveform(samples, sample_rate, sample_rate, layout.channels, clipped(block) / block.size)

@@ -141,6 +141,7 @@ def save_golden(
 ) -> Golden:
     """Write golden vectors: a waveform and the outputs that belong to it."""
     named = dict(zip(Outputs._fields, outputs, strict=True))
+    # To mypy a dictionary could hold the function's own flags.
     np.savez_compressed(path, waveform=waveform, **named)  # type: ignore[arg-type]
     return Golden(sha256=file_sha256(path), tolerance=tolerance)
 

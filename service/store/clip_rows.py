@@ -21,9 +21,9 @@ from service.store.vectors import DTYPE, checksum
 _BY_CONTENT = (
     select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording, audio.c.clip_id.label("heard"))
     .join(audio, audio.c.clip_id == clip.c.clip_id, isouter=True)
-    .where(clip.c.machine_key == bindparam("key"), clip.c.sha256.in_(bindparam("sha256s", expanding=True)))
+    .where(clip.c.machine_key == bindparam("machine_key"), clip.c.sha256.in_(bindparam("sha256s", expanding=True)))
 )
-_COUNT_WINDOWS = select(func.count()).join_from(embedding, clip).where(clip.c.machine_key == bindparam("key"))
+_COUNT_WINDOWS = select(func.count()).join_from(embedding, clip).where(clip.c.machine_key == bindparam("machine_key"))
 _ADD_CLIP = insert(clip).returning(clip.c.clip_id)
 _ADD_WINDOWS = insert(embedding)
 
@@ -58,7 +58,7 @@ def clip_record(row: RowMapping) -> ClipRecord:
 
 
 def clips_by_content(connection: Connection, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
-    rows = connection.execute(_BY_CONTENT, {"key": machine_key, "sha256s": sha256s})
+    rows = connection.execute(_BY_CONTENT, {"machine_key": machine_key, "sha256s": sha256s})
     return {
         row.sha256: Enrolled(
             row.clip_id, Domain(row.domain), row.recording, duplicate=True, has_audio=row.heard is not None
@@ -83,7 +83,7 @@ def check_recording(connection: Connection, machine_key: int, recording: str, do
 
 
 def check_size(connection: Connection, grown: MachineRecord, limits: BankLimits) -> None:
-    windows = connection.execute(_COUNT_WINDOWS, {"key": grown.machine_key}).scalar_one()
+    windows = connection.execute(_COUNT_WINDOWS, {"machine_key": grown.machine_key}).scalar_one()
     for count, limit, unit in ((grown.clips, limits.clips, "clips"), (windows, limits.windows, "windows")):
         if count > limit:
             raise OffkeyError(

@@ -231,8 +231,6 @@ def _missing_audio(context: Context, uploads: Sequence[Upload], known: Mapping[s
 def _opinions(
     context: Context, record: MachineRecord, condition: Condition, bank: MemoryBank | None, new: Mapping[str, NewClip]
 ) -> dict[str, Opinion]:
-    if condition.trusted or not new:
-        return dict.fromkeys(new, Opinion())
     judge = guard(context, record, condition.domain, bank, piece=condition.recording is not None)
     return {sha256: judge(clip.vectors) for sha256, clip in new.items()}
 

@@ -51,10 +51,9 @@ def test_it_gives_what_libsndfile_gives(
     data = wav(words, before=before, behind=behind)
     ours, theirs = Budget(1e6), Budget(1e6)
     here = read_pcm(data, RATE, LIMITS, ours)
-    if here is None:  # nearly silent, or nothing to speak of beside its offset
+    if here is None:  # nearly silent
         assert ours.left == 1e6
-        mono = words.mean(axis=1)
-        assert mono.std() < max(3, 0.011 * abs(mono.mean()))
+        assert words.mean(axis=1).std() < 3
         return
     there = decode(data, sample_rate=RATE, limits=LIMITS, budget=theirs)
     np.testing.assert_array_equal(here.samples, there.samples)
