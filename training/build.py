@@ -51,14 +51,17 @@ def check_length(student: Student, key: str, seconds: float, name: str) -> None:
 
 
 def load_trained(run: Run) -> tuple[Student, int]:
-    """The student that a run made, and its steps. Raises as `build_student`, and `RunError` if it is not finished."""
+    """Load the student that a run made, and the step that its weights are of.
+
+    Raises as `build_student`, and `RunError` if the run is not finished.
+    """
     tensors, state = run.latest()
     if not state["finished"]:
         raise RunError(f"{run.folder} ended at step {state['step']}. Finish it: offkey train --resume {run.folder}")
     student = build_student(run.config)
     prefix = "student."
     student.load_state_dict({key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)})
-    return student, int(state["step"])
+    return student, int(state["selected_step"])
 
 
 def _encoder(where: EncoderConfig) -> Encoder:

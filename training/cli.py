@@ -79,6 +79,13 @@ def compose(
     folder: Annotated[Path, typer.Argument(help="is made")],
     sources: Annotated[int, typer.Option(min=1, help="machine-like clips")] = 6000,
     noises: Annotated[int, typer.Option(min=2, help="clips of noise")] = 6000,
+    held_out: Annotated[
+        int, typer.Option(min=0, help="clips of each kind to measure on, of recordings that no other clip is made of")
+    ] = 200,
+    held_out_split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPLIT", help="keep these splits of the recordings for them  [default: a tenth of all]"),
+    ] = None,
     role: Annotated[list[str] | None, typer.Option(help="of the recordings to take  [default: source]")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     permissive: Annotated[
@@ -90,7 +97,16 @@ def compose(
         from training.composition.dataset import Composition
         from training.composition.dataset import compose as write
 
-        asked = Composition(manifest, tuple(role or ("source",)), sources, noises, seed, permissive)
+        asked = Composition(
+            manifest,
+            tuple(role or ("source",)),
+            sources,
+            noises,
+            held_out,
+            tuple(held_out_split or ()),
+            seed,
+            permissive,
+        )
         with progress_bars() as progress:
             tasks: dict[str, TaskID] = {}
 

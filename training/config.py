@@ -70,6 +70,9 @@ class DataConfig:
     noise_labels: tuple[str, ...] = ()  # these labels are noise, all others are sources
     noise_roles: tuple[str, ...] = ()  # clips of these roles are noise, whatever their label
     window_seconds: float = 5.0
+    balance: Literal["label", "clip"] = "label"  # draw every label, or every clip, equally often
+    held_out_splits: tuple[str, ...] = ("held-out",)  # splits that are never trained on
+    held_out_share: float = 0.05  # of all clips, chosen by name, where no clip is in these splits
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,9 @@ class MixingConfig:
 class SpecAugmentConfig:
     """Masks on the mixture's log-mel; widths are drawn from 0 to the maximum, per clip and mask."""
 
-    time_masks: int = 1
+    time_masks: int = 0
     time_width: int = 40  # frames
-    freq_masks: int = 1
+    freq_masks: int = 0
     freq_width: int = 12  # mel bands
 
 
@@ -101,7 +104,9 @@ class ObjectiveConfig:
     kind: Literal["retain", "denoise", "tagging", "alignment"] = "retain"
     tagging_weight: float = 0.1
     alignment_weight: float = 1.0
+    anchor_weight: float = 0.0  # of the distance of single sounds, heard alone, to the teacher's embeddings of them
     level: Literal["clip", "frame", "token"] = "clip"  # embeddings, or the grids of `readout.layers`
+    space: Literal["unit", "whitened", "pooled"] = "unit"  # of embeddings: which stage of the read-out is aligned
     clean_share: float = 0.5  # lambda
     share: Literal["fixed", "energy"] = "fixed"  # energy: lambda is the clean sound's share of the mixture's energy
 
@@ -128,6 +133,9 @@ class LoopConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the encoders' layers; all else is float32
     workers: int = 0  # processes that load batches ahead; 0: the training process itself
+    evaluate_steps: int = 50  # steps between measurements on the held-out mixtures; 0: never
+    held_out_mixtures: int = 192
+    patience: int = 0  # measurements without a better one after which a run stops; 0: it runs to the end
     checkpoint_steps: int = 200  # steps between checkpoints; 0: only the last
     keep_checkpoints: int = 2
 

@@ -1,40 +1,48 @@
-"""What a run says of its losses: a table, a picture, and TensorBoard where that is installed."""
+"""The log of a run: tables of losses and of held-out figures, a plot, and TensorBoard where it is installed."""
 
-import csv
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from training.retention import SELECTING_SNR, Retention, as_rows, from_rows
 from training.run import Run
 
 PLOT_FILE = "loss.png"
 _SMOOTH = 50  # at most so many points of a smoothed line; single batches are noisy
 _COLORS = {"alignment": "#2166ac", "tagging": "#b2182b"}
+_HELD_OUT, _FROZEN = "#1b7837", "#777777"
 
 
 class Logs:
-    """Rows by step into `log.csv`, `loss.png` and, with the package `tensorboard`, event files in `tensorboard/`."""
+    """Rows by step in `log.csv` and `retention.csv`, `loss.png`, and event files in `tensorboard/`."""
 
     def __init__(self, run: Run, step: int) -> None:
-        """Go on behind `step`: what an interrupted run logged after it is taken back."""
+        """Continue after `step`: what an interrupted run logged after it is removed."""
         self.run = run
-        run.rewind_log(step)
+        for table in (run.losses, run.retention):
+            table.rewind(step)
         self._board = _tensorboard(run.folder / "tensorboard", step)
 
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Log a step."""
-        self.run.log({"step": step, **values})
+    def add(self, step: int, values: Mapping[str, float], measured: Sequence[Retention] = ()) -> None:
+        """Log a step, and what was measured on the held-out mixtures after it."""
+        self.run.losses.append([{"step": step, **values}])
+        self.run.retention.append(as_rows(step, measured))
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+            for one in measured:
+                for name, value in (("held-out", one.distance), ("frozen", one.frozen_distance)):
+                    self._board.add_scalar(f"distance at {one.snr_db:g} dB/{name}", value, step)
 
     def plot(self) -> None:
         """Draw the losses so far."""
-        if self.run.log_file.exists():
-            plot_losses(self.run.log_file, self.run.folder / PLOT_FILE)
+        rows = self.run.losses.rows()
+        if rows:
+            plot_run(rows, from_rows(self.run.retention.rows()), self.run.folder / PLOT_FILE)
 
     def close(self) -> None:
         """Write out what is pending."""
@@ -42,30 +50,59 @@ class Logs:
             self._board.close()
 
 
-def plot_losses(log: Path, picture: Path) -> None:
-    """Draw both losses of a `log.csv` over the steps, each with a running mean."""
-    with log.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    steps = [int(row["step"]) for row in rows]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+def plot_run(rows: Sequence[Mapping[str, float]], measured: Sequence[tuple[int, Retention]], picture: Path) -> None:
+    """Draw both losses over the steps, each with a running mean, and below them the held-out distance.
+
+    Args:
+        rows: of `log.csv`.
+        measured: steps and figures of `retention.csv`; without any there is no panel for them.
+        picture: the PNG file to write.
+    """
+    figure = Figure(figsize=(8, 7.5 if measured else 5), layout="constrained")
+    panels = figure.subplots(len(_COLORS) + bool(measured), 1, sharex=True)
     width = max(1, len(rows) // _SMOOTH)
-    panels = figure.subplots(len(_COLORS), 1, sharex=True)
-    for panel, (name, color) in zip(panels, _COLORS.items(), strict=True):
-        values = [float(row[name]) for row in rows]
-        smooth = [
-            sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - width) : end])
-        ]
-        marker = "o" if len(values) == 1 else ""  # a line needs two points
-        panel.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
-        panel.plot(steps, smooth, color=color, linewidth=1.6, marker=marker)
-        panel.set_ylabel(name)
+    for panel, (name, color) in zip(panels[: len(_COLORS)], _COLORS.items(), strict=True):
+        _draw_loss(panel, rows, name, color, width)
+    if measured:
+        _draw_held_out(panels[-1], [(step, one) for step, one in measured if one.snr_db == SELECTING_SNR])
+    for panel in panels:
         panel.grid(alpha=0.3)
         panel.set_ylim(bottom=0)
-    panels[0].set_title(f"Losses of {log.parent.name}" + (f", and their mean over {width} steps" if width > 1 else ""))
+    name = picture.parent.name
+    panels[0].set_title(f"Losses of {name}" + (f", and their mean over {width} steps" if width > 1 else ""))
     panels[-1].set_xlabel("step")
     temporary = picture.with_suffix(".part")
     figure.savefig(temporary, dpi=120, format="png")
     temporary.replace(picture)
+
+
+def _draw_loss(panel: Axes, rows: Sequence[Mapping[str, float]], name: str, color: str, width: int) -> None:
+    steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+    smooth = [sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - width) : end])]
+    panel.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
+    panel.plot(steps, smooth, color=color, linewidth=1.6, marker="o" if len(values) == 1 else "")
+    panel.set_ylabel(name)
+
+
+def _draw_held_out(panel: Axes, measured: Sequence[tuple[int, Retention]]) -> None:
+    steps = [step for step, _ in measured]
+    frozen = measured[0][1].frozen_distance
+    panel.plot([0, *steps], [frozen, *(one.distance for _, one in measured)], color=_HELD_OUT, marker="o", ms=3)
+    panel.axhline(frozen, color=_FROZEN, linestyle="--", linewidth=1.2)
+    low = min(measured, key=lambda pair: pair[1].distance)
+    panel.plot([low[0]], [low[1].distance], color=_HELD_OUT, marker="o", ms=8, fillstyle="none")
+    panel.set_ylabel("held-out distance")
+    panel.annotate("frozen encoder", (steps[-1], frozen), ha="right", va="bottom", color=_FROZEN, fontsize=9)
+    panel.annotate(
+        f"student, {low[1].gain:.0%} nearer at step {low[0]}" if low[1].gain > 0 else "student: farther than frozen",
+        (low[0], low[1].distance),
+        xytext=(0, -12),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color=_HELD_OUT,
+        fontsize=9,
+    )
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

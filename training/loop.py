@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +15,23 @@ from training.build import build_student, check_length, read_with
 from training.config import Config, ConfigError, EncoderConfig, differences, from_table, to_table
 from training.data.windows import Window, save_array
 from training.logs import Logs
+from training.objective import Losses
 from training.processes import Processes, join
+from training.retention import HeldOut, Retention
 from training.run import Run, RunError
+from training.selection import Selection
 from training.sounds import Sounds
 from training.student import Student
-from training.teacher import Bundle, FrozenStudent, Teacher
+from training.teacher import Bundle, FrozenStudent, Network, Teacher
 from training.trainer import Learner, Trainer
 from training.whitening import fit_whitening
 
 
 def train(config: Config, name: str, parent: Path, progress: Progress) -> Run:
-    """Whiten, train, whiten again, save. Returns the run below `parent`.
+    """Whiten, train, select the best weights, save. Returns the run below `parent`.
+
+    The student keeps the projection that its teacher has, so that both lie in one space and their distance means
+    something.
 
     With `optim.steps` 0 the run holds the frozen encoder under the same read-out: the baseline to beat.
 
@@ -39,6 +46,7 @@ def train(config: Config, name: str, parent: Path, progress: Progress) -> Run:
             about = {
                 "data_fingerprint": sounds.fingerprint,
                 "clips": [clip.name for clip in sounds.clips],
+                "held_out_clips": [clip.name for clip in sounds.held_out_clips],
                 "refused": sounds.audio.refused,
                 "source_classes": sounds.batches(config, processes.shard).vocabulary.sources,
                 "noise_classes": sounds.batches(config, processes.shard).vocabulary.noises,
@@ -91,6 +99,11 @@ def _prepare(config: Config, processes: Processes) -> tuple[Student, Sounds]:
         raise ConfigError(f"`optim.batch` is {config.optim.batch}, which leaves nothing to learn from.")
     if not 0 <= config.optim.ema_decay < 1:
         raise ConfigError(f"`optim.ema_decay` is at least 0 and below 1, not {config.optim.ema_decay:g}.")
+    if not config.teacher.is_copy and config.objective.space != "unit":
+        raise ConfigError(
+            f"`objective.space` is {config.objective.space}, but only unit embeddings of two encoders can be compared: "
+            "with a teacher of another kind it must be unit."
+        )
     if not config.teacher.is_copy and config.objective.level != "clip":
         raise ConfigError(
             f"`objective.level` is {config.objective.level}, but grids of two encoders do not lie on each other: "
@@ -107,33 +120,53 @@ def _run(config: Config, run: Run, student: Student, sounds: Sounds, processes: 
     tensors, state = run.latest() if run.checkpoints else ({}, {"step": 0})
     _whiten(config, student, sounds, processes, progress, tensors.get)
     other = _other_teacher(config, student, sounds, processes, progress, tensors)
-    network = other or FrozenStudent(student, config.objective.level, half=config.loop.precision == "bfloat16")
-    teacher = Teacher(network, Path(config.data.cache), config.objective.level)
+    level, space = config.objective.level, config.objective.space
+    network = other or FrozenStudent(student, level, space, half=config.loop.precision == "bfloat16")
+    teacher = Teacher(network, Path(config.data.cache), level, space)
     batches = sounds.batches(config, processes.shard)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         learner = Learner(student, len(batches.vocabulary), other.dim if other else None, config)
     trainer = Trainer(config, learner, teacher, processes)
+    selection = Selection(trainer, _held_out(config, sounds, trainer, network), processes, config.loop)
     if tensors:
         trainer.load(tensors)
-    writer = _Writer(config, run, teacher, int(state["step"])) if processes.first else None
-    stop, every = config.optim.steps, config.loop.checkpoint_steps
-    task = progress.add_task("training", total=stop, completed=int(state["step"]))
-    for batch in batches.loader(int(state["step"]), stop, workers=config.loop.workers):
+        selection.load(tensors, state.get("selection", {}))
+    step, stop, every = int(state["step"]), config.optim.steps, config.loop.checkpoint_steps
+    writer = _Writer(config, run, teacher, step) if processes.first else None
+    task = progress.add_task("training", total=stop, completed=step)
+    for batch in batches.loader(step, stop, workers=config.loop.workers):
         losses = trainer.step(batch)
         step = batch.number + 1
-        row = {name: value.item() for name, value in vars(losses).items()}
+        measured = selection.measure(step, last=step == stop)
         if writer is not None:
-            writer.logs.add(step, {**row, "learning_rate": trainer.learning_rate(batch.number)})
-            if every and step % every == 0 and step < stop:
-                writer.save(step, {**trainer.tensors(), **network.tensors()}, finished=False)
-        progress.update(task, completed=step, description=f"training, alignment {row['alignment']:.3f}")
-    trainer.finish()
-    if stop:
-        _whiten(config, student, sounds, processes, progress)
+            writer.log(step, losses, trainer.learning_rate(batch.number), measured)
+            if every and step % every == 0 and step < stop and not selection.exhausted:
+                found = {**trainer.tensors(), **network.tensors(), **selection.tensors()}
+                writer.save(step, found, {"finished": False, "selection": selection.state()})
+        progress.update(task, completed=step, description=f"training, alignment {float(losses.alignment):.3f}")
+        if selection.exhausted:
+            break
+    selected = selection.finish(step)
     if writer is not None:
-        writer.save(stop, learner.state_dict(), finished=True)
+        writer.save(step, learner.state_dict(), {"finished": True, "selected_step": selected})
         writer.logs.close()
+
+
+def _held_out(config: Config, sounds: Sounds, trainer: Trainer, network: Network) -> HeldOut | None:
+    """Prepare the mixtures that a run is measured on, if it is to be and there are clips for it."""
+    wanted = config.optim.steps and config.loop.evaluate_steps
+    if not wanted or not sounds.held_out_sources or not sounds.held_out_noises:
+        return None
+    device = trainer.processes.device
+    return HeldOut(
+        trainer.objective,
+        network.vectors,
+        lambda windows: sounds.audio.batch(windows).to(device),
+        sounds.held_out_sources,
+        sounds.held_out_noises,
+        config.loop.held_out_mixtures,
+    )
 
 
 class _Writer:
@@ -145,9 +178,15 @@ class _Writer:
         self.teacher = teacher
         self.logs = Logs(run, step)
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], *, finished: bool) -> None:
+    def log(self, step: int, losses: Losses, learning_rate: float, measured: Sequence[Retention]) -> None:
+        """Log a step, and what was measured after it."""
+        row = {name: value.item() for name, value in vars(losses).items()}
+        self.logs.add(step, {**row, "learning_rate": learning_rate}, measured)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Write a checkpoint and draw the plot."""
         state = {
-            "finished": finished,
+            **about,
             "config": to_table(self.config),
             "teacher_hits": self.teacher.hits,
             "teacher_misses": self.teacher.misses,
@@ -212,6 +251,8 @@ def _whiten(
             whitening.matrix.copy_(kept[1:])
         for part in (whitening.mean, whitening.matrix):
             processes.share(part)
+        return
+    if asked.covariance == "none":
         return
     task = progress.add_task("whitening", total=asked.mixtures)
 

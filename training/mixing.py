@@ -12,6 +12,7 @@ from training.config import ConfigError, SpecAugmentConfig
 from training.data.shard import Shard
 
 _ALONE = Shard()
+_SILENCE = 1e-10  # share of a row's power without its mean below which only rounding is left
 
 
 def generator_at(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -64,21 +65,30 @@ def mix(signal: Tensor, noise: Tensor, snr_db: float | Tensor) -> Tensor:
         snr_db: power of the signal over power of the noise in dB, over the whole window; one, or `(batch,)`.
 
     Raises:
-        ValueError: an SNR is not finite, or a row of signal or noise has no power.
+        ValueError: an SNR is not finite, or a row of signal or noise is constant.
+
+    The mean of each row is removed first: an offset is no sound, but its power would count in the ratio.
     """
     ratio = torch.as_tensor(snr_db, dtype=signal.dtype, device=signal.device)
     if not bool(ratio.isfinite().all()):
         raise ValueError(f"The SNR must be a finite number of dB, not {snr_db}.")
     gain = 10 ** (ratio / 20)  # () or (batch,)
-    return _to_unit_power(signal, "signal") * gain.reshape(-1, 1) + _to_unit_power(noise, "noise")
+    return to_unit_power(signal, "signal") * gain.reshape(-1, 1) + to_unit_power(noise, "noise")
 
 
-def _to_unit_power(x: Tensor, what: str) -> Tensor:
-    power = x.square().mean(dim=1, keepdim=True)  # (batch, 1)
-    if not bool((power > 0).all()):
-        row = int(torch.nonzero(~(power[:, 0] > 0))[0])
+def to_unit_power(x: Tensor, what: str) -> Tensor:
+    """Remove the mean of each row of `(batch, samples)` and scale it to unit power.
+
+    Raises:
+        ValueError: a row is constant; `what` names the rows in the message.
+    """
+    centered = x - x.mean(dim=1, keepdim=True)
+    power = centered.square().mean(dim=1, keepdim=True)  # (batch, 1)
+    sounding = power > _SILENCE * x.square().mean(dim=1, keepdim=True)
+    if not bool(sounding.all()):
+        row = int(torch.nonzero(~sounding[:, 0])[0])
         raise ValueError(f"Row {row} of the {what} has no power, so no SNR can be set. Leave silent clips out.")
-    return x / torch.sqrt(power)
+    return centered / torch.sqrt(power)
 
 
 class SpecAugment:

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,34 +59,15 @@ class Run:
         """The config that made the run."""
         return from_table(self.about["config"])
 
-    def log(self, row: Mapping[str, float]) -> None:
-        """Append a row to `log.csv`; the first one names the columns."""
-        new = not self.log_file.exists()
-        with self.log_file.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+    @property
+    def losses(self) -> "StepLog":
+        """Losses by step."""
+        return StepLog(self.folder / "log.csv")
 
     @property
-    def log_file(self) -> Path:
-        """Losses by step."""
-        return self.folder / "log.csv"
-
-    def rewind_log(self, step: int) -> None:
-        """Leave out of `log.csv` what comes behind `step`: a run that resumes there writes it again."""
-        if not self.log_file.exists():
-            return
-        head, *rows = self.log_file.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-        # A process that was killed may have left half a row.
-        kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= step]
-        text = "".join([head, *kept]) if kept else ""
-        if not text:
-            self.log_file.unlink()
-            return
-        temporary = self.log_file.with_suffix(".part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.log_file)
+    def retention(self) -> "StepLog":
+        """Figures of the held-out mixtures by step and ratio, as `training.retention.as_rows` gives them."""
+        return StepLog(self.folder / "retention.csv")
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int) -> Path:
         """Write `checkpoints/<step>`, whole or not at all; then remove all but the newest `keep`.
@@ -144,6 +125,44 @@ class Run:
                 f"The checkpoint {found[-1]} is damaged: {error}. Remove it to use the one before."
             ) from error
         return tensors, state
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """A CSV file with a column `step` and rows in its order."""
+
+    path: Path
+
+    def append(self, rows: Iterable[Mapping[str, float]]) -> None:
+        """Append rows; the first of the file names the columns."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            for row in rows:
+                writer = csv.DictWriter(file, fieldnames=list(row))
+                if not file.tell():
+                    writer.writeheader()
+                writer.writerow(row)
+
+    def rows(self) -> list[dict[str, float]]:
+        """Read all rows; none if the file does not exist."""
+        if not self.path.exists():
+            return []
+        with self.path.open(encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+    def rewind(self, step: int) -> None:
+        """Remove the rows after `step`: a run that resumes there writes them again."""
+        if not self.path.exists():
+            return
+        head, *rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        # A process that was killed may have left half a row.
+        kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= step]
+        text = "".join([head, *kept]) if kept else ""
+        if not text:
+            self.path.unlink()
+            return
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.path)
 
 
 def _new_folder(parent: Path, name: str) -> Path:

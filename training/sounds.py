@@ -1,11 +1,12 @@
 """The audio of a run: which windows, in which batches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.config import Config, ConfigError
+from training.config import Config, ConfigError, DataConfig
 from training.data.batches import Batches
-from training.data.catalog import Catalog, Clip, fingerprint
+from training.data.catalog import Catalog, Clip, DataError, choose, fingerprint
 from training.data.layouts import read_collections
 from training.data.layouts.collection import Collection
 from training.data.shard import Shard
@@ -26,6 +27,8 @@ class Sounds:
     audio: AudioCache
     sources: tuple[Window, ...]
     noises: tuple[Window, ...]
+    held_out_sources: tuple[Window, ...] = ()  # these and the next are never trained on
+    held_out_noises: tuple[Window, ...] = ()
 
     @classmethod
     def load(cls, config: Config, sample_rate: int) -> "Sounds":
@@ -41,12 +44,31 @@ class Sounds:
         if data.noise_roles:
             noises += catalog.select(roles=data.noise_roles, permissive=data.permissive)
         audio = AudioCache(Path(data.cache), sample_rate)
-        return cls(audio, audio.windows(sources, data.window_seconds), audio.windows(noises, data.window_seconds))
+        kinds = [(audio.windows(clips, data.window_seconds), held_out(clips, data)) for clips in (sources, noises)]
+        drawn = [tuple(window for window in windows if window.clip not in held) for windows, held in kinds]
+        trained_on = {window.content for windows in drawn for window in windows}
+        rest = [
+            tuple(window for window in windows if window.clip in held and window.content not in trained_on)
+            for windows, held in kinds
+        ]
+        for what, windows in zip(("source", "noise"), drawn, strict=True):
+            if not windows:
+                raise DataError(
+                    f"Every {what} is held out (`data.held_out_splits` is {', '.join(data.held_out_splits)}), so "
+                    "nothing is left to train on."
+                )
+        return cls(audio, *drawn, *rest)
 
     @property
     def clips(self) -> tuple[Clip, ...]:
-        """Every clip that is heard, once, in order of its name."""
+        """Every clip that is trained on, once, in order of its name."""
         return tuple(sorted({window.clip for window in (*self.sources, *self.noises)}, key=lambda clip: clip.name))
+
+    @property
+    def held_out_clips(self) -> tuple[Clip, ...]:
+        """Every clip that students are only measured on, once, in order of its name."""
+        windows = (*self.held_out_sources, *self.held_out_noises)
+        return tuple(sorted({window.clip for window in windows}, key=lambda clip: clip.name))
 
     @property
     def fingerprint(self) -> str:
@@ -55,4 +77,22 @@ class Sounds:
 
     def batches(self, config: Config, shard: Shard) -> Batches:
         """Batch n of this process, for every n."""
-        return Batches(self.audio, self.sources, self.noises, size=config.optim.batch, seed=config.seed, shard=shard)
+        return Batches(
+            self.audio,
+            self.sources,
+            self.noises,
+            size=config.optim.batch,
+            seed=config.seed,
+            balance=config.data.balance,
+            shard=shard,
+        )
+
+
+def held_out(clips: Sequence[Clip], data: DataConfig) -> frozenset[Clip]:
+    """Choose the clips that no step draws and students are measured on.
+
+    Those of `data.held_out_splits`; where no clip is in one, the share `data.held_out_share`. Of so few clips that the
+    share is less than one, none.
+    """
+    named = frozenset(clip for clip in clips if clip.split in data.held_out_splits)
+    return named or choose(clips, data.held_out_share)

@@ -37,7 +37,8 @@ class Outputs(NamedTuple):
 
 
 Level = Literal["clip", "frame", "token"]
-Vectors = tuple[Tensor, ...]  # each (batch, ..., dim), of unit norm along dim
+Space = Literal["unit", "whitened", "pooled"]
+Vectors = tuple[Tensor, ...]  # each (batch, ..., dim), of unit norm along dim unless the space is another
 
 
 class Heard(NamedTuple):
@@ -89,6 +90,7 @@ class Student(nn.Module):
         self,
         waveform: Tensor,
         level: Level,
+        space: Space = "unit",
         augment: Callable[[Tensor], Tensor] | None = None,
         *,
         half: bool = False,
@@ -99,6 +101,8 @@ class Student(nn.Module):
             waveform: `(batch, samples)`.
             level: `clip` gives the embedding `(batch, dim)`; `token` the centered grid `(batch, time, freq, dim)` of
                 each layer that is read; `frame` its mean over frequency, `(batch, time, dim)`.
+            space: of `clip`: `unit` gives the embedding that is served, `whitened` the one before it is normalized,
+                `pooled` the one before it is whitened.
             augment: works on the log-mel `(batch, frames, mels)`.
             half: run the encoder's layers in bfloat16. Spectrum and whitening stay in float32, which they need.
         """
@@ -110,7 +114,8 @@ class Student(nn.Module):
         grids = {layer: grid.float() for layer, grid in grids.items()}
         reading: Reading = self.readout(grids)
         if level == "clip":
-            return Heard((reading.embedding,), reading.whitened)
+            stages = {"unit": reading.embedding, "whitened": reading.whitened, "pooled": reading.pooled}
+            return Heard((stages[space],), reading.whitened)
         tokens = self.readout.centered(grids)
         vectors = tokens if level == "token" else tuple(grid.mean(dim=2) for grid in tokens)
         return Heard(tuple(functional.normalize(each, dim=-1) for each in vectors), reading.whitened)

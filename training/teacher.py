@@ -15,7 +15,7 @@ from torch import Tensor
 from service.manifest import MODEL_FILE, load_manifest
 from training.config import ConfigError
 from training.data.windows import Window, save_array
-from training.student import Level, Student, Vectors
+from training.student import Level, Space, Student, Vectors
 
 
 class Network(Protocol):
@@ -26,7 +26,7 @@ class Network(Protocol):
         """The same for what gives the same vectors."""
 
     def vectors(self, waveform: Tensor) -> Vectors:
-        """Vectors of `(batch, samples)`, each `(batch, ..., dim)`, of unit norm."""
+        """Vectors of `(batch, samples)`, each `(batch, ..., dim)`."""
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold so that the same network can be made again."""
@@ -35,17 +35,21 @@ class Network(Protocol):
 class FrozenStudent:
     """A copy of a student as it is now: whiten it before."""
 
-    def __init__(self, student: Student, level: Level, *, half: bool, keep: bool = False) -> None:
+    def __init__(
+        self, student: Student, level: Level, space: Space = "unit", *, half: bool, keep: bool = False
+    ) -> None:
         """Freeze it.
 
         Args:
             student: is copied.
             level: of the vectors.
+            space: of the vectors, as `Student.hear`.
             half: as `Student.hear`.
             keep: put the projection into checkpoints. It is there already where `student` is the one that learns.
         """
         self.student = copy.deepcopy(student).eval().requires_grad_(False)
         self.level: Level = level
+        self.space: Space = space
         self.half = half
         self.keep = keep
         self.fingerprint = self.student.fingerprint() + ("-bfloat16" if half else "")
@@ -53,7 +57,7 @@ class FrozenStudent:
     def vectors(self, waveform: Tensor) -> Vectors:
         """As `Network.vectors`."""
         with torch.inference_mode():
-            return self.student.hear(waveform, self.level, half=self.half).vectors
+            return self.student.hear(waveform, self.level, self.space, half=self.half).vectors
 
     @property
     def dim(self) -> int:
@@ -114,9 +118,10 @@ class Teacher:
     kept: one of a 10 s window takes 1.5 MB per layer of a base transformer, half a thousand times its embedding.
     """
 
-    def __init__(self, network: Network, folder: Path, level: Level) -> None:
+    def __init__(self, network: Network, folder: Path, level: Level, space: Space = "unit") -> None:
         self.network = network
-        self.folder = folder / f"teacher-{network.fingerprint[:16]}{network.fingerprint[64:]}-{level}"
+        kind = level if space == "unit" else f"{level}-{space}"
+        self.folder = folder / f"teacher-{network.fingerprint[:16]}{network.fingerprint[64:]}-{kind}"
         self.keeps = level != "token"
         self.hits = 0
         self.misses = 0

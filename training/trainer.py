@@ -1,9 +1,10 @@
 """A student, its teacher and its optimizer, one update at a time."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from training.config import Config, ConfigError, OptimConfig
 from training.data.batches import Batch
 from training.data.shard import Shard
 from training.mixing import Snr, SpecAugment, generator_at, mix
-from training.objective import Losses, Objective
+from training.objective import ANCHOR_PERIOD, Answers, Losses, Objective, anchored
 from training.processes import Processes
 from training.run import RunError
 from training.student import Student, Vectors
@@ -31,18 +32,43 @@ class Learner(nn.Module):
         self.head = nn.Linear(student.dim, classes)
         self.projection = None if teacher_dim is None else nn.Linear(student.dim, teacher_dim)
         self._level = config.objective.level
+        self._space = config.objective.space
         self._half = config.loop.precision == "bfloat16"
 
-    def forward(self, mixture: Tensor, augment: Callable[[Tensor], Tensor]) -> tuple[Vectors, Tensor]:
-        """Vectors to align and logits `(batch, classes)`, of mixtures `(batch, samples)`."""
-        vectors, whitened = self.student.hear(mixture, self._level, augment, half=self._half)
+    def forward(self, mixtures: Tensor, singles: Tensor, augment: Callable[[Tensor], Tensor]) -> Answers:
+        """Compute vectors to align, and logits of the mixtures.
+
+        Args:
+            mixtures: `(batch, samples)`.
+            singles: sounds that are not mixed, `(rows, samples)`; there may be none.
+            augment: masks the log-mel of the mixtures alone.
+        """
+        count = len(mixtures)
+
+        def augment_mixtures(logmel: Tensor) -> Tensor:
+            return torch.cat([augment(logmel[:count]), logmel[count:]]) if len(singles) else augment(logmel)
+
+        waveforms = torch.cat([mixtures, singles]) if len(singles) else mixtures
+        vectors, whitened = self._vectors(waveforms, augment_mixtures)
+        return Answers(
+            tuple(each[:count] for each in vectors),
+            self.head(whitened[:count]),
+            tuple(each[count:] for each in vectors) if len(singles) else (),
+        )
+
+    def vectors(self, waveform: Tensor) -> Vectors:
+        """Compute the vectors to align of waveforms `(batch, samples)`, without masks: as the student is served."""
+        return self._vectors(waveform, None)[0]
+
+    def _vectors(self, waveform: Tensor, augment: Callable[[Tensor], Tensor] | None) -> tuple[Vectors, Tensor]:
+        vectors, whitened = self.student.hear(waveform, self._level, self._space, augment, half=self._half)
         if self.projection is not None:
             vectors = (functional.normalize(self.projection(whitened), dim=1),)
-        return vectors, self.head(whitened)
+        return vectors, whitened
 
 
 class Trainer:
-    """Updates by number: all that is random hangs on the seed and the number of the step.
+    """Updates by number: all that is random depends on the seed and the number of the step.
 
     The encoder is in evaluation mode throughout: batch statistics of a few mixtures are a worse guess than those of
     the data it was trained on. So no row of a batch knows of the others, and a batch may be parted at will, among
@@ -68,13 +94,17 @@ class Trainer:
                 f"`optim.batch` is {batch}, which does not divide among {world} processes with `optim.accumulate` "
                 f"{parts}."
             )
+        if config.objective.anchor_weight and batch // (world * parts) % ANCHOR_PERIOD:
+            raise ConfigError(
+                f"With `objective.anchor_weight` a part of a batch must be a multiple of {ANCHOR_PERIOD} mixtures, not "
+                f"{batch // (world * parts)}. Change `optim.batch` or `optim.accumulate`."
+            )
         encoder = learner.student.encoder
         extra = [part for part in (learner.head, learner.projection) if part is not None]
         self._extra = [parameter for part in extra for parameter in part.parameters()]
-        self._rates = (config.optim.learning_rate, config.optim.head_learning_rate)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": list(encoder.parameters())}, {"params": self._extra}], weight_decay=config.optim.weight_decay
-        )
+        rates = (config.optim.learning_rate, config.optim.head_learning_rate)
+        self._rates, groups = parameter_groups((list(encoder.parameters()), self._extra), rates, config.optim)
+        self.optimizer = torch.optim.AdamW(groups)
         self.average: dict[str, Tensor] = {}
         if config.optim.ema_decay:
             self.average = {name: value.detach().clone() for name, value in encoder.named_parameters()}
@@ -100,7 +130,7 @@ class Trainer:
             with self._sync(last=part == parts - 1):
                 losses = self._losses(batch, slice(part * rows, (part + 1) * rows), part)
                 torch.autograd.backward(losses.total / parts)
-            found.append(torch.stack([losses.total.detach(), losses.alignment, losses.tagging]))
+            found.append(torch.stack([losses.total.detach(), losses.alignment, losses.tagging, losses.anchor]))
         self._update(batch.number)
         return Losses(*self.processes.mean(torch.stack(found).mean(dim=0)))
 
@@ -111,10 +141,11 @@ class Trainer:
         snr_db = self.snr.draw(rows.stop - rows.start, generator, shard)
         sources, noises = batch.sources[rows], batch.noises[rows]
         augment = partial(self.augment, generator=generator, shard=shard)
-        vectors, logits = self._parallel(mix(sources, noises, snr_db), augment)
+        singles = sources[:0]
+        if self.config.objective.anchor_weight:
+            singles = anchored(sources, noises)
         return self.objective(
-            vectors,
-            logits,
+            self._parallel(mix(sources, noises, snr_db), singles, augment),
             self.teacher.vectors(batch.source_windows[rows], sources),
             self.teacher.vectors(batch.noise_windows[rows], noises),
             batch.tags[rows],
@@ -144,13 +175,22 @@ class Trainer:
             for name, value in encoder.named_parameters() if self.average else ():
                 self.average[name].lerp_(value, 1 - self.config.optim.ema_decay)
 
-    def finish(self) -> None:
-        """Give the student the averaged weights, if an average was kept."""
+    def keep_average(self) -> None:
+        """Give the student the averaged weights, if an average is kept."""
         encoder = self.learner.student.encoder
         encoder.load_state_dict({**encoder.state_dict(), **self.average})
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the student the averaged weights for a block, if an average is kept: it is measured with them."""
+        encoder = self.learner.student.encoder
+        training = {name: value.detach().clone() for name, value in encoder.named_parameters() if name in self.average}
+        self.keep_average()
+        yield
+        encoder.load_state_dict({**encoder.state_dict(), **training})
+
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step hangs on: weights, moments of the optimizer, the average."""
+        """Everything that the next step depends on: weights, moments of the optimizer, the average."""
         found = dict(self.learner.state_dict())
         for index, moments in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
@@ -167,10 +207,35 @@ class Trainer:
                 moments.setdefault(int(index), {})[key] = value
             elif kind == "average":
                 self.average[rest].copy_(value)
-            elif kind != "teacher":
+            elif kind not in ("teacher", "best"):
                 weights[name] = value
         self.learner.load_state_dict(weights)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+
+def parameter_groups(
+    parts: Sequence[Sequence[nn.Parameter]], rates: Sequence[float], optim: OptimConfig
+) -> tuple[tuple[float, ...], list[dict[str, Any]]]:
+    """Split parameters into groups of the optimizer, with the learning rate of each.
+
+    Only weights of convolutions and linear layers decay. Decay of a norm's scale or of a bias changes what a layer
+    computes and regularizes nothing.
+
+    Args:
+        parts: parameters of the encoder, then of the heads.
+        rates: the learning rate of each part.
+        optim: has the weight decay.
+    """
+    found = [
+        (rate, {"params": chosen, "weight_decay": decay})
+        for part, rate in zip(parts, rates, strict=True)
+        for decay, chosen in (
+            (optim.weight_decay, [parameter for parameter in part if parameter.dim() > 1]),
+            (0.0, [parameter for parameter in part if parameter.dim() <= 1]),
+        )
+        if chosen
+    ]
+    return tuple(rate for rate, _ in found), [group for _, group in found]
 
 
 def learning_rate_factor(step: int, optim: OptimConfig) -> float:

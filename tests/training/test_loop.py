@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def columns(run: Run) -> dict[str, list[float]]:
-    with run.log_file.open() as file:
+    with run.losses.path.open() as file:
         rows = list(csv.DictReader(file))
     return {key: [float(row[key]) for row in rows] for key in rows[0]}
 

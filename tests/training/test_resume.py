@@ -26,7 +26,7 @@ STEPS = 10
 
 
 def columns(run: Run) -> dict[str, list[float]]:
-    with run.log_file.open() as file:
+    with run.losses.path.open() as file:
         rows = list(csv.DictReader(file))
     return {key: [float(row[key]) for row in rows] for key in rows[0]}
 
@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(
     run = Run(folder)
     step = run.latest()[1]["step"]
     assert 0 < step < STEPS, "it was killed too late"
-    with run.log_file.open("a") as file:
+    with run.losses.path.open("a") as file:
         file.write("9,0.")  # half a row, as a killed process may leave it
     result = CliRunner().invoke(app, ["train", "--resume", str(run.folder)])
     assert result.exit_code == 0, result.output

@@ -7,7 +7,7 @@ together the batch that one process would have had.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ class Batch:
 
 
 class Batches(Dataset[Batch]):
-    """All batches of a run: sources class-balanced, noises without replacement."""
+    """All batches of a run: sources balanced by label or by clip, noises without replacement."""
 
     def __init__(
         self,
@@ -88,6 +88,7 @@ class Batches(Dataset[Batch]):
         *,
         size: int,
         seed: int,
+        balance: Literal["label", "clip"] = "label",
         shard: Shard = Shard(),  # noqa: B008 (frozen)
     ) -> None:
         """Fix the order of everything.
@@ -98,6 +99,7 @@ class Batches(Dataset[Batch]):
             noises: windows of the same length.
             size: mixtures in a batch, over all processes.
             seed: of both orders, not negative.
+            balance: draw every label of the sources equally often, or every window.
             shard: which rows this process gets.
 
         Raises:
@@ -109,7 +111,11 @@ class Batches(Dataset[Batch]):
         self.vocabulary = Vocabulary.of(self.sources, self.noises)
         self.size = size
         self._rows = shard.rows(size)
-        self._source_order = ClassBalanced([window.clip.labels for window in self.sources], seed)
+        self._source_order: WithoutReplacement | ClassBalanced = (
+            WithoutReplacement(len(self.sources), seed, 0)
+            if balance == "clip"
+            else ClassBalanced([window.clip.labels for window in self.sources], seed)
+        )
         self._noise_order = WithoutReplacement(len(self.noises), seed, 2)
 
     def windows(self, number: int) -> tuple[tuple[Window, ...], tuple[Window, ...]]:

@@ -140,12 +140,25 @@ def _clip(row: dict[str, str], root: Path) -> Clip:
         license=row["licence"],
         permissive=row["permissive"] == "1",
         source=row.get("source") or row["set"],
+        split=row.get("split") or _fold(row.get("extra") or ""),
     )
+
+
+def _fold(extra: str) -> str:
+    """The number of the fold where `extra` is `fold=N`."""
+    key, _, number = extra.partition("=")
+    return number if key == "fold" else ""
 
 
 def split_labels(text: str, separator: str) -> tuple[str, ...]:
     """The labels in a field, each once, in their order."""
     return tuple(dict.fromkeys(label for part in text.split(separator) if (label := part.strip())))
+
+
+def choose(clips: Iterable[Clip], share: float) -> frozenset[Clip]:
+    """Choose a share of clips, rounded down, by a hash of their names: for the same names always the same."""
+    ordered = sorted(clips, key=lambda clip: hashlib.sha256(clip.name.encode()).digest())
+    return frozenset(ordered[: int(share * len(ordered))])
 
 
 def classes(clips: Iterable[Clip]) -> tuple[str, ...]:

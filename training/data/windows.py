@@ -100,7 +100,7 @@ class AudioCache:
         except UnreadableError as error:
             return str(error)
         starts = range(0, max(len(samples) - length, 0) + 1, length)
-        return [Window(clip, content, start, length) for start in starts if np.any(samples[start : start + length])]
+        return [Window(clip, content, start, length) for start in starts if _varies(samples[start : start + length])]
 
     def _content(self, clip: Clip) -> str:
         try:
@@ -133,6 +133,11 @@ class AudioCache:
         if len(self._open) > _OPEN:
             self._open.popitem(last=False)
         return samples
+
+
+def _varies(samples: Samples) -> bool:
+    """Is there a sound? Silence with an offset is none either."""
+    return bool(np.any(samples != samples[:1]))
 
 
 def save_array(path: Path, array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:

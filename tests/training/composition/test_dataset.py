@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from training.cli import app
 from training.composition.dataset import Composition, compose
+from training.composition.machine import Piece
 from training.composition.shaping import SAMPLE_RATE, SAMPLES
 from training.config import Config
 from training.data.catalog import Catalog, DataError
@@ -26,8 +28,15 @@ def silent(what: str, done: int, total: int) -> None:
     assert 0 < done <= total, what
 
 
-def asked(manifest: Path, sources: int = 6, noises: int = 4, seed: int = 0) -> Composition:
-    return Composition(manifest, ("source",), sources, noises, seed, permissive=True)
+def asked(
+    manifest: Path,
+    sources: int = 6,
+    noises: int = 4,
+    seed: int = 0,
+    held_out: int = 0,
+    splits: tuple[str, ...] = (),
+) -> Composition:
+    return Composition(manifest, ("source",), sources, noises, held_out, splits, seed, permissive=True)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +117,35 @@ def test_what_cannot_be_composed_from_is_named(clips: Path, tmp_path: Path) -> N
     click[:800] = 0.5
     with pytest.raises(DataError, match="None of 1 clips sounds on and on"):
         compose(asked(manifest_of("click", click)), tmp_path / "out", silent)
+
+
+def test_held_out_clips_share_no_recording_with_the_others(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "clips"
+    shutil.copytree(clips.parent, folder)
+    head, *rows = (folder / "manifest.csv").read_text().splitlines()
+    folds = [f"{row},fold={1 + number % 5}" for number, row in enumerate(rows)]
+    (folder / "manifest.csv").write_text("\n".join([f"{head},extra", *folds]))
+    made_of: dict[str, set[str]] = {"train": set(), "held-out": set()}
+
+    def write(path: Path, made: Piece) -> None:
+        split = "held-out" if path.stem.startswith("held-out") else "train"
+        made_of[split] |= {clip.split for clip in made.clips}
+        path.write_bytes(b"")
+
+    monkeypatch.setattr("training.composition.dataset._write", write)
+    manifest = compose(
+        asked(folder / "manifest.csv", 12, 8, held_out=8, splits=("5",)), tmp_path / "out", silent
+    ).manifest
+    assert made_of == {"train": {"1", "2", "3", "4"}, "held-out": {"5"}}
+    with manifest.open() as file:
+        splits = Counter((row["role"], row["split"]) for row in csv.DictReader(file))
+    assert splits == {
+        ("source", "train"): 12, ("noise", "train"): 8, ("source", "held-out"): 8, ("noise", "held-out"): 8,
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"0 of 10 recordings would be held out.*The splits are: 1, 2, 3, 4, 5"):
+        compose(asked(folder / "manifest.csv", held_out=2, splits=("9",)), tmp_path / "none", silent)
 
 
 def test_a_damaged_recording_is_named_and_left_out(clips: Path, tmp_path: Path) -> None:

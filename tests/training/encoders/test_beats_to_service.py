@@ -84,7 +84,7 @@ def test_it_teaches_a_student_of_another_kind(
         loop={"checkpoint_steps": 10},
     )
     run = trained(config, tmp_path / "runs")
-    alignment = [float(line.split(",")[2]) for line in run.log_file.read_text().splitlines()[1:]]
+    alignment = [float(line.split(",")[2]) for line in run.losses.path.read_text().splitlines()[1:]]
     assert sum(alignment[-5:]) < 0.8 * sum(alignment[:5])
     tensors, state = run.latest()
     assert tensors["projection.weight"].shape == ((512 if kind == "bundle" else 256), 256)

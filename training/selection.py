@@ -1,0 +1,98 @@
+"""Selects the weights that lie nearest to the target on held-out mixtures, and ends a run that no longer improves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.config import LoopConfig
+from training.processes import Processes
+from training.retention import SELECTING_SNR, SNRS_DB, HeldOut, Retention
+from training.trainer import Trainer
+
+_BEST = "best."  # prefix of the selected weights in a checkpoint
+
+
+class Selection:
+    """The best weights so far, by the distance at 0 dB."""
+
+    def __init__(self, trainer: Trainer, held_out: HeldOut | None, processes: Processes, config: LoopConfig) -> None:
+        """Select among the weights that a trainer passes through.
+
+        Args:
+            trainer: its student is measured and, at the end, given the best weights.
+            held_out: the mixtures; None where no clip is held out, so that the last weights are taken.
+            processes: of which the first measures.
+            config: has the steps between measurements, and the patience.
+        """
+        self._trainer = trainer
+        self._held_out = held_out
+        self._processes = processes
+        self._config = config
+        # Tagging has no target to be near to: its weights are measured and the last are taken.
+        self._selects = trainer.config.objective.kind != "tagging"
+        self._distance = float("inf")
+        self._step = 0
+        self._worse = 0
+        self._best: dict[str, Tensor] = {}
+
+    @property
+    def exhausted(self) -> bool:
+        """Have as many measurements as `loop.patience` passed without a better one?"""
+        return 0 < self._config.patience <= self._worse
+
+    def measure(self, step: int, *, last: bool) -> Sequence[Retention]:
+        """Measure the student after `step`, if that is due, and keep its weights if they are the best so far."""
+        every = self._config.evaluate_steps
+        due = every and (last or step % every == 0)
+        if self._held_out is None or not due:
+            return ()
+        with self._trainer.averaged():
+            found = self._measured(self._held_out)
+            distance = next(one.distance for one in found if one.snr_db == SELECTING_SNR)
+            self._worse += 1
+            if distance < self._distance:
+                self._distance, self._step, self._worse = distance, step, 0
+                if self._selects:
+                    state = self._trainer.learner.state_dict()
+                    self._best = {name: value.detach().clone() for name, value in state.items()}
+        return found
+
+    def _measured(self, held_out: HeldOut) -> tuple[Retention, ...]:
+        """Measure in the first process and share the figures, so that all processes stop at the same step."""
+        table = torch.zeros(len(SNRS_DB), 5, dtype=torch.float64, device=self._processes.device)
+        if self._processes.first:
+            rows = [tuple(vars(one).values()) for one in held_out.measure(self._trainer.learner.vectors)]
+            table = torch.tensor(rows, dtype=torch.float64, device=self._processes.device)
+        self._processes.share(table)
+        return tuple(Retention(*row) for row in table.tolist())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the best weights under names of a checkpoint."""
+        return {_BEST + name: value for name, value in self._best.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` needs besides the tensors."""
+        return {"distance": self._distance, "step": self._step, "worse": self._worse} if self._step else {}
+
+    def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._best = {name.removeprefix(_BEST): value for name, value in tensors.items() if name.startswith(_BEST)}
+        if state:
+            self._distance, self._step, self._worse = state["distance"], state["step"], state["worse"]
+
+    def finish(self, step: int) -> int:
+        """Give the student its best weights, or the last or averaged ones if nothing was selected.
+
+        Args:
+            step: the last that was made.
+
+        Returns:
+            The step whose weights the student has.
+        """
+        if not self._best:
+            self._trainer.keep_average()
+            return step
+        self._trainer.learner.load_state_dict(self._best)
+        return self._step
