@@ -14,6 +14,7 @@ from training.config import ConfigError
 from training.data.catalog import DataError
 from training.evaluation import methods
 from training.evaluation.cells import Cells
+from training.evaluation.choice import Choice, leave_one_out, machine_names
 from training.evaluation.comparison import Cell, Comparison, cells
 from training.evaluation.config import LOGMEL, ORACLE, ExperimentConfig
 from training.evaluation.listening import Listener
@@ -35,11 +36,17 @@ class Result:
     manifests: Mapping[str, Manifest]  # by method, of those that are bundles
     milliseconds: Mapping[str, float]  # per clip of 10 s, by method
     comparison: Comparison
+    choices: tuple[Choice, ...]  # with one machine left out; empty where none was to be made
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Names, the baseline first and the oracle last."""
         return (LOGMEL, *self.manifests, ORACLE)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Names of methods and groups: the baseline, methods, groups, the oracle."""
+        return (LOGMEL, *self.manifests, *self.config.groups, ORACLE)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,8 @@ def run(config: ExperimentConfig, progress: Progress) -> Result:
     """
     work = Path(config.work)
     machines = read_tree(Path(config.machines))
+    if config.choose and len(machine_names(machines)) < 2:
+        raise ConfigError(f"`choose` leaves one machine out, but {config.machines} holds only {machines[0].folder}.")
     _check_noise(Path(config.noise))
     bundles = {name: BundleView(path) for name, path in methods.bundles(config, progress).items()}
     rate = _one_rate(bundles)
@@ -91,7 +100,10 @@ def run(config: ExperimentConfig, progress: Progress) -> Result:
     compared = {name: _Method(view) for name, view in views.items()} | {ORACLE: _Method(reference, oracle=True)}
     comparison = _compare(config, machines, compared, listener, progress)
     manifests = {name: view.encoder.manifest for name, view in bundles.items()}
-    return Result(config, tuple(machines), noise, manifests, times, comparison)
+    for group, members in config.groups.items():
+        comparison.add_group(group, members)
+    choices = leave_one_out(comparison, config.choose, config.baseline) if config.choose else []
+    return Result(config, tuple(machines), noise, manifests, times, comparison, tuple(choices))
 
 
 def _check_noise(folder: Path) -> None:

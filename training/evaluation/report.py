@@ -1,5 +1,6 @@
 """What an experiment found, for programs (JSON) and for people (Markdown)."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from service.domain.backends import DEFAULT_BACKEND
 from service.processor import processor_name
 from training.evaluation.bootstrap import LEVEL, Interval
+from training.evaluation.choice import FIGURE
 from training.evaluation.comparison import ALL, Cell, Key, summaries
 from training.evaluation.config import LOGMEL, ORACLE
 from training.evaluation.experiment import Result
@@ -44,15 +46,20 @@ def as_json(result: Result, command: str) -> dict[str, Any]:
         },
         "interval": LEVEL,
     }
-    rows = {"figures": figures(result, command), "differences": list(_differences(result)), "gaps": list(_gaps(result))}
+    rows: dict[str, Any] = {"chosen": list(_choices(result))} if result.choices else {}
+    rows |= {
+        "figures": figures(result, command),
+        "differences": list(_differences(result)),
+        "gaps": list(_gaps(result)),
+    }
     return about | rows | {"scores": list(_scores(result))}
 
 
 def figures(result: Result, command: str) -> list[dict[str, str | float]]:
     """What goes on a bundle's card: name, value and command, as `offkey export --measured` reads them."""
     rows: list[tuple[str, float]] = []
-    for method in result.methods:
-        named = f"oracle of {result.config.reference}" if method == ORACLE else method
+    for method in result.compared:
+        named = f"oracle of {result.config.reference}" if method == ORACLE else _title(result, method)
         for reading, metric, title in _SHOWN:
             read = "" if reading == "nearest" else f" as served{_backend(result)}"
             cells = summaries(result.config.snr_db) if reading == "nearest" else summaries(())
@@ -79,6 +86,8 @@ def _methods(result: Result) -> Iterable[dict[str, Any]]:
             "dim": manifest.dim,
             "ms_per_10_s": None if cost is None else round(cost, 2),
         }
+    for group, members in result.config.groups.items():
+        yield {"name": group, "mean_of": members}
     yield {"name": ORACLE, "embeddings_of": result.config.reference}
 
 
@@ -92,7 +101,7 @@ def _differences(result: Result) -> Iterable[dict[str, Any]]:
     shown = set(summaries(result.config.snr_db))
     for key in result.comparison.known:
         if key.cell in shown and key.metric in _COMPARED:
-            for other in result.methods[: result.methods.index(key.method)]:
+            for other in result.compared[: result.compared.index(key.method)]:
                 yield _named(key) | {"less": other} | ends(result.comparison.difference(key, other))
 
 
@@ -103,6 +112,22 @@ def _gaps(result: Result) -> Iterable[dict[str, Any]]:
             gap = result.comparison.gap(key, reference, ORACLE)
             if gap is not None:
                 yield _named(key) | {"gap": ends(gap.size), "share": gap.share and ends(gap.share)}
+
+
+def _choices(result: Result) -> Iterable[dict[str, Any]]:
+    """The choice without each machine; the last row is the mean over machines."""
+    for choice in result.choices:
+        yield {
+            "machine": choice.machine,
+            "method": choice.method or None,
+            "share": None if math.isnan(choice.share) else choice.share,
+            "reading": FIGURE.reading,
+            "condition": FIGURE.cell.condition,
+            "metric": FIGURE.metric,
+            **ends(choice.figure),
+            "less": result.config.baseline,
+            "difference": ends(choice.difference),
+        }
 
 
 def _named(key: Key) -> dict[str, Any]:
@@ -126,11 +151,19 @@ def markdown(result: Result) -> str:
         ]
     parts += ["## Noisy, by machine: AUC, " + _READ["nearest"], _machine_table(result)]
     parts += [
-        f"## Noisy, against {result.config.reference} and {LOGMEL}: differences of AUC",
+        f"## Noisy, against {result.config.baseline} and {LOGMEL}: differences of AUC",
         _difference_table(result),
     ]
+    if result.choices:
+        parts += [f"## Chosen with one machine left out, by noisy AUC{_backend(result)}", _choice_table(result)]
     parts += [f"## Share of the gap from {result.config.reference} to the oracle that is closed", _gap_table(result)]
     return "\n\n".join(parts) + "\n"
+
+
+def _title(result: Result, method: str) -> str:
+    """The name of a method as tables show it; of a group with the number of its methods."""
+    members = result.config.groups.get(method, ())
+    return f"{method}, mean of {len(members)}" if members else method
 
 
 def _backend(result: Result) -> str:
@@ -141,27 +174,27 @@ def _backend(result: Result) -> str:
 def _main_table(result: Result, reading: str, metric: str) -> str:
     cells = summaries(result.config.snr_db)
     rows = []
-    for method in result.methods:
+    for method in result.compared:
         found = [result.comparison.interval(Key(method, reading, ALL, cell, metric)) for cell in cells]
         cost = f"{result.milliseconds[method]:.1f}" if method in result.milliseconds else ""
-        rows.append([method, *(_figure(one) for one in found[:-1]), with_ends(found[-1]), cost])
+        rows.append([_title(result, method), *(_figure(one) for one in found[:-1]), with_ends(found[-1]), cost])
     return table(["method", *map(str, cells), "ms per 10 s"], rows)
 
 
 def _machine_table(result: Result) -> str:
     cell, names = Cell("noisy", None), [machine.name for machine in result.machines]
-    rows = [
-        [method, *(with_ends(result.comparison.interval(Key(method, "nearest", name, cell, "auc"))) for name in names)]
-        for method in result.methods
-    ]
+    rows = []
+    for method in result.compared:
+        found = [result.comparison.interval(Key(method, "nearest", name, cell, "auc")) for name in names]
+        rows.append([_title(result, method), *map(with_ends, found)])
     return table(["method", *names], rows)
 
 
 def _difference_table(result: Result) -> str:
-    others = dict.fromkeys((result.config.reference, LOGMEL))
+    others = dict.fromkeys((result.config.baseline, LOGMEL))
     rows = []
-    for method in result.methods:
-        row = [method]
+    for method in result.compared:
+        row = [_title(result, method)]
         for reading in READINGS:
             key = Key(method, reading, ALL, Cell("noisy", None), "auc")
             row += [
@@ -173,14 +206,23 @@ def _difference_table(result: Result) -> str:
     return table(["method", *heads], rows)
 
 
+def _choice_table(result: Result) -> str:
+    rows = []
+    for choice in result.choices:
+        share = "" if math.isnan(choice.share) else f"{100 * choice.share:.0f} %"
+        title = choice.method and _title(result, choice.method)
+        rows.append([choice.machine, title, share, with_ends(choice.figure), with_ends(choice.difference, sign="+")])
+    return table(["machine left out", "chosen", "in", "AUC there", f"less {result.config.baseline}"], rows)
+
+
 def _gap_table(result: Result) -> str:
     reference, cells = result.config.reference, summaries(result.config.snr_db)[1:]
     rows = []
-    for method in result.methods:
+    for method in result.compared:
         if method not in (reference, ORACLE):
             keys = [Key(method, "nearest", ALL, cell, "auc") for cell in cells]
             keys += [Key(method, "nearest", machine.name, cells[-1], "auc") for machine in result.machines]
-            rows.append([method, *(_share(result, key) for key in keys)])
+            rows.append([_title(result, method), *(_share(result, key) for key in keys)])
     machines = [f"{cells[-1]}, {machine.name}" for machine in result.machines]
     return table(["method", *map(str, cells), *machines], rows)
 

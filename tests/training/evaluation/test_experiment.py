@@ -93,6 +93,46 @@ def test_everything_is_written_and_a_second_run_hears_nothing(
     run([*(word.replace("-5,10", "10") for word in fewer), "timing_rounds=0"])
 
 
+def test_groups_have_rows_and_one_of_them_is_chosen_without_each_machine(
+    tree: Path, noise: Path, tiny_bundle: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """Two bundles stand for two training seeds of one recipe."""
+    file = tmp_path / "experiment.toml"
+    rows = (("frozen", tiny_bundle, ""), ("retain s0", bundle, "retain"), ("retain s1", tiny_bundle, "retain"))
+    file.write_text(
+        f'machines = "{tree}"\nnoise = "{noise}"\nsnr_db = [0]\nseeds = 1\nbootstrap = 100\ntiming_rounds = 0\n'
+        'choose = ["frozen", "retain"]\n'
+        + "".join(f'[[methods]]\nname = "{n}"\nbundle = "{path}"\ngroup = "{group}"\n' for n, path, group in rows)
+    )
+    words = ["experiment", str(file), "--work", str(tmp_path / "work"), "--json", str(tmp_path / "x.json")]
+    printed = run(words)
+    assert "| retain, mean of 2 |" in printed
+    assert "## Chosen with one machine left out" in printed
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["methods"][4] == {"name": "retain", "mean_of": ["retain s0", "retain s1"]}
+    value = {
+        (row["method"], row["machine"]): row["value"]
+        for row in found["scores"]
+        if (row["reading"], row["condition"], row["metric"]) == ("served", "noisy", "auc")
+    }
+    names = ["fan-synthetic", "pump-synthetic"]
+    for name in names:
+        both = [value[f"retain s{seed}", name] for seed in (0, 1)]
+        assert value["retain", name] == pytest.approx(np.mean(both), abs=1e-4)
+    assert [row["machine"] for row in found["chosen"]] == [*names, "all"]
+    for row, other in zip(found["chosen"], names[::-1], strict=False):
+        better = max(("frozen", "retain"), key=lambda method: value[method, other])
+        assert row["method"] == better
+        assert row["value"] == value[better, row["machine"]]
+        assert row["difference"]["value"] == pytest.approx(row["value"] - value["frozen", row["machine"]], abs=2e-4)
+        assert row["less"] == "frozen"
+    assert found["chosen"][-1]["method"] is None
+    shutil.copytree(tree / names[0], tmp_path / "one" / names[0])
+    result = runner.invoke(app, [*words, "--machines", str(tmp_path / "one")])
+    assert result.exit_code == 1
+    assert "holds only fan-synthetic" in " ".join(result.output.split())
+
+
 def test_killed_it_loses_no_cell_that_was_written(words: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training", *words, "workers=1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
