@@ -57,6 +57,12 @@ def summaries(snrs: Sequence[float]) -> list[Cell]:
     return [Cell(CLEAN.name, None), *pairs, Cell(NOISY_MEAN, None)]
 
 
+def directions(snrs: Sequence[float]) -> list[Cell]:
+    """List the single directions of the mismatch, bank to tests."""
+    found = [condition.name for condition in NOISY if condition.relation == "mismatch"]
+    return [Cell(name, snr) for snr in snrs for name in found]
+
+
 class Comparison:
     """Figures by key, each `(1 + replicates,)` with the figure itself first."""
 

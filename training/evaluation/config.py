@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from service.domain.backends import DEFAULT_BACKEND, check_backend
 from training.config import ConfigError
@@ -45,6 +45,7 @@ class ExperimentConfig:
     checkpoint: str = ""  # encoder.checkpoint of the training runs
     manifest: str = ""  # data.manifest of the training runs
     work: str = "runs/experiment"  # embeddings and trained methods; may be deleted
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # that bundles run on; auto: a GPU where there is one
     workers: int = 0  # threads; 0: one per core
 
     @property
