@@ -12,7 +12,6 @@ from rich.progress import Progress
 from service.audio import AudioLimits, decode
 from service.domain.errors import OffkeyError
 from training.data.catalog import DataError
-from training.evaluation.noise import unit_power
 from training.evaluation.threads import in_threads
 from training.evaluation.tree import JudgedClip, JudgedMachine
 
@@ -88,13 +87,10 @@ def _read(clip: JudgedClip, sample_rate: int, min_seconds: float) -> _Read | str
     """What a clip decodes to, or why it cannot be used."""
     try:
         waveform = decode(clip.path.read_bytes(), sample_rate=sample_rate, limits=AudioLimits())
-        unit_power(waveform.samples)
     except OSError as error:
         return f"The file cannot be read ({error.strerror})."
     except OffkeyError as error:
         return error.detail
-    except DataError as error:
-        return str(error)
     if len(waveform.samples) < round(min_seconds * sample_rate):
         return f"The clip lasts {waveform.seconds:.3f} s; the methods need at least {min_seconds:g} s."
     return _Read(
