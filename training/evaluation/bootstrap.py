@@ -1,10 +1,10 @@
 """Intervals: what a figure might have been with other recordings and other draws of the noise.
 
 Clips of one recording are not independent, so recordings are drawn, with all their clips, apart for each domain and
-condition; and seeds are drawn. Of n there are n - 1 drawn, with replacement: drawing n would understate the variance
-by the factor (n - 1) / n, which matters where there are two recordings (McCarthy and Snowden, 1985). What there is one
-of cannot be drawn from, and stands as it is. Machines, banks and recordings of noise are those of the experiment: the
-intervals say nothing about others.
+condition. Seeds of the noise are drawn, and for a group of methods those of training. Of n there are n - 1 drawn, with
+replacement: drawing n would understate the variance by the factor (n - 1) / n, which matters where there are two
+recordings (McCarthy and Snowden, 1985). What there is one of cannot be drawn from, and stands as it is. Machines, banks
+and recordings of noise are those of the experiment: the intervals say nothing about others.
 
 Replicate 0 is always the data as they are, so that a figure and its interval are made by the same code.
 """
@@ -51,9 +51,16 @@ def clip_weights(machine: JudgedMachine, replicates: int) -> NDArray[np.float64]
     return weights
 
 
-def seed_weights(seeds: int, replicates: int) -> NDArray[np.float64]:
-    """The weight of each seed in a mean over seeds, `(1 + replicates, seeds)`; rows sum to 1."""
-    counts = _multiplicities(seeds, replicates, generator(0, "bootstrap", "seeds"))
+def seed_weights(seeds: int, replicates: int, *group: str) -> NDArray[np.float64]:
+    """Draw the weight of each seed in a mean over seeds, `(1 + replicates, seeds)`; rows sum to 1.
+
+    Args:
+        seeds: number of seeds.
+        replicates: number of draws.
+        group: name of a group of methods whose training seeds are drawn, apart from all other draws. Without it the
+            seeds are those of the noise, which all methods share.
+    """
+    counts = _multiplicities(seeds, replicates, generator(0, "bootstrap", "seeds", *group))
     whole = np.concatenate([np.ones((1, seeds)), counts])
     weights: NDArray[np.float64] = whole / whole.sum(axis=1, keepdims=True)
     return weights

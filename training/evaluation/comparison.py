@@ -57,6 +57,12 @@ def summaries(snrs: Sequence[float]) -> list[Cell]:
     return [Cell(CLEAN.name, None), *pairs, Cell(NOISY_MEAN, None)]
 
 
+def directions(snrs: Sequence[float]) -> list[Cell]:
+    """List the single directions of the mismatch, bank to tests."""
+    found = [condition.name for condition in NOISY if condition.relation == "mismatch"]
+    return [Cell(name, snr) for snr in snrs for name in found]
+
+
 class Comparison:
     """Figures by key, each `(1 + replicates,)` with the figure itself first."""
 
@@ -65,6 +71,7 @@ class Comparison:
         self.snrs = tuple(snrs)
         self._clip_weights = {machine.name: clip_weights(machine, replicates) for machine in machines}
         self._seed_weights = seed_weights(seeds, replicates)
+        self._replicates = replicates
         self._values: dict[Key, NDArray[np.float64]] = {}
 
     def add(self, method: str, reading: str, scores: Mapping[tuple[str, Cell], Sequence[NDArray[np.float64]]]) -> None:
@@ -88,6 +95,18 @@ class Comparison:
             found[ALL, cell, "official"] = self._over_seeds(together)
         found |= self._summaries(found)
         self._values |= {Key(method, reading, *key): values for key, values in found.items()}
+
+    def add_group(self, group: str, methods: Sequence[str]) -> None:
+        """Add the mean over methods that are one recipe with several training seeds, which each replicate draws.
+
+        Args:
+            group: its name, which figures are then found by as by that of a method.
+            methods: names of methods that were added before.
+        """
+        weights = seed_weights(len(methods), self._replicates, group)
+        for key in [key for key in self._values if key.method == methods[0]]:
+            values = np.stack([self._values[key._replace(method=method)] for method in methods])
+            self._values[key._replace(method=group)] = np.einsum("mr,rm->r", values, weights)
 
     def _metrics(
         self, machine: JudgedMachine, seeds: Sequence[NDArray[np.float64]]
@@ -118,6 +137,10 @@ class Comparison:
     def known(self) -> tuple[Key, ...]:
         """All figures, method after method."""
         return tuple(self._values)
+
+    def replicates(self, key: Key) -> NDArray[np.float64]:
+        """Return a figure and its replicates, `(1 + replicates,)`; NaN where it is not defined."""
+        return self._values[key]
 
     def interval(self, key: Key) -> Interval | None:
         """A figure with its interval; None where it is not defined, as the AUC of a domain without clips."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from service.domain.backends import DEFAULT_BACKEND, check_backend
 from training.config import ConfigError
@@ -25,6 +25,7 @@ class MethodConfig:
     bundle: str = ""  # folder of a bundle
     config: str = ""  # TOML file of a training run
     set: tuple[str, ...] = ()  # key=value on top of it
+    group: str = ""  # methods of a group are one recipe with several training seeds
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,13 @@ class ExperimentConfig:
     methods: tuple[MethodConfig, ...] = ()
     backend: str = DEFAULT_BACKEND  # that the served reading scores with
     oracle: str = ""  # the method that gives the oracle and that others are held against; empty: `frozen`, or the first
+    choose: tuple[str, ...] = ()  # methods or groups among which one is chosen with one machine left out
     bootstrap: int = 1000  # replicates behind an interval
     timing_rounds: int = 40  # timed clips per bundle
     checkpoint: str = ""  # encoder.checkpoint of the training runs
     manifest: str = ""  # data.manifest of the training runs
     work: str = "runs/experiment"  # embeddings and trained methods; may be deleted
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # that bundles run on; auto: a GPU where there is one
     workers: int = 0  # threads; 0: one per core
 
     @property
@@ -50,6 +53,20 @@ class ExperimentConfig:
         """The method that the others are held against."""
         names = [method.name for method in self.methods]
         return self.oracle or ("frozen" if "frozen" in names else names[0])
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Names of the methods of each group."""
+        found: dict[str, tuple[str, ...]] = {}
+        for method in self.methods:
+            if method.group:
+                found[method.group] = (*found.get(method.group, ()), method.name)
+        return found
+
+    @property
+    def baseline(self) -> str:
+        """The reference, or the group it belongs to: what differences are taken from."""
+        return next((group for group, names in self.groups.items() if self.reference in names), self.reference)
 
 
 def load_experiment(
@@ -118,3 +135,16 @@ def _check_methods(config: ExperimentConfig) -> None:
         raise ConfigError(f"Two methods are called {twice[0]!r}.")
     if config.reference not in names:
         raise ConfigError(f"`oracle` is {config.oracle!r}, but the methods are {', '.join(names)}.")
+    _check_groups(config, names)
+
+
+def _check_groups(config: ExperimentConfig, names: Sequence[str]) -> None:
+    taken = [group for group in config.groups if group in (*names, *_RESERVED)]
+    if taken:
+        raise ConfigError(f"The group {taken[0]!r} has the name of a method. Rename one of them.")
+    known = (*names, *config.groups)
+    unknown = [name for name in config.choose if name not in known]
+    if unknown:
+        raise ConfigError(f"`choose` lists {unknown[0]!r}, but methods and groups are {', '.join(known)}.")
+    if config.choose and len(set(config.choose)) < max(2, len(config.choose)):
+        raise ConfigError("`choose` lists two different methods or groups, or more.")

@@ -10,24 +10,33 @@ from rich.progress import Progress
 
 from service.domain.machine import Domain
 from service.manifest import Manifest
+from service.settings import Device
 from training.config import ConfigError
 from training.data.catalog import DataError
 from training.evaluation import methods
 from training.evaluation.cells import Cells
+from training.evaluation.checks import check_clips
+from training.evaluation.choice import Choice, leave_one_out, machine_names
 from training.evaluation.comparison import Cell, Comparison, cells
 from training.evaluation.config import LOGMEL, ORACLE, ExperimentConfig
 from training.evaluation.listening import Listener
-from training.evaluation.noise import KINDS, Kind, Noise, Role
+from training.evaluation.noise import Kind, Noise, Role
 from training.evaluation.protocol import Sound, sounds
 from training.evaluation.readings import READINGS, Reading, readings
 from training.evaluation.timing import milliseconds
 from training.evaluation.tree import JudgedMachine, read_tree
-from training.evaluation.views import BundleView, Embedded, LogmelView, View, oracle
+from training.evaluation.views import BundleView, Embedded, LogmelView, View, check_device, oracle
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was found, and of what."""
+    """What was found, and of what.
+
+    Attributes:
+        machines: without clips that repeat another.
+        notes: what was left out and why, and what else a reader of the figures needs to see.
+        provider: the ONNX Runtime provider that embeddings were made with.
+    """
 
     config: ExperimentConfig
     machines: tuple[JudgedMachine, ...]
@@ -35,11 +44,19 @@ class Result:
     manifests: Mapping[str, Manifest]  # by method, of those that are bundles
     milliseconds: Mapping[str, float]  # per clip of 10 s, by method
     comparison: Comparison
+    notes: tuple[str, ...]
+    provider: str
+    choices: tuple[Choice, ...]  # with one machine left out; empty where none was to be made
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Names, the baseline first and the oracle last."""
         return (LOGMEL, *self.manifests, ORACLE)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Names of methods and groups: the baseline, methods, groups, the oracle."""
+        return (LOGMEL, *self.manifests, *self.config.groups, ORACLE)
 
 
 @dataclass(frozen=True)
@@ -60,51 +77,73 @@ class _Method:
 
 
 def run(config: ExperimentConfig, progress: Progress) -> Result:
-    """Train what is to be trained, hear, score, compare. What was done before is not done again.
+    """Check the data, train what is to be trained, embed, score, compare. What was done before is not done again.
 
     Args:
         config: of the experiment.
         progress: where to draw it.
 
     Raises:
-        ConfigError, DataError: before anything is trained or heard, if the folders or bundles are not usable.
-        BundleError, CheckpointError, RunError, ExportError: a bundle is damaged, or a method cannot be trained.
+        ConfigError, DataError, BundleError, CheckpointError: before anything is trained or embedded, if a clip, a
+            recording of noise, a bundle, a checkpoint or the device is not usable.
+        RunError, ExportError: a method cannot be trained.
     """
-    work = Path(config.work)
-    machines = read_tree(Path(config.machines))
-    _check_noise(Path(config.noise))
-    bundles = {name: BundleView(path) for name, path in methods.bundles(config, progress).items()}
-    rate = _one_rate(bundles)
+    work, device = Path(config.work), Device(config.device)
+    check_device(device)
+    machines = _read_machines(config)
+    given = {method.name: BundleView(Path(method.bundle), device) for method in config.methods if method.bundle}
+    needs = methods.needs(config, {name: view.encoder.manifest for name, view in given.items()})
+    rate = _one_rate(needs)
     noise = Noise.read(Path(config.noise), rate)
+    least = max(need.min_seconds for need in needs.values())
+    checked = check_clips(machines, Path(config.machines), rate, least, config.workers, progress)
+    noise.check(checked.shortest)
+    folders = methods.bundles(config, progress)
+    bundles = {name: given.get(name) or BundleView(folder, device) for name, folder in folders.items()}
     reference = bundles[config.reference]
     views: dict[str, View] = {LOGMEL: LogmelView(reference), **bundles}
     listener = Listener(noise, rate, Cells(work / "cells"))
     heard: list[tuple[list[View], bool]] = [(list(views.values()), False), ([reference], True)]
     wanted = [
         (machine, sound, own)
-        for machine in machines
+        for machine in checked.machines
         for own, alone in heard
         for sound in sounds(config.snr_db, config.seeds, oracle=alone)
     ]
     listener.hear(wanted, config.workers, progress)
-    times = milliseconds(bundles, config.timing_rounds, work / "timings") if config.timing_rounds else {}
+    timed = {name: view if view.on_cpu else BundleView(view.folder) for name, view in bundles.items()}
+    times = milliseconds(timed, config.timing_rounds, work / "timings") if config.timing_rounds else {}
     compared = {name: _Method(view) for name, view in views.items()} | {ORACLE: _Method(reference, oracle=True)}
-    comparison = _compare(config, machines, compared, listener, progress)
+    comparison = _compare(config, checked.machines, compared, listener, progress)
     manifests = {name: view.encoder.manifest for name, view in bundles.items()}
-    return Result(config, tuple(machines), noise, manifests, times, comparison)
+    for group, members in config.groups.items():
+        comparison.add_group(group, members)
+    choices = leave_one_out(comparison, config.choose, config.baseline) if config.choose else []
+    return Result(
+        config,
+        checked.machines,
+        noise,
+        manifests,
+        times,
+        comparison,
+        notes=(*noise.left_out, *checked.notes),
+        provider=reference.encoder.provider,
+        choices=tuple(choices),
+    )
 
 
-def _check_noise(folder: Path) -> None:
-    absent = [kind for kind in KINDS if not (folder / kind).is_dir()]
-    if absent:
-        raise DataError(f"The folder of noise {folder} has no {absent[0]}/ below it; it needs {' and '.join(KINDS)}.")
+def _read_machines(config: ExperimentConfig) -> list[JudgedMachine]:
+    machines = read_tree(Path(config.machines))
+    if config.choose and len(machine_names(machines)) < 2:
+        raise ConfigError(f"`choose` leaves one machine out, but {config.machines} holds only {machines[0].folder}.")
+    return machines
 
 
-def _one_rate(bundles: Mapping[str, BundleView]) -> int:
-    rates = {name: view.encoder.sample_rate for name, view in bundles.items()}
+def _one_rate(needs: Mapping[str, methods.Needs]) -> int:
+    rates = {name: need.sample_rate for name, need in needs.items()}
     if len(set(rates.values())) > 1:
         listed = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
-        raise ConfigError(f"The bundles take different sample rates ({listed}); compare those of one rate.")
+        raise ConfigError(f"The methods take different sample rates ({listed}); compare those of one rate.")
     return next(iter(rates.values()))
 
 

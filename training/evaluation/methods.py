@@ -4,12 +4,13 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.progress import Progress
 
-from service.manifest import MANIFEST_FILE, file_sha256
+from service.manifest import MANIFEST_FILE, Manifest, file_sha256
 from training.config import Config, load_config, to_table
 from training.evaluation.config import ExperimentConfig, MethodConfig
 
@@ -32,6 +33,36 @@ def bundles(config: ExperimentConfig, progress: Progress) -> dict[str, Path]:
             found[method.name] = Path(method.bundle)
         else:
             found[method.name] = _trained(method, training_config(config, method), Path(config.work), progress)
+    return found
+
+
+class Needs(NamedTuple):
+    """What a method takes, known before it is trained."""
+
+    sample_rate: int  # Hz
+    min_seconds: float  # shortest clip
+
+
+def needs(config: ExperimentConfig, manifests: Mapping[str, Manifest]) -> dict[str, Needs]:
+    """Read what each method takes, so that a mistake shows before anything is trained.
+
+    Args:
+        config: of the experiment.
+        manifests: of the methods that are bundles.
+
+    Raises:
+        ConfigError, CheckpointError, BundleError: a method cannot be trained.
+    """
+    from training.build import build_student
+
+    found = {}
+    for method in config.methods:
+        if method.bundle:
+            manifest = manifests[method.name]
+            found[method.name] = Needs(manifest.input.sample_rate, manifest.window.min_seconds)
+        else:
+            own = training_config(config, method)
+            found[method.name] = Needs(build_student(own).sample_rate, own.window.min_seconds)
     return found
 
 

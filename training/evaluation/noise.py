@@ -13,11 +13,14 @@ from service.audio import AudioLimits, Samples, decode
 from service.domain.errors import OffkeyError
 from training.data.catalog import DataError
 from training.data.layouts.collection import audio_files
+from training.evaluation.tree import RECORDING
 
 Kind = Literal["stationary", "nonstationary"]
 Role = Literal["bank", "test"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ROLES: tuple[Role, ...] = get_args(Role)
+
+SILENCE = 1e-12  # mean square around the mean, full scale being 1
 
 _LIMITS = AudioLimits(max_seconds=3_600.0)
 
@@ -38,27 +41,64 @@ class Recording:
 
 @dataclass(frozen=True)
 class Noise:
-    """Recordings by kind and role."""
+    """Recordings by kind and role.
+
+    Attributes:
+        recordings: none is of two kinds or two roles.
+        left_out: recordings that repeat another, in words.
+    """
 
     recordings: dict[tuple[Kind, Role], tuple[Recording, ...]]
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path, sample_rate: int) -> "Noise":
-        """Read `stationary/` and `nonstationary/`: of the sorted files every second one is for the bank.
+        """Read `stationary/` and `nonstationary/`: of the sorted recordings every second one is for the bank.
+
+        Files that were cut from one recording by their names (`..._rec_1_...`) have one role. A file that decodes to
+        the samples of an earlier one, of either kind, is left out.
+
+        Args:
+            folder: holds both folders.
+            sample_rate: of the samples, Hz.
 
         Raises:
-            DataError: a folder is absent, has fewer than two recordings, or one that cannot be decoded, or a
-                recording is there twice.
+            DataError: a folder is absent, has fewer than two recordings, or one that is silent or cannot be decoded.
         """
+        absent = [kind for kind in KINDS if not (folder / kind).is_dir()]
+        if absent:
+            raise DataError(
+                f"The folder of noise {folder} has no {absent[0]}/ below it; it needs {' and '.join(KINDS)}."
+            )
         recordings: dict[tuple[Kind, Role], tuple[Recording, ...]] = {}
-        seen: dict[str, Path] = {}
+        seen: dict[bytes, str] = {}
+        left_out = []
         for kind in KINDS:
-            files = audio_files(folder / kind)
-            if len(files) < 2:
+            pieces: dict[object, list[Recording]] = {}
+            for path in audio_files(folder / kind):
+                recording, name = _read(path, sample_rate), path.relative_to(folder).as_posix()
+                first = seen.setdefault(hashlib.sha256(recording.samples.tobytes()).digest(), name)
+                if first != name:
+                    left_out.append(f"Noise {name} repeats {first} and was left out.")
+                    continue
+                told = RECORDING.search(path.stem)
+                pieces.setdefault((path.parent, told.group(1)) if told else path, []).append(recording)
+            if len(pieces) < 2:
                 raise DataError(f"{folder / kind} needs two recordings at least, to keep those of bank and test apart.")
-            read = [_read(path, sample_rate, seen) for path in files]
-            recordings[kind, "bank"], recordings[kind, "test"] = tuple(read[::2]), tuple(read[1::2])
-        return cls(recordings)
+            for turn, role in enumerate(ROLES):
+                recordings[kind, role] = tuple(one for own in [*pieces.values()][turn::2] for one in own)
+        return cls(recordings, tuple(left_out))
+
+    def check(self, length: int) -> None:
+        """Check that every stretch of `length` samples can be brought to unit power. Raises `DataError`."""
+        for (kind, _), recordings in self.recordings.items():
+            for one in recordings:
+                start = _silent(one.samples.astype(np.float64), length)
+                if start is not None:
+                    raise DataError(
+                        f"The noise {kind}/{one.name} is silent for the length of a clip, {length} samples from sample "
+                        f"{start} on, so no signal-to-noise ratio can be set. Cut the silence out, or remove the file."
+                    )
 
     def draws(self, kind: Kind, role: Role, rng: np.random.Generator) -> "Draws":
         """Stretches of noise of one kind and role, decided by `rng` alone."""
@@ -85,16 +125,24 @@ class Draws:
         return recording.cut(start, length)
 
 
-def _read(path: Path, sample_rate: int, seen: dict[str, Path]) -> Recording:
-    data = path.read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 in seen:
-        raise DataError(f"{path} and {seen[sha256]} are the same recording, which bank and test must not share.")
-    seen[sha256] = path
+def _read(path: Path, sample_rate: int) -> Recording:
     try:
-        return Recording(path.name, sha256, decode(data, sample_rate=sample_rate, limits=_LIMITS).samples)
+        data = path.read_bytes()
+        samples = decode(data, sample_rate=sample_rate, limits=_LIMITS).samples
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
     except OffkeyError as error:
         raise DataError(f"{path}: {error.detail}") from error
+    return Recording(path.name, hashlib.sha256(data).hexdigest(), samples)
+
+
+def _silent(samples: NDArray[np.float64], length: int) -> int | None:
+    """Where a stretch without power begins; None if there is none. A recording shorter than `length` is one stretch."""
+    length = min(length, len(samples))
+    sums, squares = (np.concatenate([[0.0], np.cumsum(values)]) for values in (samples, samples**2))
+    mean, power = ((whole[length:] - whole[:-length]) / length for whole in (sums, squares))
+    found = np.flatnonzero(power - mean**2 < SILENCE)
+    return int(found[0]) if len(found) else None
 
 
 def generator(seed: int, *words: str) -> np.random.Generator:
@@ -107,7 +155,7 @@ def unit_power(samples: Samples) -> NDArray[np.float64]:
     """`(samples,)` without offset, of mean square 1. Raises `DataError` if there is nothing to be heard."""
     centered = samples.astype(np.float64) - samples.mean(dtype=np.float64)
     power = float(np.mean(centered**2))
-    if power < 1e-12:
+    if power < SILENCE:
         raise DataError("A stretch is silent, so no signal-to-noise ratio can be set. Leave silent recordings out.")
     scaled: NDArray[np.float64] = centered / np.sqrt(power)
     return scaled

@@ -74,8 +74,11 @@ def save(figure: Figure, picture: Path) -> None:
 
 def _panel(result: Result, panel: Axes, reading: str, metric: str, machine: str, condition: str) -> None:
     snrs = sorted(result.config.snr_db)
-    colors = _FIXED | dict(zip(result.manifests, _COLORS * len(result.manifests), strict=False))
-    for method in result.methods:
+    grouped = {name for names in result.config.groups.values() for name in names}
+    shown = [method for method in result.compared if method not in grouped]  # a group stands for its methods
+    free = [method for method in shown if method not in _FIXED]
+    colors = _FIXED | dict(zip(free, _COLORS * len(free), strict=False))
+    for method in shown:
         keys = [Key(method, reading, machine, Cell(condition, snr), metric) for snr in snrs]
         found = [interval for key in keys if (interval := result.comparison.interval(key)) is not None]
         color, style = colors[method], "--" if method in _FIXED else "-"

@@ -1,5 +1,6 @@
 """What an experiment found, for programs (JSON) and for people (Markdown)."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -8,19 +9,32 @@ from typing import Any
 from service.domain.backends import DEFAULT_BACKEND
 from service.processor import processor_name
 from training.evaluation.bootstrap import LEVEL, Interval
-from training.evaluation.comparison import ALL, Cell, Key, summaries
+from training.evaluation.choice import FIGURE
+from training.evaluation.comparison import ALL, Cell, Key, directions, summaries
 from training.evaluation.config import LOGMEL, ORACLE
 from training.evaluation.experiment import Result
 from training.evaluation.noise import KINDS, ROLES
 from training.evaluation.protocol import VERSION
 from training.evaluation.readings import READINGS
-from training.evaluation.tables import DIGITS, describe, ends, table, with_ends, write_json, write_text
+from training.evaluation.tables import describe, ends, table, with_ends, write_json, write_text
 from training.evaluation.timing import SPEED
 from training.run import environment, git_revision
 
 _COMPARED = ("auc", "official")
-_READ = {"nearest": "distance to the nearest train clip", "served": "as `POST /score` answers"}
-_SHOWN = (("nearest", "auc", "AUC"), ("served", "auc", "AUC"), ("served", "official", "Official score"))
+_READ = {
+    "nearest": "distance to the nearest train clip",
+    "domain-nearest": "distance to the nearest train clip of a domain, standardized, the smaller",
+    "served": "as `POST /score` answers",
+}
+_SHOWN = (
+    ("nearest", "auc", "AUC"),
+    ("nearest", "official", "Official score"),
+    ("domain-nearest", "official", "Official score"),
+    ("served", "auc", "AUC"),
+    ("served", "official", "Official score"),
+)
+_ON_CARD = (_SHOWN[0], *_SHOWN[3:])
+_GAPS = (_SHOWN[0], _SHOWN[2])  # by the paper's scoring too, whose share was published
 
 
 def write(result: Result, path: Path, command: str) -> None:
@@ -37,6 +51,8 @@ def as_json(result: Result, command: str) -> dict[str, Any]:
         "protocol": VERSION,
         "git_revision": git_revision(),
         "environment": {"processor": processor_name(), **environment()},
+        "provider": result.provider,
+        "notes": result.notes,
         "methods": list(_methods(result)),
         "machines": [describe(machine) for machine in result.machines],
         "noise": {
@@ -44,16 +60,21 @@ def as_json(result: Result, command: str) -> dict[str, Any]:
         },
         "interval": LEVEL,
     }
-    rows = {"figures": figures(result, command), "differences": list(_differences(result)), "gaps": list(_gaps(result))}
+    rows: dict[str, Any] = {"chosen": list(_choices(result))} if result.choices else {}
+    rows |= {
+        "figures": figures(result, command),
+        "differences": list(_differences(result)),
+        "gaps": list(_gaps(result)),
+    }
     return about | rows | {"scores": list(_scores(result))}
 
 
 def figures(result: Result, command: str) -> list[dict[str, str | float]]:
     """What goes on a bundle's card: name, value and command, as `offkey export --measured` reads them."""
     rows: list[tuple[str, float]] = []
-    for method in result.methods:
-        named = f"oracle of {result.config.reference}" if method == ORACLE else method
-        for reading, metric, title in _SHOWN:
+    for method in result.compared:
+        named = f"oracle of {result.config.reference}" if method == ORACLE else _title(result, method)
+        for reading, metric, title in _ON_CARD:
             read = "" if reading == "nearest" else f" as served{_backend(result)}"
             cells = summaries(result.config.snr_db) if reading == "nearest" else summaries(())
             for cell in cells:
@@ -61,7 +82,7 @@ def figures(result: Result, command: str) -> list[dict[str, str | float]]:
                 if found is not None:
                     rows.append((f"{named}: {title}{read}, {cell}", found.value))
     rows += [(f"{name}: {SPEED}", value) for name, value in result.milliseconds.items()]
-    return [{"name": name, "value": round(value, DIGITS), "command": command} for name, value in rows]
+    return [{"name": name, "value": value, "command": command} for name, value in rows]
 
 
 def _methods(result: Result) -> Iterable[dict[str, Any]]:
@@ -77,8 +98,10 @@ def _methods(result: Result) -> Iterable[dict[str, Any]]:
             "objective": manifest.provenance.objective,
             "steps": manifest.provenance.steps,
             "dim": manifest.dim,
-            "ms_per_10_s": None if cost is None else round(cost, 2),
+            "ms_per_10_s": cost,
         }
+    for group, members in result.config.groups.items():
+        yield {"name": group, "mean_of": members}
     yield {"name": ORACLE, "embeddings_of": result.config.reference}
 
 
@@ -89,20 +112,37 @@ def _scores(result: Result) -> Iterable[dict[str, Any]]:
 
 def _differences(result: Result) -> Iterable[dict[str, Any]]:
     """Every pair of methods, in the cells of the tables."""
-    shown = set(summaries(result.config.snr_db))
+    shown = {*summaries(result.config.snr_db), *directions(result.config.snr_db)}
     for key in result.comparison.known:
         if key.cell in shown and key.metric in _COMPARED:
-            for other in result.methods[: result.methods.index(key.method)]:
+            for other in result.compared[: result.compared.index(key.method)]:
                 yield _named(key) | {"less": other} | ends(result.comparison.difference(key, other))
 
 
 def _gaps(result: Result) -> Iterable[dict[str, Any]]:
-    reference, shown = result.config.reference, set(summaries(result.config.snr_db)[1:])
+    reference, snrs = result.config.reference, result.config.snr_db
+    shown = {*summaries(snrs)[1:], *directions(snrs)}
     for key in result.comparison.known:
         if key.cell in shown and key.metric in _COMPARED and key.method not in (reference, ORACLE):
             gap = result.comparison.gap(key, reference, ORACLE)
             if gap is not None:
                 yield _named(key) | {"gap": ends(gap.size), "share": gap.share and ends(gap.share)}
+
+
+def _choices(result: Result) -> Iterable[dict[str, Any]]:
+    """The choice without each machine; the last row is the mean over machines."""
+    for choice in result.choices:
+        yield {
+            "machine": choice.machine,
+            "method": choice.method or None,
+            "share": None if math.isnan(choice.share) else choice.share,
+            "reading": FIGURE.reading,
+            "condition": FIGURE.cell.condition,
+            "metric": FIGURE.metric,
+            **ends(choice.figure),
+            "less": result.config.baseline,
+            "difference": ends(choice.difference),
+        }
 
 
 def _named(key: Key) -> dict[str, Any]:
@@ -123,14 +163,28 @@ def markdown(result: Result) -> str:
         parts += [
             f"## {title}, {_READ[reading]}{_backend(result) if reading == 'served' else ''}",
             _main_table(result, reading, metric),
+            "By direction of the mismatch, bank to tests:",
+            _direction_table(result, reading, metric),
         ]
     parts += ["## Noisy, by machine: AUC, " + _READ["nearest"], _machine_table(result)]
     parts += [
-        f"## Noisy, against {result.config.reference} and {LOGMEL}: differences of AUC",
+        f"## Noisy, against {result.config.baseline} and {LOGMEL}: differences of AUC",
         _difference_table(result),
     ]
-    parts += [f"## Share of the gap from {result.config.reference} to the oracle that is closed", _gap_table(result)]
+    if result.choices:
+        parts += [f"## Chosen with one machine left out, by noisy AUC{_backend(result)}", _choice_table(result)]
+    for reading, metric, title in _GAPS:
+        head = f"## Share of the gap from {result.config.reference} to the oracle that is closed"
+        parts += [f"{head}: {title}, {_READ[reading]}", _gap_table(result, reading, metric)]
+    if result.notes:
+        parts += ["## Notes on the data", "\n".join(f"- {note}" for note in result.notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def _title(result: Result, method: str) -> str:
+    """The name of a method as tables show it; of a group with the number of its methods."""
+    members = result.config.groups.get(method, ())
+    return f"{method}, mean of {len(members)}" if members else method
 
 
 def _backend(result: Result) -> str:
@@ -141,27 +195,36 @@ def _backend(result: Result) -> str:
 def _main_table(result: Result, reading: str, metric: str) -> str:
     cells = summaries(result.config.snr_db)
     rows = []
-    for method in result.methods:
+    for method in result.compared:
         found = [result.comparison.interval(Key(method, reading, ALL, cell, metric)) for cell in cells]
         cost = f"{result.milliseconds[method]:.1f}" if method in result.milliseconds else ""
-        rows.append([method, *(_figure(one) for one in found[:-1]), with_ends(found[-1]), cost])
+        rows.append([_title(result, method), *(_figure(one) for one in found[:-1]), with_ends(found[-1]), cost])
     return table(["method", *map(str, cells), "ms per 10 s"], rows)
+
+
+def _direction_table(result: Result, reading: str, metric: str) -> str:
+    cells = directions(result.config.snr_db)
+    rows = []
+    for method in result.compared:
+        found = [result.comparison.interval(Key(method, reading, ALL, cell, metric)) for cell in cells]
+        rows.append([_title(result, method), *map(with_ends, found)])
+    return table(["method", *map(str, cells)], rows)
 
 
 def _machine_table(result: Result) -> str:
     cell, names = Cell("noisy", None), [machine.name for machine in result.machines]
-    rows = [
-        [method, *(with_ends(result.comparison.interval(Key(method, "nearest", name, cell, "auc"))) for name in names)]
-        for method in result.methods
-    ]
+    rows = []
+    for method in result.compared:
+        found = [result.comparison.interval(Key(method, "nearest", name, cell, "auc")) for name in names]
+        rows.append([_title(result, method), *map(with_ends, found)])
     return table(["method", *names], rows)
 
 
 def _difference_table(result: Result) -> str:
-    others = dict.fromkeys((result.config.reference, LOGMEL))
+    others = dict.fromkeys((result.config.baseline, LOGMEL))
     rows = []
-    for method in result.methods:
-        row = [method]
+    for method in result.compared:
+        row = [_title(result, method)]
         for reading in READINGS:
             key = Key(method, reading, ALL, Cell("noisy", None), "auc")
             row += [
@@ -173,15 +236,26 @@ def _difference_table(result: Result) -> str:
     return table(["method", *heads], rows)
 
 
-def _gap_table(result: Result) -> str:
-    reference, cells = result.config.reference, summaries(result.config.snr_db)[1:]
+def _choice_table(result: Result) -> str:
     rows = []
-    for method in result.methods:
+    for choice in result.choices:
+        share = "" if math.isnan(choice.share) else f"{100 * choice.share:.0f} %"
+        title = choice.method and _title(result, choice.method)
+        rows.append([choice.machine, title, share, with_ends(choice.figure), with_ends(choice.difference, sign="+")])
+    return table(["machine left out", "chosen", "in", "AUC there", f"less {result.config.baseline}"], rows)
+
+
+def _gap_table(result: Result, reading: str, metric: str) -> str:
+    reference, snrs = result.config.reference, result.config.snr_db
+    noisy = summaries(snrs)[-1]
+    cells = [*summaries(snrs)[1:-1], *directions(snrs), noisy]
+    rows = []
+    for method in result.compared:
         if method not in (reference, ORACLE):
-            keys = [Key(method, "nearest", ALL, cell, "auc") for cell in cells]
-            keys += [Key(method, "nearest", machine.name, cells[-1], "auc") for machine in result.machines]
-            rows.append([method, *(_share(result, key) for key in keys)])
-    machines = [f"{cells[-1]}, {machine.name}" for machine in result.machines]
+            keys = [Key(method, reading, ALL, cell, metric) for cell in cells]
+            keys += [Key(method, reading, machine.name, noisy, metric) for machine in result.machines]
+            rows.append([_title(result, method), *(_share(result, key) for key in keys)])
+    machines = [f"{noisy}, {machine.name}" for machine in result.machines]
     return table(["method", *map(str, cells), *machines], rows)
 
 

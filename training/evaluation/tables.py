@@ -10,8 +10,6 @@ from typing import Any
 from training.evaluation.bootstrap import Interval, recordings_of
 from training.evaluation.tree import JudgedMachine
 
-DIGITS = 4
-
 
 def write_json(path: Path, sections: Mapping[str, Any]) -> None:
     """Write a file that programs read and people can compare line by line."""
@@ -42,10 +40,10 @@ def describe(machine: JudgedMachine) -> dict[str, Any]:
 
 
 def ends(interval: Interval | None) -> dict[str, float | None]:
-    """A figure and its interval; one that is not defined is null."""
+    """Return a figure and its interval with all digits; one that is not defined is null."""
     if interval is None:
         return {"value": None, "low": None, "high": None}
-    return {name: None if math.isnan(value) else round(value, DIGITS) for name, value in asdict(interval).items()}
+    return {name: None if math.isnan(value) else value for name, value in asdict(interval).items()}
 
 
 def with_ends(interval: Interval | None, sign: str = "") -> str:

@@ -20,7 +20,7 @@ from training.evaluation.labels import Key, Labels
 Form = Literal["2020", "2021", "2022", "plain"]
 """How a tree is laid out, and with it how it is judged; 2022 stands for all years from 2022 on."""
 
-_RECORDING = re.compile(r"(?:^|_)rec_([^_]+)")  # which recording a clip was cut from, where the name tells
+RECORDING = re.compile(r"(?:^|_)rec_([^_]+)")  # which recording a clip was cut from, where the name tells
 _CONDITIONS = ("normal", "anomaly")
 
 
@@ -178,7 +178,7 @@ def _form(place: PurePosixPath) -> Form:
 
 
 def _judged(path: Path, name: str, domain: Domain, condition: str, telling: str, *, own: str) -> JudgedClip:
-    told = _RECORDING.search(telling)
+    told = RECORDING.search(telling)
     # Normal and anomalous recordings are counted apart: each was made with the machine in one condition.
     recording = f"recording {told.group(1)}" if told else f"clip {own}"
     return JudgedClip(path, domain, condition == "anomaly", f"{domain} {condition} {recording}", name)

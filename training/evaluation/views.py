@@ -1,12 +1,15 @@
 """How a method hears a clip: unit vectors of its windows, cut as the service cuts them."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import numpy as np
 import onnx
+import onnx.helper
 import onnx.utils
 import onnxruntime
 from numpy.typing import NDArray
@@ -14,8 +17,13 @@ from numpy.typing import NDArray
 from service.audio import Samples, cut
 from service.domain.distance import Vectors
 from service.encoder import Encoder
+from service.inference import DeviceError, open_session
+from service.inference.session import CPU
 from service.manifest import MODEL_FILE
 from service.settings import Device
+from training.config import ConfigError
+
+_IR, _OPSET = 8, 17  # of the graph that a device is tried with: any runtime reads it
 
 
 @dataclass(frozen=True)
@@ -53,21 +61,56 @@ class View(Protocol):
 
 
 class BundleView:
-    """The embedding of a bundle, by the service's own encoder."""
+    """The embedding of a bundle, by the service's own encoder.
 
-    def __init__(self, folder: Path) -> None:
-        """Load and check a bundle. Raises `BundleError` as the service does."""
+    Attributes:
+        folder: of the bundle.
+        encoder: that is run.
+        on_cpu: whether it runs on the CPU, which `auto` falls back to.
+    """
+
+    def __init__(self, folder: Path, device: Device = Device.CPU) -> None:
+        """Load and check a bundle. Raises `BundleError` as the service does, and `ConfigError` as `check_device`."""
         self.folder = folder
-        self.encoder = Encoder(folder, Device.CPU)
+        with _device_errors():
+            self.encoder = Encoder(folder, device)
+        self.on_cpu = self.encoder.provider == CPU
         self.key = f"embedding {self.encoder.manifest.model_sha256}"
+        if not self.on_cpu:  # another device rounds otherwise
+            self.key += f" {self.encoder.provider}"
 
     def embed(self, samples: Samples) -> Vectors:
         """Embed the windows of a clip."""
         return self.encoder.embed(samples)[0]
 
 
+def check_device(device: Device) -> None:
+    """Run a small graph on a device. Raises `ConfigError` if it ends up on another."""
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])],
+        "check",
+        [value],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])],
+    )
+    model = onnx.helper.make_model(graph, ir_version=_IR, opset_imports=[onnx.helper.make_opsetid("", _OPSET)])
+    with TemporaryDirectory() as folder, _device_errors():
+        path = Path(folder, MODEL_FILE)
+        onnx.save(model, str(path))
+        open_session(path, device)
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Name the key of an experiment where the service names its setting."""
+    try:
+        yield
+    except DeviceError as error:
+        raise ConfigError(str(error).replace("OFFKEY_DEVICE", "device")) from error
+
+
 class _PartView:
-    """A bundle's graph up to another of its outputs than the embedding."""
+    """A bundle's graph up to another of its outputs than the embedding, on the CPU."""
 
     def __init__(self, bundle: BundleView, output: str) -> None:
         manifest = bundle.encoder.manifest

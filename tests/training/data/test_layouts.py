@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from training.data.catalog import DataError
 from training.data.layouts import read_collections
-from training.data.layouts.collection import Collection
+from training.data.layouts.collection import Collection, audio_files
 from training.data.layouts.dcase import DcaseName
 from training.data.windows import AudioCache
 
@@ -120,6 +120,25 @@ def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
         read_collections([Collection(layout="folder", path=str(tmp_path / "noise"), role="noise")])
     with pytest.raises(DataError, match=r"There is nothing at '.*nosie'"):
         read_collections([Collection(layout="folder", path=str(tmp_path / "nosie"))])
+
+
+def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path, write_clips: Callable[..., Path]) -> None:
+    """Folders that lie elsewhere, one behind two names, one that leads back to where it is, and one to nowhere."""
+    elsewhere = write_clips("elsewhere/train/section_00_source_train_normal_0000_.wav")
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("fan", "pump"):
+        (root / name).symlink_to(elsewhere / "elsewhere")
+    (elsewhere / "elsewhere" / "train" / "above").symlink_to(root)
+    (elsewhere / "elsewhere" / "train" / "itself").symlink_to(elsewhere / "elsewhere" / "train")
+    (root / "gone.wav").symlink_to(tmp_path / "absent.wav")
+    (root / ".hidden").symlink_to(elsewhere / "elsewhere")
+    name = "train/section_00_source_train_normal_0000_.wav"
+    assert [path.relative_to(root).as_posix() for path in audio_files(root)] == [f"fan/{name}", f"pump/{name}"]
+    clips = read_collections([Collection(layout="dcase", path=str(root))]).clips
+    assert [(clip.label, clip.path) for clip in clips] == [
+        (machine, (elsewhere / "elsewhere" / name).resolve()) for machine in ("fan", "pump")
+    ]
 
 
 def test_clips_in_no_subfolder_have_the_name_of_the_folder(write_clips: Callable[..., Path]) -> None:

@@ -1,5 +1,6 @@
 """Intervals: recordings are drawn whole, nothing is understated, and what is paired stays paired."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,9 @@ def test_intervals_cover_where_clips_of_a_recording_resemble_each_other() -> Non
 def test_one_recording_or_seed_stands_as_it_is() -> None:
     assert (clip_weights(machine("a", 1, 3), 20) == 1).all()
     assert (seed_weights(1, 20) == 1).all()
+
+
+def test_training_seeds_of_groups_are_drawn_apart() -> None:
+    drawn = [seed_weights(5, 50), seed_weights(5, 50, "retain"), seed_weights(5, 50, "denoise")]
+    assert not any(np.array_equal(one, other) for one, other in itertools.combinations(drawn, 2))
+    assert np.array_equal(seed_weights(5, 50, "retain"), drawn[1])

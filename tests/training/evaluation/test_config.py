@@ -38,6 +38,14 @@ def test_the_reference_is_frozen_or_the_first_or_what_is_asked_for() -> None:
     assert load_experiment(None, ["oracle=a"], GIVEN | two).reference == "a"
 
 
+def test_differences_are_taken_from_the_group_of_the_reference() -> None:
+    three = [{"name": name, "bundle": name, "group": name[0]} for name in ("a1", "b1", "b2")]
+    config = load_experiment(None, (), GIVEN | {"methods": [*three, {"name": "c", "bundle": "c"}], "oracle": "b2"})
+    assert config.groups == {"a": ("a1",), "b": ("b1", "b2")}
+    assert config.baseline == "b"
+    assert load_experiment(None, ["oracle=c"], GIVEN | {"methods": [{"name": "c", "bundle": "c"}]}).baseline == "c"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -57,6 +65,11 @@ def test_the_reference_is_frozen_or_the_first_or_what_is_asked_for() -> None:
         ({"methods": [{"name": "a"}]}, "either a `bundle` or a `config`"),
         ({"methods": [{"name": "a", "bundle": "b"}] * 2}, "Two methods are called 'a'"),
         ({"oracle": "b"}, "the methods are a"),
+        ({"methods": [{"name": "a", "bundle": "b", "group": "a"}]}, "group 'a' has the name of a method"),
+        ({"methods": [{"name": "a", "bundle": "b", "group": "oracle"}]}, "group 'oracle' has the name of a method"),
+        ({"choose": ["a", "b"]}, "`choose` lists 'b', but methods and groups are a"),
+        ({"choose": ["a", "a"]}, "two different methods or groups"),
+        ({"choose": ["a"]}, "two different methods or groups"),
         ({"backend": "nearst"}, "`backend`: 'nearst' is no backend; did you mean nearest"),
     ],
 )

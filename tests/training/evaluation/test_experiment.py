@@ -60,7 +60,9 @@ def test_everything_is_written_and_a_second_run_hears_nothing(
         for row in found["scores"]
     }
     cells = 1 + 2 * 4 + 2 * 2 + 1
-    assert len(scores) == len(found["scores"]) == 4 * 2 * 3 * cells * 5
+    assert len(scores) == len(found["scores"]) == 4 * 3 * 3 * cells * 5
+    assert found["provider"] == "CPUExecutionProvider"
+    assert found["notes"] == []
     assert (
         scores["oracle", "nearest", "all", "clean", None, "auc"]["value"]
         == scores["tiny", "nearest", "all", "clean", None, "auc"]["value"]
@@ -68,6 +70,13 @@ def test_everything_is_written_and_a_second_run_hears_nothing(
     row = scores["shipped", "served", "fan-synthetic", "stationary", 10.0, "official"]
     assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
     assert scores["tiny", "nearest", "pump-synthetic", "noisy", None, "auc_target"]["value"] is None
+    assert any(one["value"] is not None and one["value"] != round(one["value"], 4) for one in found["scores"])
+    direction = scores["shipped", "domain-nearest", "all", "nonstationary to stationary", 10.0, "official"]["value"]
+    assert f" {direction:.3f} [" in printed
+    heads = [line for line in printed.splitlines() if line.startswith("| method | stationary to nonstationary -5 dB |")]
+    assert len(heads) == 5
+    gap = {(row["reading"], row["condition"], row["snr_db"], row["metric"]) for row in found["gaps"]}
+    assert ("domain-nearest", "nonstationary to stationary", -5.0, "official") in gap
     oracle = [scores["oracle", "nearest", "fan-synthetic", "stationary", snr, "auc"]["value"] for snr in (-5.0, 10.0)]
     assert oracle[0] == oracle[1]  # the oracle hears clip and noise apart, at no ratio
     noisy = scores["shipped", "nearest", "all", "noisy", None, "auc"]["value"]
@@ -91,6 +100,46 @@ def test_everything_is_written_and_a_second_run_hears_nothing(
     # Fewer methods or ratios leave what was heard before where it is.
     fewer = [word for place, word in enumerate(words) if "shipped" not in "".join(words[place : place + 2])]
     run([*(word.replace("-5,10", "10") for word in fewer), "timing_rounds=0"])
+
+
+def test_groups_have_rows_and_one_of_them_is_chosen_without_each_machine(
+    tree: Path, noise: Path, tiny_bundle: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """Two bundles stand for two training seeds of one recipe."""
+    file = tmp_path / "experiment.toml"
+    rows = (("frozen", tiny_bundle, ""), ("retain s0", bundle, "retain"), ("retain s1", tiny_bundle, "retain"))
+    file.write_text(
+        f'machines = "{tree}"\nnoise = "{noise}"\nsnr_db = [0]\nseeds = 1\nbootstrap = 100\ntiming_rounds = 0\n'
+        'choose = ["frozen", "retain"]\n'
+        + "".join(f'[[methods]]\nname = "{n}"\nbundle = "{path}"\ngroup = "{group}"\n' for n, path, group in rows)
+    )
+    words = ["experiment", str(file), "--work", str(tmp_path / "work"), "--json", str(tmp_path / "x.json")]
+    printed = run(words)
+    assert "| retain, mean of 2 |" in printed
+    assert "## Chosen with one machine left out" in printed
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["methods"][4] == {"name": "retain", "mean_of": ["retain s0", "retain s1"]}
+    value = {
+        (row["method"], row["machine"]): row["value"]
+        for row in found["scores"]
+        if (row["reading"], row["condition"], row["metric"]) == ("served", "noisy", "auc")
+    }
+    names = ["fan-synthetic", "pump-synthetic"]
+    for name in names:
+        both = [value[f"retain s{seed}", name] for seed in (0, 1)]
+        assert value["retain", name] == pytest.approx(np.mean(both), abs=1e-4)
+    assert [row["machine"] for row in found["chosen"]] == [*names, "all"]
+    for row, other in zip(found["chosen"], names[::-1], strict=False):
+        better = max(("frozen", "retain"), key=lambda method: value[method, other])
+        assert row["method"] == better
+        assert row["value"] == value[better, row["machine"]]
+        assert row["difference"]["value"] == pytest.approx(row["value"] - value["frozen", row["machine"]], abs=2e-4)
+        assert row["less"] == "frozen"
+    assert found["chosen"][-1]["method"] is None
+    shutil.copytree(tree / names[0], tmp_path / "one" / names[0])
+    result = runner.invoke(app, [*words, "--machines", str(tmp_path / "one")])
+    assert result.exit_code == 1
+    assert "holds only fan-synthetic" in " ".join(result.output.split())
 
 
 def test_killed_it_loses_no_cell_that_was_written(words: list[str], tmp_path: Path) -> None:
@@ -199,6 +248,54 @@ def test_a_method_may_be_a_training_run(
     shutil.rmtree(made)
     run(words)
     assert json.loads((tmp_path / "x.json").read_text())["scores"] == found["scores"]
+
+
+def test_data_are_checked_before_anything_is_trained(
+    tree: Path, noise: Path, tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.loop.train", lambda *_: pytest.fail("it was trained"))
+    (tmp_path / "experiment.toml").write_text(
+        '[[methods]]\nname = "a"\nconfig = "tiny.toml"\n[[methods]]\nname = "b"\nconfig = "tiny.toml"\nset = []\n'
+    )
+    (tmp_path / "tiny.toml").write_text('readout = { layers = ["block_03"], pooling = "mean" }\n')
+    machines, recordings = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in (tree, noise))
+    config = tiny_config()
+    words = ["experiment", str(tmp_path / "experiment.toml"), f"checkpoint={config.encoder.checkpoint}"]
+    words += [f"manifest={config.data.manifest}", "--machines", str(machines), "--noise", str(recordings)]
+    words += ["--work", str(tmp_path / "work"), "--json", str(tmp_path / "x.json")]
+
+    def refused() -> str:
+        result = runner.invoke(app, words)
+        assert result.exit_code == 1
+        return " ".join(result.output.split())
+
+    clip = next((machines / "pump-synthetic" / "test").iterdir())
+    whole = clip.read_bytes()
+    clip.write_bytes(b"RIFF")
+    assert f"1 clips of 34 cannot be used. {clip}:" in refused()
+    clip.write_bytes(whole)
+    (recordings / "stationary" / "0.wav").write_bytes(b"RIFF")
+    assert "0.wav: The clip is not audio" in refused()
+    second = (tmp_path / "experiment.toml").read_text()
+    (tmp_path / "experiment.toml").write_text(second.replace("set = []", "set = ['readout.layers=[\"block_99\"]']"))
+    assert "no layer block_99" in refused()
+
+
+def test_a_clip_that_is_there_twice_is_left_out_with_a_note(
+    tree: Path, noise: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    machines = Path(shutil.copytree(tree / "fan-synthetic", tmp_path / "machines" / "fan")).parent
+    train = min((machines / "fan" / "train").iterdir())
+    copy = machines / "fan" / "test" / "section_00_source_test_normal_0009_rec_9_seg_0.wav"
+    copy.write_bytes(train.read_bytes())
+    words = ["experiment", "timing_rounds=0", "bootstrap=100", "--machines", str(machines), "--noise", str(noise)]
+    words += ["--bundle", f"tiny={tiny_bundle}", "--snr", "0", "--seeds", "1", "--work", str(tmp_path / "work")]
+    printed = run([*words, "--json", str(tmp_path / "x.json")])
+    note = f"fan: test/{copy.name} repeats train/{train.name} and was left out."
+    assert f"## Notes on the data\n\n- {note}\n" in printed
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["notes"] == [note]
+    assert found["machines"][0]["test"] == {"normal": 8, "anomaly": 8}
 
 
 @pytest.mark.shared_data

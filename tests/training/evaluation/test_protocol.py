@@ -149,13 +149,51 @@ def test_keys_tell_waveforms_apart(machines: list[JudgedMachine], recordings: No
     assert len(keys) == len(set(keys))
 
 
+def test_a_recording_that_is_there_twice_is_left_out_whatever_its_file(tmp_path: Path) -> None:
+    folder = tones(tmp_path, 3)
+    (folder / "stationary" / "0a.wav").write_bytes((folder / "stationary" / "0.wav").read_bytes())
+    samples, _ = soundfile.read(folder / "stationary" / "2.wav", dtype="int16")
+    soundfile.write(folder / "nonstationary" / "3.flac", samples, RATE)
+    noise = Noise.read(folder, RATE)
+    assert noise.left_out == (
+        "Noise stationary/0a.wav repeats stationary/0.wav and was left out.",
+        "Noise nonstationary/3.flac repeats stationary/2.wav and was left out.",
+    )
+    assert {key: [one.name for one in own] for key, own in noise.recordings.items()} == {
+        (kind, role): names for kind in KINDS for role, names in (("bank", ["0.wav", "2.wav"]), ("test", ["1.wav"]))
+    }
+
+
+def test_pieces_of_one_recording_have_one_role(tmp_path: Path) -> None:
+    folder = tones(tmp_path, 5)
+    for number, name in enumerate(("a_rec_1_seg_0", "a_rec_1_seg_1", "b_rec_2", "c", "d_rec_1")):
+        (folder / "stationary" / f"{number}.wav").rename(folder / "stationary" / f"{name}.wav")
+    recordings = Noise.read(folder, RATE).recordings
+    assert [one.name for one in recordings["stationary", "bank"]] == [
+        "a_rec_1_seg_0.wav", "a_rec_1_seg_1.wav", "d_rec_1.wav", "c.wav",
+    ]  # fmt: skip
+    assert [one.name for one in recordings["stationary", "test"]] == ["b_rec_2.wav"]
+
+
+def test_a_silent_stretch_of_a_clips_length_is_refused_before_it_is_drawn(tmp_path: Path) -> None:
+    folder = tones(tmp_path, 2)
+    rng = np.random.default_rng(0)
+    samples = 0.1 * rng.standard_normal(4 * RATE)
+    samples[RATE : 2 * RATE] = 0.25  # an offset is no sound
+    soundfile.write(folder / "stationary" / "0.wav", samples, RATE, subtype="FLOAT")
+    noise = Noise.read(folder, RATE)
+    noise.check(RATE + 1)
+    with pytest.raises(DataError, match=r"stationary/0\.wav is silent .* from sample 16000 on"):
+        noise.check(RATE)
+
+
 def test_recordings_that_are_no_use_are_refused(tmp_path: Path, noise: Path) -> None:
     folder = tones(tmp_path / "one", 1)
     with pytest.raises(DataError, match="two recordings at least"):
         Noise.read(folder, RATE)
     twice = tones(tmp_path / "two", 2)
-    (twice / "stationary" / "2.wav").write_bytes((twice / "stationary" / "1.wav").read_bytes())
-    with pytest.raises(DataError, match="same recording"):
+    (twice / "stationary" / "1.wav").write_bytes((twice / "stationary" / "0.wav").read_bytes())
+    with pytest.raises(DataError, match="two recordings at least"):  # a copy is no second recording
         Noise.read(twice, RATE)
     (tones(tmp_path / "three", 2) / "stationary" / "1.wav").write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"1\.wav"):

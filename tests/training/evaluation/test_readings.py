@@ -6,19 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.budget import UNLIMITED
 from service.domain.backends import DEFAULT_BACKEND
 from service.domain.machine import Domain
-from service.settings import Settings
+from service.settings import Device, Settings
+from training.config import ConfigError
 from training.data.catalog import DataError
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound
 from training.evaluation.readings import nearest, readings, served
 from training.evaluation.tree import read_tree
-from training.evaluation.views import BandsView, BundleView, Embedded, LogmelView
+from training.evaluation.views import BandsView, BundleView, Embedded, LogmelView, check_device
 
 RATE = 16_000
 
@@ -120,6 +122,45 @@ def test_the_bands_of_the_frames_are_unit_vectors_apart_and_together(tiny_bundle
     for band, part in enumerate(parts):
         mean = frames[:, band].mean(axis=0)
         assert part.vectors[0] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-5)
+
+
+def test_the_papers_scoring_is_that_of_each_domains_bank_by_hand(fan: tuple[Embedded, list[Domain], Embedded]) -> None:
+    """With five recordings in a domain it has a scale of its own, otherwise it borrows; here both have five."""
+    rng = np.random.default_rng(0)
+
+    def unit(count: int) -> np.ndarray:
+        rows = rng.standard_normal((count, 8)).astype(np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    bank, test = Embedded(unit(12), np.arange(12)), Embedded(unit(4), np.arange(4))
+    domains = [Domain.SOURCE] * 7 + [Domain.TARGET] * 5
+    standardized = []
+    for part in (bank.vectors[:7], bank.vectors[7:]):
+        own = 1 - part @ part.T
+        np.fill_diagonal(own, np.inf)
+        left_out = own.min(axis=1)
+        standardized.append(((1 - test.vectors @ part.T).min(axis=1) - left_out.mean()) / left_out.std())
+    found = readings()["domain-nearest"](bank, domains, test)
+    assert found == pytest.approx(np.min(standardized, axis=0), abs=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error_and_no_detour(tiny_bundle: Path) -> None:
+    check_device(Device.AUTO)
+    check_device(Device.CPU)
+    assert BundleView(tiny_bundle, Device.AUTO).key == BundleView(tiny_bundle).key
+    for make in (check_device, lambda device: BundleView(tiny_bundle, device)):
+        with pytest.raises(ConfigError, match=r"^device=cuda, but the model runs on CPU.* set device=cpu\.$"):
+            make(Device.CUDA)
+
+
+def test_embeddings_of_a_gpu_are_kept_apart(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = BundleView(tiny_bundle)
+    monkeypatch.setattr("training.evaluation.views.CPU", "another")
+    assert cpu.on_cpu
+    other = BundleView(tiny_bundle)  # as if its provider were no CPU
+    assert not other.on_cpu
+    assert other.key == f"{cpu.key} CPUExecutionProvider"
 
 
 def test_cells_of_different_bundles_are_told_apart(tiny_bundle: Path, bundle: Path) -> None:

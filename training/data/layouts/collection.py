@@ -1,5 +1,7 @@
 """One collection of clips as a config names it, and what all layouts share."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +70,9 @@ class Collection:
 
 
 def audio_files(root: Path) -> list[Path]:
-    """All audio files below a folder, sorted; hidden ones are left out.
+    """List all audio files below a folder, sorted, also those that links lead to; hidden ones are left out.
+
+    A link to a folder that contains it is not followed.
 
     Raises:
         DataError: it is no folder, or holds no audio.
@@ -77,14 +81,20 @@ def audio_files(root: Path) -> list[Path]:
         raise DataError(f"{root} is no folder.")
     found = sorted(
         path
-        for path in root.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        for path in _files(root)
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()  # a link may dangle
     )
     if not found:
         raise DataError(f"{root} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}).")
     return found
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, below, names in os.walk(root, followlinks=True):
+        inside = Path(folder).relative_to(root)
+        above = {root.joinpath(*inside.parts[:depth]).resolve() for depth in range(len(inside.parts) + 1)}
+        below[:] = [name for name in below if not name.startswith(".") and Path(folder, name).resolve() not in above]
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
 def kept(collection: Collection, clips: list[Clip], splits: tuple[str, ...]) -> list[Clip]:

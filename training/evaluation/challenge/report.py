@@ -8,7 +8,7 @@ from service.processor import processor_name
 from training.evaluation.bootstrap import LEVEL, Interval
 from training.evaluation.challenge.evaluation import ALL, Evaluation
 from training.evaluation.challenge.years import ALARMS, COLUMNS, DOMAINS, MEANS, official_mean
-from training.evaluation.tables import DIGITS, describe, ends, table, with_ends, write_json, write_text
+from training.evaluation.tables import describe, ends, table, with_ends, write_json, write_text
 from training.run import environment, git_revision
 
 NAME = "evaluation"
@@ -59,7 +59,7 @@ def _card(found: Evaluation, command: str) -> list[dict[str, str | float]]:
             interval = found.mean(bundle, ALL, official_mean(found.form), column)
             if interval is not None:
                 name = f"{bundle}: {_title(column)}, {official_mean(found.form)} mean over {found.config.tree.name}"
-                rows.append({"name": name, "value": round(interval.value, DIGITS), "command": command})
+                rows.append({"name": name, "value": interval.value, "command": command})
     return rows
 
 
