@@ -152,10 +152,13 @@ def export(
 def export_again(
     bundle: Annotated[Path, typer.Argument(help="folder of a bundle with its encoder's weights")],
     version: Annotated[str, typer.Option(help="of the new bundle, which is written beside the old one")],
+    encoder: Annotated[
+        str | None, typer.Option(metavar="MODULE:CLASS", help="class of the bundle's encoder, if it is one of your own")
+    ] = None,
 ) -> None:
     """Make a bundle's graph again with this exporter: same weights, same embedding space; prints its folder."""
     with for_people():
         from training.regraph import graph_again
 
-        folder = graph_again(bundle, version)
+        folder = graph_again(bundle, version, encoder)
     typer.echo(folder)
