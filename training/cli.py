@@ -8,11 +8,13 @@ from rich.progress import TaskID
 
 from training.evaluation.challenge.command import evaluate
 from training.evaluation.command import experiment
+from training.importer.command import app as bundle
 from training.terminal import for_people, is_first, progress_bars
 
 app = typer.Typer(no_args_is_help=True, help="Train a student, export it as a model bundle, and measure it.")
 app.command()(experiment)
 app.command()(evaluate)
+app.add_typer(bundle, name="bundle")
 
 
 _Config = Annotated[Path | None, typer.Argument(help="TOML file: what differs from the defaults")]

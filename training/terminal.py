@@ -34,7 +34,7 @@ class _ProgressLines(Progress):
         super().__init__(console=console, disable=True)  # no bars
         self._printed: dict[TaskID, float] = {}  # when
 
-    def update(self, task_id: TaskID, **changes: Any) -> None:  # type: ignore[override]
+    def update(self, task_id: TaskID, **changes: Any) -> None:
         """Change a task as `Progress.update` does."""
         with self._lock:
             task = self._tasks[task_id]
