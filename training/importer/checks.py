@@ -73,7 +73,8 @@ class Candidate:
             found = self._session.run(names, {self._waveform: waveform})
         except Exception as error:  # as above
             raise ExportError(
-                f"The model does not run on a waveform of shape {waveform.shape}: {_first_line(error)}. Export it with dynamic axes for batch and samples, or change --min-seconds or "
+                f"The model does not run on a waveform of shape {waveform.shape}: {_first_line(error)}. "
+                "Export it with dynamic axes for batch and samples, or change --min-seconds or "
                 "--seconds if it has limits."
             ) from error
         return dict(zip(names, found, strict=True))

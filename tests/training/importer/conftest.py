@@ -13,7 +13,7 @@ Step = tuple[str, list[str], str, dict[str, object]]
 
 
 class Sketch:
-    """A graph that reads `audio` `(batch, samples)` and gives `pooled` `(batch, DIM)`; tests change it before it is saved.
+    """A graph from `audio` `(batch, samples)` to `pooled` `(batch, DIM)`, to be changed before it is saved.
 
     A frame of 25 ms is multiplied with random filters; the magnitudes are averaged over time.
     """

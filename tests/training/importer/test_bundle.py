@@ -149,8 +149,32 @@ def test_of_several_outputs_the_one_that_can_be_is_taken_or_named(sketch: Sketch
     manifest = load_manifest(bundle)
     assert manifest.dim == 5
     assert "--embedding projected" in manifest.measured[0].command
-    with pytest.raises(ExportError, match="has no output absent. Its outputs: pooled"):
+    with pytest.raises(ExportError, match=r"has no output absent\. Its outputs: pooled"):
         imported(version="3", embedding="absent")
+
+
+def test_functions_inside_the_model_are_written_out(sketch: Sketch, imported: Importer) -> None:
+    """Newer exporters of PyTorch leave their own operators in as functions of the model."""
+    sketch.domains = [("their.functions", 1)]
+    sketch.then("Twice", None, "twice", domain="their.functions")
+    model = sketch.model()
+    body = [helper.make_node("Add", ["x", "x"], ["y"])]
+    opsets = [helper.make_opsetid("", 13)]
+    model.functions.append(helper.make_function("their.functions", "Twice", ["x"], ["y"], body, opsets))
+    path = imported.models.parent / "functions.onnx"
+    onnx.save(model, str(path))
+    imported.saved = lambda: path
+    bundle, _ = imported()
+    assert Encoder(bundle, Device.CPU).manifest.dim == DIM
+
+
+def test_a_graph_that_has_the_contract_already_stays_what_it_is(bundle: Path, imported: Importer) -> None:
+    imported.saved = lambda: bundle / "model.onnx"
+    again, findings = imported(window=load_manifest(bundle).window)
+    clip = synthetic_waveforms(1, 32_000, 16_000)[0]
+    before, after = (Encoder(one, Device.CPU).embed(clip)[0] for one in (bundle, again))
+    np.testing.assert_allclose(before, after, atol=1e-6)
+    assert findings.gain < 1e-5, "a student removes the level"
 
 
 def test_the_level_is_reported_and_can_be_removed(sketch: Sketch, imported: Importer) -> None:
@@ -289,7 +313,7 @@ def test_weights_in_other_files_are_refused(sketch: Sketch, tmp_path: Path, impo
     path = tmp_path / "split.onnx"
     onnx.save(sketch.model(), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
     imported.saved = lambda: path
-    with pytest.raises(ExportError, match="keeps .* tensors in other files"):
+    with pytest.raises(ExportError, match=r"keeps .* tensors in other files"):
         imported()
 
 
