@@ -34,6 +34,7 @@ def _offkey(*words: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
+@pytest.mark.timeout(300)
 def test_distill_export_serve(
     teacher: Path, tiny_checkpoint: Path, clips: Path, tmp_path: Path, fan: Callable[..., bytes]
 ) -> None:

@@ -85,6 +85,7 @@ def _machines(folder: Path, fan: Callable[..., bytes]) -> None:
     (folder / "fan-1" / "today.wav").write_bytes(fan(9, severity=1.0))
 
 
+@pytest.mark.timeout(300)  # nine commands, most of which load PyTorch
 def test_the_page(folder: Path, fan: Callable[..., bytes]) -> None:
     _sounds(folder)
     _golden(folder)
