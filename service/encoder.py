@@ -193,4 +193,4 @@ def _check_shape(spec: OutputSpec, shape: tuple[int, ...], golden: tuple[int, ..
         isinstance(named, str) or named == size for named, size in zip(spec.dims, shape, strict=True)
     )
     if not fits:
-        raise BundleError(f"{bundle} gives {spec.name} of shape {shape}, its manifest says {spec.dims}.")
+        raise BundleError(f"{bundle} gives {spec.name} of shape {shape}, its manifest has {spec.dims}.")

@@ -42,8 +42,8 @@ _LICENSE_FILE = "LICENSE"
 
 
 @dataclass(frozen=True)
-class Import:
-    """What to wrap, and what to say of it.
+class ImportRequest:
+    """What to wrap, and what its manifest states.
 
     Attributes:
         model: ONNX file, waveform `(batch, samples)` in, embedding `(batch, dim)` out.
@@ -93,38 +93,38 @@ class Import:
         )
 
 
-def import_bundle(asked: Import, models: Path) -> tuple[Path, Findings]:
+def import_bundle(request: ImportRequest, models: Path) -> tuple[Path, Findings]:
     """Write `<models>/<name>/<version>/` and return it with what was measured.
 
     Raises:
         ExportError: a setting is out of range, the model cannot be wrapped or does not keep the contract, or a bundle
             is already there. Nothing is left behind.
     """
-    _check_settings(asked)
-    folder = models / asked.name / asked.version
+    _check_settings(request)
+    folder = models / request.name / request.version
     if folder.exists():
         raise ExportError(f"{folder} is already there. Give another --version.")
-    source = read_source(asked.model, asked.embedding)
-    logmel = LogMel(asked.sample_rate)
-    unwrapped = Candidate(asked.model, source.waveform)
-    dim = embedding_dim(unwrapped, source.embedding, asked.sample_rate, asked.window)
+    source = read_source(request.model, request.embedding)
+    logmel = LogMel(request.sample_rate)
+    unwrapped = Candidate(request.model, source.waveform)
+    dim = embedding_dim(unwrapped, source.embedding, request.sample_rate, request.window)
     del unwrapped  # a large model would be in memory twice
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:
         temporary.chmod(0o755)
-        onnx.save(wrap(source, dim, logmel, remove_level=asked.remove_level), str(temporary / MODEL_FILE))
+        onnx.save(wrap(source, dim, logmel, remove_level=request.remove_level), str(temporary / MODEL_FILE))
         candidate = Candidate(temporary / MODEL_FILE, "waveform")
-        findings = check(candidate, dim, asked.sample_rate, asked.window)
-        golden = _write_golden(candidate, asked, findings, temporary / GOLDEN_FILE)
-        manifest = _manifest(asked, source, dim, logmel, findings, golden, file_sha256(temporary / MODEL_FILE))
+        findings = check(candidate, dim, request.sample_rate, request.window)
+        golden = _write_golden(candidate, request, findings, temporary / GOLDEN_FILE)
+        manifest = _manifest(request, source, dim, logmel, findings, golden, file_sha256(temporary / MODEL_FILE))
         (temporary / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        text = card(manifest, findings, remove_level=asked.remove_level, licensed=asked.license_file is not None)
+        text = card(manifest, findings, remove_level=request.remove_level, licensed=request.license_file is not None)
         (temporary / CARD_FILE).write_text(text, encoding="utf-8")
-        owed = Credit("encoder", asked.model.name, asked.license, asked.attribution, "")
+        owed = Credit("encoder", request.model.name, request.license, request.attribution, "")
         (temporary / ATTRIBUTION_FILE).write_text(credits_text([owed]), encoding="utf-8")
-        if asked.license_file is not None:
-            shutil.copyfile(asked.license_file, temporary / _LICENSE_FILE)
+        if request.license_file is not None:
+            shutil.copyfile(request.license_file, temporary / _LICENSE_FILE)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -132,14 +132,14 @@ def import_bundle(asked: Import, models: Path) -> tuple[Path, Findings]:
     return folder, findings
 
 
-def _check_settings(asked: Import) -> None:
-    spec, rate = asked.window, asked.sample_rate
+def _check_settings(request: ImportRequest) -> None:
+    spec, rate = request.window, request.sample_rate
     frame = LogMel(rate).window / rate if rate > 0 else 0.0
     faults = {
-        f"--name is {asked.name!r}; it has lower-case letters, digits and hyphens.": not re.fullmatch(
-            r"[a-z0-9][a-z0-9-]*", asked.name
+        f"--name is {request.name!r}; it has lower-case letters, digits and hyphens.": not re.fullmatch(
+            r"[a-z0-9][a-z0-9-]*", request.name
         ),
-        f"--version is {asked.version!r}; it has digits.": not re.fullmatch(r"[0-9]+", asked.version),
+        f"--version is {request.version!r}; it has digits.": not re.fullmatch(r"[0-9]+", request.version),
         f"--sample-rate is {rate}; it is from {_RATES[0]} to {_RATES[1]} Hz.": not _RATES[0] <= rate <= _RATES[1],
         f"--min-seconds is {spec.min_seconds:g}; it is from {frame:g} to --seconds, {spec.seconds:g}.": not (
             frame <= spec.min_seconds <= spec.seconds
@@ -149,10 +149,10 @@ def _check_settings(asked: Import) -> None:
             spec.hop_seconds > spec.seconds
         ),
         "--license and --attribution say what the weights are published under and who made them.": not (
-            asked.license.strip() and asked.attribution.strip()
+            request.license.strip() and request.attribution.strip()
         ),
-        f"There is no file {asked.license_file} (--license-file).": (
-            asked.license_file is not None and not asked.license_file.is_file()
+        f"There is no file {request.license_file} (--license-file).": (
+            request.license_file is not None and not request.license_file.is_file()
         ),
     }
     for message, wrong in faults.items():
@@ -160,11 +160,11 @@ def _check_settings(asked: Import) -> None:
             raise ExportError(message)
 
 
-def _write_golden(candidate: Candidate, asked: Import, findings: Findings, path: Path) -> Golden:
+def _write_golden(candidate: Candidate, request: ImportRequest, findings: Findings, path: Path) -> Golden:
     """Write what the graph itself gives for synthetic waveforms."""
-    spec = asked.window
+    spec = request.window
     window = WindowConfig(seconds=spec.seconds, hop_seconds=spec.hop_seconds, min_seconds=spec.min_seconds)
-    waveform = golden_waveforms(asked.sample_rate, window)
+    waveform = golden_waveforms(request.sample_rate, window)
     arrays = {"waveform": waveform, **candidate.run(waveform)}
     # To mypy a dictionary could hold the function's own flags.
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
@@ -172,20 +172,20 @@ def _write_golden(candidate: Candidate, asked: Import, findings: Findings, path:
 
 
 def _manifest(
-    asked: Import, source: Source, dim: int, logmel: LogMel, findings: Findings, golden: Golden, sha256: str
+    request: ImportRequest, source: Source, dim: int, logmel: LogMel, findings: Findings, golden: Golden, sha256: str
 ) -> Manifest:
     figures = {
         f"cosine distance of a clip to itself {QUIETER_DB:g} dB quieter, largest": findings.gain,
         "cosine distance of two synthetic sounds, smallest": findings.sounds,
-        f"ms per window of {asked.window.seconds:g} s, one CPU thread": findings.milliseconds,
+        f"ms per window of {request.window.seconds:g} s, one CPU thread": findings.milliseconds,
     }
     return Manifest(
-        name=asked.name,
-        version=asked.version,
+        name=request.name,
+        version=request.version,
         model_sha256=sha256,
         opset=source.opset,
-        input=InputSpec(sample_rate=asked.sample_rate, channels="mean"),
-        window=asked.window,
+        input=InputSpec(sample_rate=request.sample_rate, channels="mean"),
+        window=request.window,
         outputs=(
             OutputSpec(name="embedding", dims=("batch", dim), normalized=True),
             OutputSpec(
@@ -196,17 +196,17 @@ def _manifest(
             ),
         ),
         readout=Readout(layers=(), pooling="inside the imported graph", projection="unit norm"),
-        embedding_space_id=f"{asked.name}/{asked.version}-{sha256[:12]}",
+        embedding_space_id=f"{request.name}/{request.version}-{sha256[:12]}",
         provenance=Provenance(
-            encoder=asked.model.name,
-            encoder_license=asked.license,
-            encoder_attribution=asked.attribution,
+            encoder=request.model.name,
+            encoder_license=request.license,
+            encoder_attribution=request.attribution,
             objective="none, imported",
             steps=0,
             data=(),
         ),
         measured=tuple(
-            Measurement(name=name, value=float(f"{value:.4g}"), command=asked.command)
+            Measurement(name=name, value=float(f"{value:.4g}"), command=request.command)
             for name, value in figures.items()
         ),
         golden=golden,

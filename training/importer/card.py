@@ -1,4 +1,4 @@
-"""What an imported bundle says of itself to people."""
+"""The model card of an imported bundle."""
 
 from service.manifest import Manifest
 from training.importer.checks import QUIETER_DB, Findings
@@ -27,7 +27,7 @@ out.
 ## Where it comes from
 
 Encoder: {made.encoder_attribution}, {made.encoder_license} license{text}.
-What it was trained on is not known to Offkey.
+The import records no training data.
 
 ## Level
 

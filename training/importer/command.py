@@ -39,16 +39,16 @@ def import_(
 
         from service.manifest import WindowSpec
         from training.graph import ExportError
-        from training.importer.bundle import Import, import_bundle
+        from training.importer.bundle import ImportRequest, import_bundle
 
         try:
             window = WindowSpec(seconds=seconds, hop_seconds=hop_seconds, min_seconds=min_seconds)
         except ValidationError:
             raise ExportError("--seconds, --hop-seconds and --min-seconds are above 0.") from None
-        asked = Import(
+        request = ImportRequest(
             model, name, version, sample_rate, license_, attribution, window, embedding, remove_level, license_file
         )
-        folder, findings = import_bundle(asked, models)
+        folder, findings = import_bundle(request, models)
         if findings.level_leaks:
             where = folder / "CARD.md"
             typer.echo(f"note: the level of a clip leaks into the embedding ({where}); try --remove-level", err=True)

@@ -128,10 +128,10 @@ def _waveform(graph: onnx.GraphProto, path: Path) -> str:
     return str(value.name)
 
 
-def _embedding(graph: onnx.GraphProto, asked: str | None, path: Path) -> str:
+def _embedding(graph: onnx.GraphProto, wanted: str | None, path: Path) -> str:
     outputs = {value.name: value for value in graph.output}
     listed = ", ".join(f"{name} {_shape(value)}" for name, value in outputs.items())
-    if asked is None:
+    if wanted is None:
         fitting = [name for name, value in outputs.items() if _may_be_embedding(value)]
         if len(fitting) != 1:
             raise ExportError(
@@ -139,14 +139,14 @@ def _embedding(graph: onnx.GraphProto, asked: str | None, path: Path) -> str:
                 f"{listed}. " + ("Name one: --embedding." if fitting else "Pool over time in the model.")
             )
         return str(fitting[0])
-    if asked not in outputs:
-        raise ExportError(f"{path} has no output {asked}. Its outputs: {listed}.")
-    if not _may_be_embedding(outputs[asked]):
+    if wanted not in outputs:
+        raise ExportError(f"{path} has no output {wanted}. Its outputs: {listed}.")
+    if not _may_be_embedding(outputs[wanted]):
         raise ExportError(
-            f"The output {asked} of {path} is {_type_name(outputs[asked].type.tensor_type.elem_type)} "
-            f"{_shape(outputs[asked])}; an embedding is float32 (batch, dim). Pool over time in the model."
+            f"The output {wanted} of {path} is {_type_name(outputs[wanted].type.tensor_type.elem_type)} "
+            f"{_shape(outputs[wanted])}; an embedding is float32 (batch, dim). Pool over time in the model."
         )
-    return asked
+    return wanted
 
 
 def _may_be_embedding(value: onnx.ValueInfoProto) -> bool:

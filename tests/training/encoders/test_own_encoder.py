@@ -208,10 +208,11 @@ def test_what_the_module_itself_lacks_is_not_hidden(folder: Path) -> None:
         find_encoder("broken_encoder:SmallEncoder")
 
 
-def test_the_working_folder_comes_after_what_is_installed(folder: Path) -> None:
-    (folder / "json.py").write_text("raise AssertionError\n")
-    with pytest.raises(ConfigError, match=r"'json' has no 'SmallEncoder' .*/json/__init__\.py"):
-        find_encoder("json:SmallEncoder")
+def test_the_working_folder_comes_after_what_is_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "colorsys.py").write_text("raise AssertionError\n")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with pytest.raises(ConfigError, match="The module 'colorsys' has no 'SmallEncoder'"):
+        find_encoder("colorsys:SmallEncoder")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from service.manifest import WindowSpec, load_manifest
 from service.settings import Device, Settings
 from training.cli import app
 from training.graph import ExportError, synthetic_waveforms
-from training.importer.bundle import Import, import_bundle
+from training.importer.bundle import ImportRequest, import_bundle
 from training.importer.checks import Findings
 from training.importer.source import LARGEST_MODEL
 
@@ -37,9 +37,9 @@ class Importer:
         self.models = models
 
     def __call__(self, window: WindowSpec = WINDOW, **changes: object) -> tuple[Path, Findings]:
-        asked = {"name": "theirs", "version": "1", "sample_rate": 16_000, "license": "MIT", "attribution": "Them"}
-        asked |= {"window": window, **changes}
-        return import_bundle(Import(self.saved(), **asked), self.models)  # type: ignore[arg-type]
+        request = {"name": "theirs", "version": "1", "sample_rate": 16_000, "license": "MIT", "attribution": "Them"}
+        request |= {"window": window, **changes}
+        return import_bundle(ImportRequest(self.saved(), **request), self.models)  # type: ignore[arg-type]
 
 
 @pytest.fixture
