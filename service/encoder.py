@@ -27,7 +27,7 @@ from service.inference import (
     open_session,
     runs_on_cpu,
 )
-from service.manifest import GOLDEN_FILE, MODEL_FILE, BundleError, Manifest, load_manifest
+from service.manifest import GOLDEN_FILE, MODEL_FILE, BundleError, Manifest, OutputSpec, load_manifest
 from service.settings import Device
 
 logger = logging.getLogger(__name__)
@@ -166,13 +166,13 @@ def _check_golden(session: ort.InferenceSession, manifest: Manifest, bundle: Pat
     if missing or manifest.input.name not in {value.name for value in session.get_inputs()}:
         raise BundleError(f"The graph of {bundle} lacks {sorted(missing) or [manifest.input.name]}.")
     with np.load(bundle / GOLDEN_FILE, allow_pickle=False) as golden:
+        absent = {*names, manifest.input.name} - set(golden.files)
+        if absent:
+            raise BundleError(f"{bundle / GOLDEN_FILE} has no {', '.join(sorted(absent))}. Export the bundle again.")
         found: Sequence[NDArray[np.float32]] = session.run(names, {manifest.input.name: golden["waveform"]})
         for spec, array in zip(manifest.outputs, found, strict=True):
             expected = golden[spec.name]
-            if array.shape != expected.shape:
-                raise BundleError(
-                    f"{bundle} gives {spec.name} of shape {array.shape}, its golden vectors have {expected.shape}."
-                )
+            _check_shape(spec, array.shape, expected.shape, bundle)
             error = float(np.abs(array - expected).max() / np.abs(expected).max())
             if not error <= manifest.golden.tolerance:
                 raise BundleError(
@@ -180,3 +180,17 @@ def _check_golden(session: ort.InferenceSession, manifest: Manifest, bundle: Pat
                     f"its largest value, {manifest.golden.tolerance:g} is allowed. Export it again, or report "
                     "the processor and the onnxruntime version."
                 )
+        try:
+            check_vectors(found[names.index("embedding")], manifest.dim)
+        except ValueError as error:
+            raise BundleError(f"{bundle} gives embeddings that cannot be compared: {error}.") from error
+
+
+def _check_shape(spec: OutputSpec, shape: tuple[int, ...], golden: tuple[int, ...], bundle: Path) -> None:
+    if shape != golden:
+        raise BundleError(f"{bundle} gives {spec.name} of shape {shape}, its golden vectors have {golden}.")
+    fits = len(shape) == len(spec.dims) and all(
+        isinstance(named, str) or named == size for named, size in zip(spec.dims, shape, strict=True)
+    )
+    if not fits:
+        raise BundleError(f"{bundle} gives {spec.name} of shape {shape}, its manifest has {spec.dims}.")

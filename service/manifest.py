@@ -51,7 +51,7 @@ class WindowSpec(_Part):
 
 
 class OutputSpec(_Part):
-    """One output of the graph."""
+    """One output of the graph. `embedding` must be there; without `logmel` nothing is localized."""
 
     name: Literal["embedding", "frames", "logmel"]
     dims: tuple[str | int, ...] = Field(description="axis names where dynamic, sizes where fixed")
@@ -143,6 +143,16 @@ class Manifest(_Part):
     golden: Golden
     git_revision: str
     created: str = Field(description="UTC, ISO 8601")
+
+    @model_validator(mode="after")
+    def _one_unit_embedding(self) -> Self:
+        names = [spec.name for spec in self.outputs]
+        if len(set(names)) != len(names) or "embedding" not in names:
+            raise ValueError(f"outputs are {', '.join(names) or 'none'}; there must be one embedding, and none twice")
+        embedding = self.output("embedding")
+        if not (embedding.normalized and len(embedding.dims) == 2 and isinstance(embedding.dims[1], int)):
+            raise ValueError(f"embedding is {embedding.dims}; it must be (batch, a number) and normalized")
+        return self
 
     def output(self, name: str) -> OutputSpec:
         """Return the output called `name`. Raises `KeyError` when the bundle has none."""

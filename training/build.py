@@ -5,7 +5,7 @@ from pathlib import Path
 
 from service.manifest import MANIFEST_FILE
 from training.config import Config, ConfigError, EncoderConfig
-from training.encoders import ENCODERS, CheckpointError, Encoder
+from training.encoders import CheckpointError, Encoder, find_encoder
 from training.readout import POOLINGS
 from training.run import RUN_FILE, Run, RunError
 from training.student import Student
@@ -28,11 +28,10 @@ def build_student(config: Config) -> Student:
 
 def read_with(where: EncoderConfig, key: str, layers: Sequence[str], pooling: str) -> Student:
     """An encoder with its weights and a read-out that is not whitened. Raises as `build_student`."""
-    if where.name not in ENCODERS:
-        raise ConfigError(f"No encoder is called {where.name!r} (`{key}.name`). There are: {', '.join(ENCODERS)}.")
+    kind = find_encoder(where.name, f"{key}.name")
     if pooling not in POOLINGS:
         raise ConfigError(f"No pooling is called {pooling!r}. There are: {', '.join(POOLINGS)}.")
-    encoder = _encoder(where)
+    encoder = _encoder(where, kind)
     known = Student.layers_of(encoder)
     unknown = [layer for layer in layers if layer not in known]
     if unknown:
@@ -64,16 +63,17 @@ def load_trained(run: Run) -> tuple[Student, int]:
     return student, int(state["selected_step"])
 
 
-def _encoder(where: EncoderConfig) -> Encoder:
+def _encoder(where: EncoderConfig, kind: type[Encoder]) -> Encoder:
     path = Path(where.checkpoint)
     if (path / MANIFEST_FILE).is_file():
         return read_weights(path, where.name)
     if (path / RUN_FILE).is_file():
-        return _from_run(Run(path), where.name)
-    return ENCODERS[where.name].from_checkpoint(path)
+        return _from_run(Run(path), where.name, kind)
+    return kind.from_checkpoint(path)
 
 
-def _from_run(run: Run, name: str) -> Encoder:
-    if run.config.encoder.name != name:
-        raise CheckpointError(f"{run.folder} trained {run.config.encoder.name}, not {name}. Set encoder.name to it.")
+def _from_run(run: Run, name: str, kind: type[Encoder]) -> Encoder:
+    trained = run.config.encoder.name
+    if find_encoder(trained) is not kind:
+        raise CheckpointError(f"{run.folder} trained {trained}, not {name}. Set encoder.name to it.")
     return load_trained(run)[0].encoder

@@ -8,11 +8,13 @@ from rich.progress import TaskID
 
 from training.evaluation.challenge.command import evaluate
 from training.evaluation.command import experiment
+from training.importer.command import app as bundle
 from training.terminal import for_people, is_first, progress_bars
 
 app = typer.Typer(no_args_is_help=True, help="Train a student, export it as a model bundle, and measure it.")
 app.command()(experiment)
 app.command()(evaluate)
+app.add_typer(bundle, name="bundle")
 
 
 _Config = Annotated[Path | None, typer.Argument(help="TOML file: what differs from the defaults")]
@@ -168,10 +170,13 @@ def export(
 def export_again(
     bundle: Annotated[Path, typer.Argument(help="folder of a bundle with its encoder's weights")],
     version: Annotated[str, typer.Option(help="of the new bundle, which is written beside the old one")],
+    encoder: Annotated[
+        str | None, typer.Option(metavar="MODULE:CLASS", help="class of the bundle's encoder, if it is one of your own")
+    ] = None,
 ) -> None:
     """Make a bundle's graph again with this exporter: same weights, same embedding space; prints its folder."""
     with for_people():
         from training.regraph import graph_again
 
-        folder = graph_again(bundle, version)
+        folder = graph_again(bundle, version, encoder)
     typer.echo(folder)

@@ -15,7 +15,7 @@ from training.tables import build, lay_over, read_toml
 class EncoderConfig:
     """Where the student starts: a registered encoder and its published checkpoint."""
 
-    name: str = "efficientat-16k"
+    name: str = "efficientat-16k"  # a registered encoder, or package.module:ClassName
     checkpoint: str = ""  # the published file, or the folder of a run that trained this encoder
 
 

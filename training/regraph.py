@@ -30,7 +30,7 @@ SAME = 1e-5  # largest difference of embeddings that counts as none, of unit vec
 _PROJECTION = ("readout.whitening.mean", "readout.whitening.matrix")  # initializers of every graph we write
 
 
-def graph_again(bundle: Path, version: str) -> Path:
+def graph_again(bundle: Path, version: str, encoder: str | None = None) -> Path:
     """Write `<name>/<version>/` beside a bundle, with a graph that the present exporter makes of its weights.
 
     The embedding space stays the same, so banks go on without being embedded again, and the measured figures
@@ -39,11 +39,13 @@ def graph_again(bundle: Path, version: str) -> Path:
     Args:
         bundle: folder of a bundle in float32 with its encoder's weights.
         version: of the new bundle, digits.
+        encoder: name of the bundle's encoder, as in a config. It must be given for a class in a module of the user's.
 
     Raises:
         ExportError: the bundle has no projection of ours, the embeddings of the new graph differ by more than `SAME`,
             or the version is already there.
         BundleError, CheckpointError: the bundle is damaged, or has no weights to make a graph of.
+        ConfigError: there is no such encoder.
     """
     manifest = load_manifest(bundle)
     folder = bundle.resolve().parent / version
@@ -51,7 +53,7 @@ def graph_again(bundle: Path, version: str) -> Path:
         raise ExportError(f"{folder} is already there. Give another --version.")
     spec = manifest.window
     window = WindowConfig(seconds=spec.seconds, hop_seconds=spec.hop_seconds, min_seconds=spec.min_seconds)
-    student = _student(bundle, manifest.readout.layers, manifest.readout.pooling)
+    student = _student(bundle, manifest.readout.layers, manifest.readout.pooling, encoder)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:
         shutil.copytree(bundle, temporary, dirs_exist_ok=True)
@@ -87,13 +89,13 @@ def graph_again(bundle: Path, version: str) -> Path:
     return folder
 
 
-def _student(bundle: Path, layers: tuple[str, ...], pooling: str) -> Student:
+def _student(bundle: Path, layers: tuple[str, ...], pooling: str, encoder: str | None) -> Student:
     found = {
         value.name: numpy_helper.to_array(value)
         for value in onnx.load(str(bundle / MODEL_FILE)).graph.initializer
         if value.name in _PROJECTION
     }
-    student = Student(read_weights(bundle), layers, pooling).eval()
+    student = Student(read_weights(bundle, encoder), layers, pooling).eval()
     for name in _PROJECTION:
         buffer = student.get_buffer(name)
         if name not in found or found[name].shape != buffer.shape:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.helper
 import pytest
 
 from service.domain.errors import ErrorKind, OffkeyError
 from service.encoder import Encoder
 from service.inference import DeviceError
-from service.manifest import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, BundleError, load_manifest
+from service.manifest import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, BundleError, file_sha256, load_manifest
 from service.settings import Device
 
 Change = Callable[[Path], None]
@@ -45,6 +47,11 @@ def change_golden(bundle: Path, change: Callable[[dict[str, np.ndarray]], None])
     edit_manifest(bundle, golden=golden_part)
 
 
+def edit_output(bundle: Path, which: str, **changes: object) -> None:
+    outputs = json.loads((bundle / MANIFEST_FILE).read_text())["outputs"]
+    edit_manifest(bundle, outputs=[{**output, **(changes if output["name"] == which else {})} for output in outputs])
+
+
 def test_the_shipped_bundle_is_whole(bundle: Path) -> None:
     manifest = load_manifest(bundle)
     assert f"{manifest.name}/{manifest.version}" == f"{bundle.parent.name}/{bundle.name}"
@@ -68,11 +75,33 @@ def test_the_shipped_bundle_is_whole(bundle: Path) -> None:
         (lambda b: change_golden(b, lambda g: g.update(embedding=g["embedding"][:, ::-1])), "embedding is off by"),
         (lambda b: change_golden(b, lambda g: g.update(embedding=g["embedding"][:, 1:])), "of shape"),
         (lambda b: change_golden(b, lambda g: g.update(logmel=g["logmel"] * np.nan)), "logmel is off by nan"),
+        (lambda b: change_golden(b, lambda g: g.pop("logmel")), "golden.npz has no logmel"),
+        (lambda b: change_golden(b, lambda g: g.pop("waveform")), "golden.npz has no waveform"),
+        (lambda b: edit_manifest(b, outputs=[]), "outputs are none; there must be one embedding"),
+        (lambda b: edit_output(b, "frames", name="embedding"), "embedding, embedding, logmel; there must be one"),
+        (lambda b: edit_output(b, "embedding", normalized=False), "it must be .batch, a number. and normalized"),
+        (lambda b: edit_output(b, "embedding", dims=["batch", "dim"]), "it must be .batch, a number. and normalized"),
+        (lambda b: edit_output(b, "embedding", dims=["batch", 2047]), r"of shape \(2, 2048\), its manifest has"),
+        (lambda b: edit_output(b, "frames", dims=["batch", "time", 256]), "gives frames of shape .* its manifest has"),
     ],
 )
 def test_a_bundle_that_does_not_keep_its_word_is_refused(copy: Path, spoil: Change, message: str) -> None:
     spoil(copy)
     with pytest.raises(BundleError, match=message):
+        Encoder(copy, Device.CPU)
+
+
+def test_embeddings_that_are_no_unit_vectors_are_refused(copy: Path) -> None:
+    model = onnx.load(str(copy / MODEL_FILE))
+    for node in model.graph.node:
+        node.output[:] = ["unit" if name == "embedding" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Add", ["unit", "unit"], ["embedding"]))
+    onnx.save(model, str(copy / MODEL_FILE))
+    edit_manifest(copy, model_sha256=file_sha256(copy / MODEL_FILE))
+    change_golden(copy, lambda golden: golden.update(embedding=2 * golden["embedding"]))
+    with pytest.raises(
+        BundleError, match="embeddings that cannot be compared: expected unit vectors, got norms from 2"
+    ):
         Encoder(copy, Device.CPU)
 
 

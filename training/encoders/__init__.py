@@ -1,13 +1,24 @@
-"""Encoders by name. A new one is one file with an `Encoder` in it, and one line here."""
+"""Encoders by name. A built-in one is one file with an `Encoder` in it, and one line in `registry`."""
 
 from training.encoders.ast import AST
 from training.encoders.base import CheckpointError, Encoder, FrontEnd
 from training.encoders.beats import BEATs
 from training.encoders.eat import EAT, SSLAM
 from training.encoders.efficientat import EfficientAT, EfficientAT16k
+from training.encoders.registry import ENCODERS, encoder_reference, find_encoder, is_path
 
-ENCODERS: dict[str, type[Encoder]] = {
-    encoder.name: encoder for encoder in (AST, BEATs, EAT, EfficientAT, EfficientAT16k, SSLAM)
-}
-
-__all__ = ["ENCODERS", "CheckpointError", "Encoder", "FrontEnd"]
+__all__ = [
+    "AST",
+    "EAT",
+    "ENCODERS",
+    "SSLAM",
+    "BEATs",
+    "CheckpointError",
+    "EfficientAT",
+    "EfficientAT16k",
+    "Encoder",
+    "FrontEnd",
+    "encoder_reference",
+    "find_encoder",
+    "is_path",
+]

@@ -9,6 +9,16 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 
+def mel_edges(low_hz: float, high_hz: float, mels: int) -> tuple[float, ...]:
+    """Return `mels + 2` frequencies, Hz, equally spaced in Kaldi's mel, 1127 ln(1 + f / 700).
+
+    Triangular filter n begins at the n-th, has its peak at the next and ends at the one after that.
+    """
+    low, high = (1127.0 * math.log1p(hertz / 700.0) for hertz in (low_hz, high_hz))
+    spacing = (high - low) / (mels + 1)
+    return tuple(700.0 * math.expm1((low + edge * spacing) / 1127.0) for edge in range(mels + 2))
+
+
 class FrontEnd(nn.Module, ABC):
     """Waveform `(batch, samples)` in [-1, 1] -> normalized log-mel `(batch, frames, mels)`.
 
@@ -27,10 +37,8 @@ class FrontEnd(nn.Module, ABC):
 
     @property
     def centers_hz(self) -> tuple[float, ...]:
-        """The center of each of `bands`, Hz: equally spaced in Kaldi's mel, 1127 ln(1 + f / 700)."""
-        low, high = (1127.0 * math.log1p(hertz / 700.0) for hertz in (self.low_hz, self.high_hz))
-        spacing = (high - low) / (self.mels + 1)
-        return tuple(round(700.0 * math.expm1((low + (band + 1) * spacing) / 1127.0), 1) for band in range(self.bands))
+        """The center of each of `bands`, Hz."""
+        return tuple(round(hertz, 1) for hertz in mel_edges(self.low_hz, self.high_hz, self.mels)[1 : self.bands + 1])
 
 
 class Encoder(nn.Module, ABC):
