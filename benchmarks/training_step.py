@@ -104,7 +104,9 @@ class Bench:
 
     def student_alone(self, batch: Batch) -> None:
         """Forward and backward on a mixture."""
-        vectors, logits = self.learner(mix(batch.sources, batch.noises, 0.0), lambda logmel: logmel)
+        vectors, logits, _ = self.learner(
+            mix(batch.sources, batch.noises, 0.0), batch.sources[:0], lambda logmel: logmel
+        )
         torch.autograd.backward(sum(each.square().mean() for each in vectors) + logits.square().mean())
 
     def teacher_alone(self, batch: Batch) -> None:

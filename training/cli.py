@@ -166,6 +166,36 @@ def export(
     typer.echo(folder)
 
 
+@app.command()
+def retention(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders of one recipe, with several seeds")],
+    machines: Annotated[Path, typer.Option(help="folder of machines in the DCASE Task 2 layout, not trained on")],
+    noise: Annotated[Path, typer.Option(help="folder with stationary/ and nonstationary/ below it, not trained on")],
+    snr: Annotated[str, typer.Option(metavar="DB,...", help="signal-to-noise ratios")] = "0,-5,5",
+    seeds: Annotated[int, typer.Option(min=1, help="draws of the noise")] = 2,
+    json: Annotated[Path, typer.Option(help="result")] = Path("retention.json"),
+) -> None:
+    """Measure how near students lie to the retain target, beside the frozen encoder they started from."""
+    with for_people():
+        from training.evaluation.config import parse_ratios
+        from training.evaluation.retained import Question, markdown, measure, write
+        from training.run import Run
+
+        ratios = parse_ratios(snr)
+        with progress_bars() as progress:
+            task = progress.add_task("measuring", total=None)
+            found = measure(
+                [Run(run) for run in runs],
+                Question(machines, noise, ratios, seeds),
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        folders = " ".join(map(str, runs))
+        command = f"offkey retention {folders} --machines {machines} --noise {noise} --snr {snr} --seeds {seeds}"
+        write(found, json, command)
+    typer.echo(markdown(found, ratios))
+    typer.echo(json)
+
+
 @app.command("export-again")
 def export_again(
     bundle: Annotated[Path, typer.Argument(help="folder of a bundle with its encoder's weights")],

@@ -88,7 +88,8 @@ def _draw_held_out(panel: Axes, measured: Sequence[tuple[int, Retention]]) -> No
     steps = [step for step, _ in measured]
     frozen = measured[0][1].frozen_distance
     panel.plot([0, *steps], [frozen, *(one.distance for _, one in measured)], color=_HELD_OUT, marker="o", ms=3)
-    panel.axhline(frozen, color=_FROZEN, linestyle="--", linewidth=1.2)
+    panel.axhline(frozen, color=_FROZEN, linewidth=1.6)
+    panel.set_ylim(top=1.2 * max(frozen, *(one.distance for _, one in measured)))  # room for the words above the line
     low = min(measured, key=lambda pair: pair[1].distance)
     panel.plot([low[0]], [low[1].distance], color=_HELD_OUT, marker="o", ms=8, fillstyle="none")
     panel.set_ylabel("held-out distance")

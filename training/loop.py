@@ -26,12 +26,16 @@ from training.teacher import Bundle, FrozenStudent, Network, Teacher
 from training.trainer import Learner, Trainer
 from training.whitening import fit_whitening
 
+# Students of several training seeds lie in one space, so their distances to the target can be compared.
+_WHITENING_SEED = 0
+_TEACHER = "teacher.student.readout.whitening."  # prefix of the teacher's projection in a checkpoint
+
 
 def train(config: Config, name: str, parent: Path, progress: Progress) -> Run:
     """Whiten, train, select the best weights, save. Returns the run below `parent`.
 
-    The student keeps the projection that its teacher has, so that both lie in one space and their distance means
-    something.
+    The student keeps the projection of its teacher, so that their embeddings can be compared. Where pooled embeddings
+    are aligned, before the projection, that is fitted again on the trained student.
 
     With `optim.steps` 0 the run holds the frozen encoder under the same read-out: the baseline to beat.
 
@@ -148,8 +152,13 @@ def _run(config: Config, run: Run, student: Student, sounds: Sounds, processes: 
         if selection.exhausted:
             break
     selected = selection.finish(step)
+    teachers = {_TEACHER + name: value.clone() for name, value in student.readout.whitening.state_dict().items()}
+    if step and space == "pooled":
+        # What was aligned is what is whitened, so its covariance is another than before.
+        _whiten(config, student, sounds, processes, progress)
     if writer is not None:
-        writer.save(step, learner.state_dict(), {"finished": True, "selected_step": selected})
+        found = {**learner.state_dict(), **teachers}
+        writer.save(step, found, {"finished": True, "selected_step": selected})
         writer.logs.close()
 
 
@@ -267,7 +276,7 @@ def _whiten(
         covariance=asked.covariance,
         epsilon=asked.epsilon,
         mixtures=asked.mixtures,
-        seed=config.seed,
+        seed=_WHITENING_SEED,
         progress=lambda done: progress.update(task, completed=done),
     )
     for part in (whitening.mean, whitening.matrix):
@@ -277,8 +286,8 @@ def _whiten(
 
 
 def _whitening_key(config: Config, student: Student, sounds: Sounds) -> str:
-    """What a projection hangs on: the student before it, the clips and how they are drawn."""
-    asked = [student.fingerprint(), sounds.fingerprint, config.seed, config.data.window_seconds]
+    """Hash what a projection depends on: the student before it, the clips and how they are drawn."""
+    asked = [student.fingerprint(), sounds.fingerprint, config.data.window_seconds]
     asked += [config.readout.covariance, config.readout.epsilon, config.readout.mixtures]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 

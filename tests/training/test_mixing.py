@@ -23,6 +23,7 @@ def test_the_ratio_is_exact_and_noise_has_unit_power(snr: float, gain: float, se
     generator = torch.Generator().manual_seed(seed)
     signal = gain * torch.randn(3, 4_000, generator=generator)
     noise = torch.randn(3, 4_000, generator=generator) / gain
+    signal, noise = (part - part.mean(dim=1, keepdim=True) for part in (signal, noise))
     mixture = mix(signal, noise, snr)
     unit = noise / noise.square().mean(dim=1, keepdim=True).sqrt()
     part = mixture - unit  # what is left is the scaled signal
@@ -30,6 +31,19 @@ def test_the_ratio_is_exact_and_noise_has_unit_power(snr: float, gain: float, se
     assert torch.allclose(power_db(unit), torch.zeros(3, dtype=torch.double), atol=1e-3)
     correlation = torch.nn.functional.cosine_similarity(part, signal)
     assert bool((correlation > 0.999).all())
+
+
+@given(offset=st.floats(-20, 20), other=st.floats(-20, 20))
+def test_an_offset_of_a_recording_does_not_change_the_ratio(offset: float, other: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    signal, noise = torch.randn(2, 4_000, generator=generator), torch.randn(2, 4_000, generator=generator)
+    expected = mix(signal, noise, -5.0)
+    assert torch.allclose(mix(signal + offset, noise + other, -5.0), expected, atol=1e-3)
+
+
+def test_silence_with_an_offset_is_no_sound() -> None:
+    with pytest.raises(ValueError, match="Row 1 of the noise has no power"):
+        mix(torch.randn(2, 100), torch.stack([torch.randn(100), torch.full((100,), 0.3)]), 0.0)
 
 
 def test_each_mixture_may_have_its_own_ratio() -> None:

@@ -106,7 +106,9 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(whole: Run, config
 
 def test_the_newest_checkpoints_are_kept_without_what_only_training_needs_in_the_last(whole: Run) -> None:
     assert [path.name for path in whole.checkpoints] == [f"{STEPS - 2:08d}", f"{STEPS:08d}"]
-    assert {name.partition(".")[0] for name in whole.latest()[0]} == {"student", "head"}
+    assert {name.partition(".")[0] for name in whole.latest()[0]} == {"student", "head", "teacher"}
+    teacher = [name for name in whole.latest()[0] if name.startswith("teacher.")]
+    assert teacher == [f"teacher.student.readout.whitening.{part}" for part in ("matrix", "mean")], "its projection"
 
 
 def test_what_has_changed_is_named(whole: Run, tmp_path: Path) -> None:

@@ -72,7 +72,12 @@ def compose(asked: Composition, folder: Path, progress: Callable[[str, int, int]
     refused = dict(recordings.refused)
     if asked.held_out:
         others = [clip for clip in clips if clip in apart]
-        own = Recordings(others, lambda done: progress("decoding", len(kept) + done, len(clips)))
+        try:
+            own = Recordings(others, lambda done: progress("decoding", len(kept) + done, len(clips)))
+        except DataError as error:
+            raise DataError(
+                f"Of the held-out recordings: {error} Hold out more of them (--held-out-split), or none (--held-out 0)."
+            ) from error
         parts.append((HELD_OUT, f"{HELD_OUT}-", own, asked.held_out, asked.held_out))
         refused |= own.refused
     rows: list[tuple[str, str, str, str, str]] = []  # path, role, label, license, split

@@ -59,6 +59,7 @@ def experiment(
 def _table(given: dict[str, Any]) -> dict[str, Any]:
     """Options as keys of a config."""
     from training.config import ConfigError
+    from training.evaluation.config import parse_ratios
 
     table: dict[str, Any] = {}
     for name, value in given.items():
@@ -69,10 +70,7 @@ def _table(given: dict[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"{wrong[0]!r} names no bundle. Write --bundle NAME=DIR.")
             table["methods"] = [{"name": own, "bundle": folder} for own, _, folder in pairs]
         elif name == "snr":
-            try:
-                table["snr_db"] = [float(part) for part in value.split(",")]
-            except ValueError:
-                raise ConfigError(f"{value!r} is no list of ratios. Write --snr 0,-5.") from None
+            table["snr_db"] = list(parse_ratios(value))
         else:
             table[name] = value if isinstance(value, int) else str(value)
     return table

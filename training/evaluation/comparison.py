@@ -96,6 +96,27 @@ class Comparison:
         found |= self._summaries(found)
         self._values |= {Key(method, reading, *key): values for key, values in found.items()}
 
+    def add_means(
+        self, method: str, reading: str, values: Mapping[tuple[str, Cell, str], Sequence[Sequence[NDArray[np.float64]]]]
+    ) -> None:
+        """Take in figures that are means over test clips.
+
+        Args:
+            method: its name.
+            reading: how they came about.
+            values: by machine, cell and metric: for each seed, for each of several conditions, the value of each test
+                clip. The figure is the mean over clips and conditions.
+        """
+        names = [machine.name for machine in self.machines]
+        found = {}
+        for (name, cell, metric), seeds in values.items():
+            weights = self._clip_weights[name]
+            shares = weights / weights.sum(axis=1, keepdims=True)
+            found[name, cell, metric] = self._over_seeds([shares @ np.mean(seed, axis=0) for seed in seeds])
+        for cell, metric in dict.fromkeys((cell, metric) for _, cell, metric in found):
+            found[ALL, cell, metric] = mean_over([found[name, cell, metric] for name in names])
+        self._values |= {Key(method, reading, *key): figure for key, figure in found.items()}
+
     def add_group(self, group: str, methods: Sequence[str]) -> None:
         """Add the mean over methods that are one recipe with several training seeds, which each replicate draws.
 
@@ -151,6 +172,10 @@ class Comparison:
         """A method's figure less that of another method, both on the same replicates."""
         values = self._values[key] - self._values[key._replace(method=other)]
         return None if np.isnan(values[0]) else Interval.of(values)
+
+    def saving(self, key: Key, other: str) -> Interval:
+        """Compute the share by which a method's figure is below that of another method."""
+        return Interval.of(1 - self._values[key] / self._values[key._replace(method=other)])
 
     def gap(self, key: Key, reference: str, oracle: str) -> Gap | None:
         """Share of the way from the reference to the oracle; None where a figure is not defined."""

@@ -101,6 +101,14 @@ def _placed(method: MethodConfig, folder: Path) -> MethodConfig:
     )
 
 
+def parse_ratios(text: str) -> tuple[float, ...]:
+    """Read signal-to-noise ratios in dB from text like `0,-5`. Raises `ConfigError`."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{text!r} is no list of ratios. Write --snr 0,-5.") from None
+
+
 def _check(config: ExperimentConfig) -> None:
     for key in ("machines", "noise"):
         if not getattr(config, key):

@@ -144,6 +144,10 @@ def test_held_out_clips_share_no_recording_with_the_others(
     assert splits == {
         ("source", "train"): 12, ("noise", "train"): 8, ("source", "held-out"): 8, ("noise", "held-out"): 8,
     }  # fmt: skip
+    for number in (4, 9):
+        (folder / f"{number}.wav").write_bytes(b"no audio")
+    with pytest.raises(DataError, match=r"held-out recordings.*--held-out 0"):
+        compose(asked(folder / "manifest.csv", held_out=2, splits=("5",)), tmp_path / "mute", silent)
     with pytest.raises(DataError, match=r"0 of 10 recordings would be held out.*The splits are: 1, 2, 3, 4, 5"):
         compose(asked(folder / "manifest.csv", held_out=2, splits=("9",)), tmp_path / "none", silent)
 
@@ -153,7 +157,18 @@ def test_a_damaged_recording_is_named_and_left_out(clips: Path, tmp_path: Path) 
     shutil.copytree(clips.parent, folder)
     (folder / "0.wav").write_bytes(b"no audio")
     found = CliRunner().invoke(
-        app, ["compose", str(folder / "manifest.csv"), str(tmp_path / "out"), "--sources", "2", "--noises", "2"]
+        app,
+        [
+            "compose",
+            str(folder / "manifest.csv"),
+            str(tmp_path / "out"),
+            "--sources",
+            "2",
+            "--noises",
+            "2",
+            "--held-out",
+            "0",
+        ],
     )
     assert found.exit_code == 0, found.output
     assert "left out: 0.wav: " in found.stderr
@@ -161,7 +176,7 @@ def test_a_damaged_recording_is_named_and_left_out(clips: Path, tmp_path: Path) 
 
 def test_the_command_prints_the_manifest(clips: Path, tmp_path: Path) -> None:
     runner = CliRunner()
-    words = ["compose", str(clips), str(tmp_path / "out"), "--sources", "2", "--noises", "2"]
+    words = ["compose", str(clips), str(tmp_path / "out"), "--sources", "2", "--noises", "2", "--held-out", "0"]
     found = runner.invoke(app, words)
     assert found.exit_code == 0, found.output
     assert Path(found.stdout.splitlines()[-1]) == tmp_path / "out" / "manifest.csv"

@@ -17,15 +17,16 @@ def test_every_key_is_listed_with_its_default() -> None:
     assert listed == {key: json.dumps(value) for key, value in asdict(ExperimentConfig()).items()}
 
 
-def test_the_small_experiment_compares_the_arms_of_the_paper() -> None:
-    config = load_experiment(ROOT / "training" / "configs" / "experiment-small.toml", ["machines=m", "noise=n"])
-    kinds = {}
+def test_the_experiment_compares_the_arms_of_the_paper_with_three_training_seeds() -> None:
+    config = load_experiment(ROOT / "training" / "configs" / "experiment-retain.toml", ["machines=m", "noise=n"])
+    kinds: dict[str, set[tuple[str, int]]] = {}
     for method in config.methods:
-        if method.config:
-            settings = load_config(Path(method.config), method.set)
-            kinds[method.name] = settings.objective.kind if settings.optim.steps else "frozen"
-        else:
-            assert (Path(method.bundle) / "manifest.json").is_file()
-    assert {name: kind for name, kind in kinds.items() if name == kind} == kinds
-    assert set(kinds) == {"frozen", "denoise", "tagging", "alignment", "retain"}
+        settings = load_config(Path(method.config), method.set)
+        kind = settings.objective.kind if settings.optim.steps else "frozen"
+        kinds.setdefault(method.group or method.name, set()).add((kind, settings.seed))
+    assert kinds.pop("frozen") == {("frozen", 0)}
+    assert {"denoise", "tagging", "alignment", "retain"} < set(kinds)
+    for group, members in kinds.items():
+        assert members == {(group.partition(",")[0], seed) for seed in range(3)}
+    assert set(config.choose) == {"frozen", *kinds}
     assert config.reference == "frozen"
