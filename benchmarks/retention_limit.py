@@ -2,15 +2,16 @@
 
     python benchmarks/retention_limit.py RUN --machines DIR --noise DIR
 
-For each healthy test clip of each machine and a stretch of noise of its length: the frozen encoder embeds both halves of
-both sounds, apart. The guess is the mean of the embeddings of the second halves, at the best length in each space; the
-target is that of the first halves. So the guess knows both sounds without any mixing, but not the moment. Beside it: the
-frozen encoder's embedding of the mixture of the first halves, at 0 dB. Where the guess is hardly nearer than the
-mixture, a student has little to gain.
+For each healthy test clip of each machine and a stretch of noise of its length, the frozen encoder embeds both halves
+of both sounds apart. The target is the mean of the embeddings of the first halves, the guess that of the second ones.
+So the guess knows both sounds without any mixing, but not the moment. Compared with it is the frozen encoder's
+embedding of the mixture of the first halves, at 0 dB. Where the guess is hardly nearer than the mixture, a student has
+little to gain.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import write
@@ -59,17 +60,19 @@ def main() -> None:
         "pooled, from the mean of general audio": {name: x - whitening.mean for name, x in pooled.items()},
         "whitened, unit norm": {name: functional.normalize(whitening(x), dim=1) for name, x in pooled.items()},
     }
-    result = {"clips": len(pooled["clean"])}
+    result: dict[str, Any] = {"clips": len(pooled["clean"])}
     for space, found in spaces.items():
         target = 0.5 * (found["clean"] + found["noise"])
         guess = 0.5 * (found["other clean"] + found["other noise"])
-        result[space] = {
-            name: float(functional.cosine_similarity(each, target, dim=1).mean())
-            for name, each in (("cosine of the guess", guess), ("cosine of the mixture", found["mixture"]))
-        }
+        result[space] = {}
+        for name, each in (("guess", guess), ("mixture", found["mixture"])):
+            result[space][f"cosine of the {name}"] = float(functional.cosine_similarity(each, target, dim=1).mean())
+            unit = functional.normalize(each, dim=1) if "unit" in space else each
+            result[space][f"squared distance of the {name}"] = float((unit - target).square().sum(dim=1).mean())
     for space, found in result.items():
         print(space, found)
-    write("retention_limit", result)
+    command = f"python benchmarks/retention_limit.py RUN --machines {given.machines} --noise {given.noise}"
+    print(write("retention_limit", command, result))
 
 
 if __name__ == "__main__":

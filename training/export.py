@@ -31,6 +31,7 @@ from training.data.credits import ATTRIBUTION_FILE
 from training.graph import ExportError, Graph, check_parity, write_golden, write_graph
 from training.int8 import Comparison, Int8, compare, quantize, write_int8_golden
 from training.origin import Origin, trace
+from training.retention import from_rows
 from training.run import Run, git_revision
 from training.student import Student
 from training.weights import write_weights
@@ -76,6 +77,7 @@ def export_run(
     student, steps = load_trained(run)
     origin = trace(run)
     figures = _measurements(measured)
+    figures += _retention(run, steps, f"offkey export {run.folder} --name {name} --version {version}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:
@@ -198,6 +200,22 @@ def _measurements(path: Path | None) -> tuple[Measurement, ...]:
         return tuple(Measurement(**figure) for figure in found)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ExportError(f"{path} holds no `figures` with name, value and command: {error}") from error
+
+
+def _retention(run: Run, step: int, command: str) -> tuple[Measurement, ...]:
+    """List how near the student lay to the target on held-out mixtures, at the step that its weights are of."""
+    space = run.config.objective.space
+    found = [one for at, one in from_rows(run.retention.rows()) if at == step]
+    return tuple(
+        Measurement(name=f"held-out mixtures, {one.snr_db:g} dB: {what} ({space})", value=value, command=command)
+        for one in found
+        for what, value in (
+            ("squared distance to the target", one.distance),
+            ("the frozen encoder's", one.frozen_distance),
+            ("cosine to the target", one.cosine),
+            ("the frozen encoder's cosine", one.frozen_cosine),
+        )
+    )
 
 
 def _put(temporary: Path, folder: Path) -> None:

@@ -149,6 +149,25 @@ def test_a_bundle_is_replaced_only_when_asked(run: Run, tmp_path: Path, monkeypa
 
 
 @pytest.mark.usefixtures("traced")
+def test_the_card_says_whether_the_student_retains(make_config: Callable[..., Config], tmp_path: Path) -> None:
+    config = make_config(
+        tmp_path / "cache",
+        data={"held_out_share": 0.4},
+        optim={"steps": 4, "learning_rate": 0.02},
+        loop={"evaluate_steps": 1, "held_out_mixtures": 4},
+    )
+    with Progress(disable=True) as progress:
+        run = train(config, "measured", tmp_path / "runs", progress)
+    step = run.latest()[1]["selected_step"]
+    (row,) = (row for row in run.retention.rows() if (row["step"], row["snr_db"]) == (step, -5))
+    folder = export_run(run, "measured", "1", tmp_path / "models")
+    figures = {figure.name: figure.value for figure in load_manifest(folder).measured}
+    assert len(figures) == 3 * 4
+    assert figures["held-out mixtures, -5 dB: squared distance to the target (unit)"] == row["distance"]
+    assert figures["held-out mixtures, -5 dB: the frozen encoder's (unit)"] == row["frozen_distance"]
+    assert "| held-out mixtures, -5 dB: cosine to the target (unit) |" in (folder / "CARD.md").read_text()
+
+
 @pytest.mark.parametrize("content", ["no json", '{"name": 1}', '{"figures": [{"name": "AUC"}]}', "[]"])
 def test_figures_that_are_none_are_refused(run: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / "figures.json").write_text(content)

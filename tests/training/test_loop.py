@@ -19,7 +19,7 @@ from training.loop import train
 from training.mixing import mix
 from training.origin import trace
 from training.run import Run
-from training.trainer import learning_rate_factor
+from training.trainer import learning_rate_factor, parameter_groups
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -38,6 +38,21 @@ def trained(config: Config, folder: Path) -> Run:
 def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine() -> None:
     optim = OptimConfig(steps=100, warmup_steps=10)
     assert [round(learning_rate_factor(step, optim), 3) for step in (0, 4, 9, 10, 55, 100)] == [0.1, 0.5, 1, 1, 0.5, 0]
+
+
+def test_only_weights_of_layers_decay() -> None:
+    layers = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 3, bias=False))
+    head = torch.nn.Linear(2, 4)
+    rates, groups = parameter_groups(
+        (list(layers.parameters()), list(head.parameters())), (0.1, 0.2), OptimConfig(weight_decay=0.5)
+    )
+    assert rates == (0.1, 0.1, 0.2, 0.2)
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert len(decays) == 7
+    for module in (*layers, head):
+        for name, parameter in module.named_parameters():
+            layer = name == "weight" and not isinstance(module, torch.nn.BatchNorm2d)
+            assert decays[id(parameter)] == (0.5 if layer else 0.0)
 
 
 def test_a_seed_gives_the_same_losses_and_they_fall(

@@ -79,7 +79,7 @@ def test_the_file_says_what_the_paper_says() -> None:
     assert config.optim.batch % config.optim.accumulate == 0
     assert config.data.window_seconds == config.window.seconds == 10
     assert (config.mixing.snr_db, config.objective.clean_share, config.objective.share) == ((0.0,), 0.5, "fixed")
-    assert getattr(config.objective, "space", "pooled") == "pooled"  # the commented line, once there is such a key
+    assert (config.objective.space, config.data.held_out_share) == ("pooled", 0)
     assert config.spec_augment.time_masks > 0
     assert config.spec_augment.freq_masks > 0
     assert not config.data.permissive
