@@ -47,6 +47,10 @@ class _ProgressLines(Progress):
             self._printed[task_id] = self.get_time()
             self.console.print(_line(task), highlight=False, markup=False, soft_wrap=True)
 
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Advance a task as `Progress.advance` does, which does not go through `update`."""
+        self.update(task_id, advance=advance)
+
 
 def _line(task: Task) -> str:
     """Return what a bar shows, as text: `training, alignment 0.481: 200/400, 50%, 0:03:12 left`."""

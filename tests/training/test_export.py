@@ -105,7 +105,7 @@ def test_weights_that_differ_from_the_graph_are_refused_and_leave_nothing(run: R
     name = "student.encoder.features.0.0.weight"
     other = Run(tmp_path / "run")
     shutil.copytree(run.folder, other.folder)
-    other.save(99, tensors | {name: tensors[name] * 1.001}, {"finished": True}, keep=2)
+    other.save(99, tensors | {name: tensors[name] * 1.001}, {"finished": True, "selected_step": 3}, keep=2)
     with pytest.raises(ExportError, match=r"differ by .* in embedding .* Nothing was written"):
         export_run(other, "tiny", "1", tmp_path / "models")
     assert list((tmp_path / "models" / "tiny").iterdir()) == []
@@ -148,7 +148,6 @@ def test_a_bundle_is_replaced_only_when_asked(run: Run, tmp_path: Path, monkeypa
     assert [path.name for path in (models / "tiny").iterdir()] == ["1"]
 
 
-@pytest.mark.usefixtures("traced")
 def test_the_card_says_whether_the_student_retains(make_config: Callable[..., Config], tmp_path: Path) -> None:
     config = make_config(
         tmp_path / "cache",
@@ -168,6 +167,7 @@ def test_the_card_says_whether_the_student_retains(make_config: Callable[..., Co
     assert "| held-out mixtures, -5 dB: cosine to the target (unit) |" in (folder / "CARD.md").read_text()
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("content", ["no json", '{"name": 1}', '{"figures": [{"name": "AUC"}]}', "[]"])
 def test_figures_that_are_none_are_refused(run: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / "figures.json").write_text(content)

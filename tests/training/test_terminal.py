@@ -62,6 +62,17 @@ def test_a_log_file_gets_a_line_every_ten_seconds_and_one_at_the_end(
     assert found[4].endswith(", 0:00:50 in all")
 
 
+def test_advancing_a_task_prints_as_updating_it_does(clock: Clock, lines: Callable[[], list[str]]) -> None:
+    with terminal.progress_bars() as progress:
+        task = progress.add_task("hearing clips", total=60)
+        for _ in range(30):
+            clock.now += 1
+            progress.advance(task, 2)
+    assert [line.partition("%")[0] for line in lines()] == [
+        "hearing clips: 22/60, 37", "hearing clips: 42/60, 70", "hearing clips: 60/60, 100",
+    ]  # fmt: skip
+
+
 def test_tasks_have_lines_of_their_own_and_what_is_not_shown_has_none(
     clock: Clock, lines: Callable[[], list[str]]
 ) -> None:

@@ -1,5 +1,10 @@
 """What the tests of every encoder use."""
 
+import doctest
+import os
+import socket
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,3 +152,38 @@ def published_form() -> Callable[[Encoder], dict[str, Any]]:
         return _ast_form(encoder)
 
     return form
+
+
+@pytest.fixture(scope="session")
+def follow() -> Callable[[Path, list[str]], str]:
+    """`follow(folder, lines)`: run the commands of a console example, check what it shows, and return what was printed.
+
+    Lines of commands begin with `$ `; `...` stands for anything. Port 8000 of the example is a free one.
+    """
+
+    def run(folder: Path, lines: list[str]) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        commands = [line.removeprefix("$ ").replace("8000", port) for line in lines if line.startswith("$ ")]
+        expected = "".join(f"{line}\n" for line in lines if not line.startswith("$ "))
+        found = subprocess.run(
+            ["bash", "-c", "set -em; trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + "\n".join(commands)],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "OMP_NUM_THREADS": "1",
+                "OFFKEY_PORT": port,
+                "OFFKEY_URL": f"http://127.0.0.1:{port}",
+            },
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert found.returncode == 0, found.stderr
+        assert doctest.OutputChecker().check_output(expected, found.stdout, doctest.ELLIPSIS), found.stdout
+        return found.stdout
+
+    return run

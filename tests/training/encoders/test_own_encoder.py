@@ -1,10 +1,7 @@
 """An encoder outside Offkey: docs/bring-your-own-encoder.md as it stands there, and what is refused."""
 
-import doctest
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -86,36 +83,15 @@ def _machines(folder: Path, fan: Callable[..., bytes]) -> None:
 
 
 @pytest.mark.timeout(300)  # nine commands, most of which load PyTorch
-def test_the_page(folder: Path, fan: Callable[..., bytes]) -> None:
+def test_the_page(folder: Path, fan: Callable[..., bytes], follow: Callable[[Path, list[str]], str]) -> None:
     _sounds(folder)
     _golden(folder)
     _machines(folder, fan)
     (folder / "student.toml").write_text(blocks("toml")[0])
     (folder / "check.py").write_text(blocks("python")[1])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     lines = ["$ python check.py", "logmel agrees", "conv_1 agrees"]
     lines += [line for block in blocks("console") for line in block.splitlines()]
-    commands = [line.removeprefix("$ ").replace("8000", port) for line in lines if line.startswith("$ ")]
-    expected = "".join(f"{line}\n" for line in lines if not line.startswith("$ "))
-    found = subprocess.run(
-        ["bash", "-c", "set -em; trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + "\n".join(commands)],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "OMP_NUM_THREADS": "1",
-            "OFFKEY_PORT": port,
-            "OFFKEY_URL": f"http://127.0.0.1:{port}",
-        },
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert found.returncode == 0, found.stderr
-    assert doctest.OutputChecker().check_output(expected, found.stdout, doctest.ELLIPSIS), found.stdout
+    follow(folder, lines)
     card = (folder / "models" / "small-cnn" / "1" / "CARD.md").read_text()
     assert "Small CNN (its authors), https://example.org/small-cnn, MIT license (its text is in this folder)" in card
 
