@@ -14,6 +14,11 @@ _LIMITS = """\
 """
 
 
+# How figures of the retain target are called, as `training.export` writes them.
+HELD_OUT = "held-out mixtures"
+DISTANCE = "squared distance to the target"
+FROZEN_DISTANCE = "the frozen encoder's"
+
 _PRECISION = {
     "float32": "float32",
     "int8": "int8 in the encoder's linear layers, by ONNX Runtime's dynamic quantization; spectrum, attention and "
@@ -60,6 +65,10 @@ Clips it heard, in training and for the projection's mean and covariance:
 |---|---|---|---|
 {data}
 
+## Does it retain?
+
+{_retention(manifest)}
+
 ## Measured
 
 {_figures(manifest.measured)}
@@ -76,6 +85,21 @@ def _measured_on(manifest: Manifest) -> str:
     return (
         f"\nMeasured on the bundle that the embedding space is named after, `{space}`: this one is the same student in "
         "another graph,\nand its embeddings were found equal to 1e-5.\n"
+    )
+
+
+def _retention(manifest: Manifest) -> str:
+    """Say whether the student lies nearer to its target than the encoder it started from."""
+    found = {figure.name: figure.value for figure in manifest.measured if figure.name.startswith(HELD_OUT)}
+    own = next((value for name, value in found.items() if f"{HELD_OUT}, 0 dB: {DISTANCE}" in name), None)
+    frozen = next((value for name, value in found.items() if f"{HELD_OUT}, 0 dB: {FROZEN_DISTANCE} (" in name), None)
+    if own is None or frozen is None:
+        return "Not recorded: the run measured no held-out mixtures, or it was made before runs did."
+    nearer = 1 - own / frozen
+    where, so = ("nearer to", "it retains") if nearer > 0 else ("farther from", "it does not retain")
+    return (
+        f"On held-out mixtures at 0 dB, without masks, it lies {abs(nearer):.0%} {where} the target than the encoder it "
+        f"started from:\n{so}."
     )
 
 

@@ -25,7 +25,7 @@ from service.manifest import (
     WindowSpec,
 )
 from training.build import load_trained
-from training.card import card
+from training.card import DISTANCE, FROZEN_DISTANCE, HELD_OUT, card
 from training.config import Config
 from training.data.credits import ATTRIBUTION_FILE
 from training.graph import ExportError, Graph, check_parity, write_golden, write_graph
@@ -207,11 +207,11 @@ def _retention(run: Run, step: int, command: str) -> tuple[Measurement, ...]:
     space = run.config.objective.space
     found = [one for at, one in from_rows(run.retention.rows()) if at == step]
     return tuple(
-        Measurement(name=f"held-out mixtures, {one.snr_db:g} dB: {what} ({space})", value=value, command=command)
+        Measurement(name=f"{HELD_OUT}, {one.snr_db:g} dB: {what} ({space})", value=value, command=command)
         for one in found
         for what, value in (
-            ("squared distance to the target", one.distance),
-            ("the frozen encoder's", one.frozen_distance),
+            (DISTANCE, one.distance),
+            (FROZEN_DISTANCE, one.frozen_distance),
             ("cosine to the target", one.cosine),
             ("the frozen encoder's cosine", one.frozen_cosine),
         )

@@ -54,6 +54,10 @@ def traced(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_module, "write_graph", copy)
 
 
+def test_a_run_that_measured_nothing_says_so(bundle: Path) -> None:
+    assert "Not recorded: the run measured no held-out mixtures" in (bundle / "CARD.md").read_text()
+
+
 def test_a_run_becomes_a_bundle_that_says_what_pytorch_says(bundle: Path) -> None:
     manifest = load_manifest(bundle)
     assert (manifest.dim, manifest.input.sample_rate, manifest.provenance.steps) == (8 * 32, 16_000, 3)
@@ -164,7 +168,14 @@ def test_the_card_says_whether_the_student_retains(make_config: Callable[..., Co
     assert len(figures) == 3 * 4
     assert figures["held-out mixtures, -5 dB: squared distance to the target (unit)"] == row["distance"]
     assert figures["held-out mixtures, -5 dB: the frozen encoder's (unit)"] == row["frozen_distance"]
-    assert "| held-out mixtures, -5 dB: cosine to the target (unit) |" in (folder / "CARD.md").read_text()
+    text = (folder / "CARD.md").read_text()
+    assert "| held-out mixtures, -5 dB: cosine to the target (unit) |" in text
+    (zero,) = (row for row in run.retention.rows() if (row["step"], row["snr_db"]) == (step, 0))
+    nearer = zero["distance"] < zero["frozen_distance"]
+    assert ("it retains." in text.replace("\n", " "), "it does not retain." in text.replace("\n", " ")) == (
+        nearer,
+        not nearer,
+    )
 
 
 @pytest.mark.usefixtures("traced")
