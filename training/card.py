@@ -98,8 +98,8 @@ def _retention(manifest: Manifest) -> str:
     nearer = 1 - own / frozen
     where, so = ("nearer to", "it retains") if nearer > 0 else ("farther from", "it does not retain")
     return (
-        f"On held-out mixtures at 0 dB, without masks, it lies {abs(nearer):.0%} {where} the target than the encoder it "
-        f"started from:\n{so}."
+        f"On held-out mixtures at 0 dB, without masks, it lies {abs(nearer):.0%} {where} the target than the encoder "
+        f"it started\nfrom: {so}."
     )
 
 
