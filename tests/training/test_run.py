@@ -26,9 +26,11 @@ def test_the_folder_tells_config_origin_revision_and_environment(run: Run) -> No
 
 def test_the_log_is_a_table(run: Run) -> None:
     for step in (1, 2):
-        run.log({"step": step, "total": 0.5})
+        run.losses.append([{"step": step, "total": 0.5}])
     with (run.folder / "log.csv").open() as file:
         assert list(csv.DictReader(file)) == [{"step": "1", "total": "0.5"}, {"step": "2", "total": "0.5"}]
+    assert run.losses.rows() == [{"step": 1, "total": 0.5}, {"step": 2, "total": 0.5}]
+    assert not run.retention.rows(), "nothing was logged there"
 
 
 def test_the_newest_checkpoint_comes_back(run: Run) -> None:
