@@ -104,7 +104,7 @@ class ObjectiveConfig:
     kind: Literal["retain", "denoise", "tagging", "alignment"] = "retain"
     tagging_weight: float = 0.1
     alignment_weight: float = 1.0
-    anchor_weight: float = 0.0  # of the distance of single sounds, heard alone, to the teacher's embeddings of them
+    anchor_weight: float = 0.0  # of the distance of sounds that are not mixed to the teacher's embeddings of them
     level: Literal["clip", "frame", "token"] = "clip"  # embeddings, or the grids of `readout.layers`
     space: Literal["unit", "whitened", "pooled"] = "unit"  # of embeddings: which stage of the read-out is aligned
     clean_share: float = 0.5  # lambda

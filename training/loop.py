@@ -22,13 +22,12 @@ from training.run import Run, RunError
 from training.selection import Selection
 from training.sounds import Sounds
 from training.student import Student
-from training.teacher import Bundle, FrozenStudent, Network, Teacher
+from training.teacher import PROJECTION, Bundle, FrozenStudent, Network, Teacher
 from training.trainer import Learner, Trainer
 from training.whitening import fit_whitening
 
 # Students of several training seeds lie in one space, so their distances to the target can be compared.
 _WHITENING_SEED = 0
-_TEACHER = "teacher.student.readout.whitening."  # prefix of the teacher's projection in a checkpoint
 
 
 def train(config: Config, name: str, parent: Path, progress: Progress) -> Run:
@@ -152,7 +151,7 @@ def _run(config: Config, run: Run, student: Student, sounds: Sounds, processes: 
         if selection.exhausted:
             break
     selected = selection.finish(step)
-    teachers = {_TEACHER + name: value.clone() for name, value in student.readout.whitening.state_dict().items()}
+    teachers = {PROJECTION + name: value.clone() for name, value in student.readout.whitening.state_dict().items()}
     if step and space == "pooled":
         # What was aligned is what is whitened, so its covariance is another than before.
         _whiten(config, student, sounds, processes, progress)

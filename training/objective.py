@@ -54,7 +54,7 @@ class Objective:
             answers: what the student computed for the mixtures and for the sounds that are not mixed.
             clean: the teacher's vectors of the clean sounds, each `(batch, ..., dim)`; one for an embedding, one for
                 each layer where grids are aligned.
-            noise: the teacher's vectors of the noises, likewise.
+            noise: the teacher's vectors of the noises, in the same form.
             tags: multi-hot `(batch, classes)`.
             share: lambda, `(batch,)`.
         """

@@ -58,7 +58,7 @@ class HeldOut:
             teacher: the frozen network.
             load: reads the samples of windows, `(batch, samples)`.
             sources: held-out windows; drawn without replacement, then again.
-            noises: likewise.
+            noises: held-out windows, drawn in the same way.
             count: number of mixtures.
         """
         self._objective = objective

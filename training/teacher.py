@@ -17,6 +17,8 @@ from training.config import ConfigError
 from training.data.windows import Window, save_array
 from training.student import Level, Space, Student, Vectors
 
+PROJECTION = "teacher.student.readout.whitening."  # prefix of a teacher's projection in a checkpoint
+
 
 class Network(Protocol):
     """What a teacher asks."""
@@ -67,7 +69,7 @@ class FrozenStudent:
     def tensors(self) -> dict[str, Tensor]:
         """As `Network.tensors`."""
         whitening = self.student.readout.whitening.state_dict() if self.keep else {}
-        return {f"teacher.student.readout.whitening.{name}": value for name, value in whitening.items()}
+        return {PROJECTION + name: value for name, value in whitening.items()}
 
 
 class Bundle:

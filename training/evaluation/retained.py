@@ -26,12 +26,12 @@ from training.evaluation.tables import ends, table, with_ends, write_json
 from training.evaluation.tree import JudgedMachine, read_tree
 from training.run import Run, RunError
 from training.student import Student
+from training.teacher import PROJECTION
 
 FROZEN, STUDENT = "frozen", "student"
 SPACES = ("pooled", "whitened")
 DISTANCE, COSINE = "squared distance", "cosine"
 MIXED = "mixed"  # the mean over both kinds of noise
-_PROJECTION = "teacher.student.readout.whitening."
 
 Values = NDArray[np.float64]  # (clips,)
 Found = dict[tuple[str, str, str, Cell, str], list[list[Values]]]  # of method, space, machine, cell and metric
@@ -98,7 +98,7 @@ def _load(runs: Sequence[Run]) -> tuple[Student, dict[str, Student]]:
 def frozen_of(run: Run) -> Student:
     """Load the encoder that a finished run started from, with its teacher's projection. Raises as `measure`."""
     tensors = run.latest()[0]
-    projection = {name.removeprefix(_PROJECTION): x for name, x in tensors.items() if name.startswith(_PROJECTION)}
+    projection = {name.removeprefix(PROJECTION): x for name, x in tensors.items() if name.startswith(PROJECTION)}
     if not projection:
         raise RunError(f"{run.folder} holds no projection of its teacher. Finish the run, or train it again.")
     frozen = build_student(run.config)
