@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from service.manifest import (
+from service.encoder.bundle import (
     CARD_FILE,
     GOLDEN_FILE,
     MANIFEST_FILE,

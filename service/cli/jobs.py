@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from offkey.client import Client
+from offkey.schemas import Job
+from offkey.vocabulary import UNFINISHED, EntryStatus, JobState
 from service.cli.common import URL, Url, plain, progress
-from service.client import Client
-from service.domain.job import UNFINISHED, EntryStatus, JobState
-from service.schemas import Job
 
 app = typer.Typer()
 

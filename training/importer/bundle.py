@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from service.manifest import (
+from service.encoder.bundle import (
     CARD_FILE,
     GOLDEN_FILE,
     MANIFEST_FILE,

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from offkey.client import Client, ProblemError
+from offkey.errors import OffkeyError
+from offkey.vocabulary import Scope
 from service.cli.serve import unknown_settings
-from service.client import Client, ProblemError
-from service.domain.access import Scope
-from service.domain.errors import OffkeyError
-from service.usecases.access import is_loopback
+from service.usecases.authenticate import is_loopback
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

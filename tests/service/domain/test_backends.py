@@ -7,26 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.domain import distance as distance_module
 from service.domain.backends import BACKENDS, DEFAULT_BACKEND, check_backend
+from service.domain.backends import covariance as backend
 from service.domain.backends import density as density_module
-from service.domain.backends import spread as spread_module
 from service.domain.backends.base import LeftOut
 from service.domain.detector import Detector
 from service.domain.distance import Near, cosine_distances, nearest_rows
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import Domain
 
 SOURCE, TARGET = Domain.SOURCE, Domain.TARGET
 NAMES = pytest.mark.parametrize("name", BACKENDS)
-Banks = dict[Domain, np.ndarray]
+BankCache = dict[Domain, np.ndarray]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int = 12) -> tuple[Banks, Banks]:
+def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int = 12) -> tuple[BankCache, BankCache]:
     """Healthy windows about a center that is the machine's own, and recordings; the target is a little elsewhere."""
     rng = np.random.default_rng(seed)
     center, shift, spread = rng.standard_normal(dim), 0.5 * rng.standard_normal(dim), rng.uniform(0.05, 0.5, dim)
@@ -39,12 +39,14 @@ def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int 
     return banks, recordings
 
 
-def scores(detector: Detector, banks: Banks, queries: np.ndarray) -> np.ndarray:
+def scores(detector: Detector, banks: BankCache, queries: np.ndarray) -> np.ndarray:
     near = {domain: nearest_rows(queries, rows, max(detector.neighbors, 1)) for domain, rows in banks.items()}
     return detector.window_scores(queries, near)
 
 
-def measured(name: str, banks: Banks, recordings: Banks, queries: np.ndarray) -> tuple[list[Banks], list[LeftOut]]:
+def measured(
+    name: str, banks: BankCache, recordings: BankCache, queries: np.ndarray
+) -> tuple[list[BankCache], list[LeftOut]]:
     """What each part of a backend measures, before it is normalized, and what it leaves out."""
     found, left = [], []
     for kind in BACKENDS[name]:
@@ -55,7 +57,7 @@ def measured(name: str, banks: Banks, recordings: Banks, queries: np.ndarray) ->
     return found, left
 
 
-def finite(detector: Detector, banks: Banks) -> None:
+def finite(detector: Detector, banks: BankCache) -> None:
     """Nowhere is anything but a number, for windows of the bank, near to it, across from it and anywhere."""
     everything = np.concatenate(list(banks.values()))
     anywhere = unit(np.random.default_rng(0).standard_normal((20, everything.shape[1])))
@@ -127,7 +129,7 @@ def test_more_windows_than_directions_are_fitted_to(name: str, monkeypatch: pyte
     """Also there the order does not matter, and blocks and folds leave no seam."""
     banks, recordings = machine(4, 40, 12, windows=2)
     queries = machine(5, 6)[0][SOURCE]
-    monkeypatch.setattr(spread_module, "MAX_WINDOWS", 50)
+    monkeypatch.setattr(backend, "MAX_WINDOWS", 50)
     whole = Detector.fit(banks, recordings, backend=name)
     for module in (density_module, distance_module):
         monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
@@ -268,10 +270,8 @@ def test_ledoit_wolf_as_scikit_learn_has_it() -> None:
     for count, dim in ((15, 40), (60, 12), (200, 5)):
         rows = np.random.default_rng(count).standard_normal((count, dim)) * np.linspace(0.1, 1, dim)
         expected = covariance.ledoit_wolf_shrinkage(rows)
-        windows = spread_module._sample({SOURCE: rows.astype(np.float32)})
-        assert spread_module._ledoit_wolf(spread_module._fit(windows, spread_module._none(windows))) == pytest.approx(
-            expected, rel=1e-3
-        )
+        windows = backend._sample({SOURCE: rows.astype(np.float32)})
+        assert backend._ledoit_wolf(backend._fit(windows, backend._none(windows))) == pytest.approx(expected, rel=1e-3)
 
 
 def test_mahalanobis_is_that_of_the_shrunk_covariance() -> None:
