@@ -12,6 +12,10 @@ from service.domain.distance import Vectors
 from service.domain.spectrogram import Spectrogram
 
 
+class BankChangedError(Exception):
+    """Another request changed what this one relies on; nothing was written."""
+
+
 @dataclass(frozen=True)
 class BankRows:
     """A machine's enrolled windows as the store has them at one generation, in order of enrollment.

@@ -10,13 +10,13 @@ from offkey.errors import ErrorKind, OffkeyError
 from offkey.schemas import EnrolledClip
 from offkey.vocabulary import Domain, EntryStatus, JobKind
 from service.audio.archive import Archive, ArchiveEntry, ArchiveLimits
-from service.jobs.handler import Work
+from service.jobs.handler import JobRun
 from service.settings import Settings
 from service.store import AnsweredError, MachineRecord
 from service.store.jobs import JobEntry, JobRecord, Step
 from service.usecases.clip import Clip
 from service.usecases.enroll import EnrollOptions, enroll_entries
-from service.usecases.service import Context
+from service.usecases.service import Call
 
 _BATCH = 32  # clips that are committed at once
 _ABOUT_ENTRY = frozenset({ErrorKind.UNREADABLE_ARCHIVE, ErrorKind.BODY_TOO_LARGE})
@@ -35,16 +35,16 @@ def archive_folder(settings: Settings) -> Path:
     return settings.data_dir / "jobs"
 
 
-def sweep_archives(context: Context) -> None:
+def sweep_archives(call: Call) -> None:
     """Remove archives that no job waits for: of uploads that broke off, and of jobs that ended with the service."""
-    wanted = {job.asked.get("file") for job in context.store.jobs.unfinished()}
-    for path in archive_folder(context.settings).glob("*"):
+    wanted = {job.asked.get("file") for job in call.store.jobs.unfinished()}
+    for path in archive_folder(call.service.settings).glob("*"):
         if path.name not in wanted:
             path.unlink(missing_ok=True)
 
 
 def enroll_archive(
-    context: Context,
+    call: Call,
     machine: MachineRecord,
     condition: EnrollOptions,
     uploaded: ArchiveFile,
@@ -56,7 +56,7 @@ def enroll_archive(
         OffkeyError: it is no archive, or holds too many entries or none; too many jobs wait; or the key came with
             another request.
     """
-    with Archive(uploaded.path, _limits(context.settings)) as archive:
+    with Archive(uploaded.path, _limits(call.service.settings)) as archive:
         if not archive.entries:
             raise OffkeyError(ErrorKind.UNREADABLE_ARCHIVE, "The archive holds no file. Put audio files into it.")
     asked = {
@@ -71,10 +71,10 @@ def enroll_archive(
         said = [machine.machine_id, uploaded.sha256, *(asked[name] for name in ("domain", "recording", "trusted"))]
         once = idempotency_key, hashlib.sha256(json.dumps(said).encode()).hexdigest()
     try:
-        return context.store.jobs.add(JobKind.ENROLL, machine, asked, once)
+        return call.store.jobs.add(JobKind.ENROLL, machine, asked, once)
     except AnsweredError as error:
         uploaded.path.unlink()
-        return context.store.jobs.get(int(error.answer))
+        return call.store.jobs.get(int(error.answer))
 
 
 def _limits(settings: Settings) -> ArchiveLimits:
@@ -84,29 +84,29 @@ def _limits(settings: Settings) -> ArchiveLimits:
 class EnrollArchive:
     """Jobs of the kind `enroll`."""
 
-    def run(self, work: Work) -> None:
+    def run(self, run: JobRun) -> None:
         """Enroll batch after batch; what is reported of each commits with its clips."""
-        context, job = work.context, work.job
-        with Archive(_path(work), _limits(context.settings)) as archive:
-            context.store.jobs.plan(job.job_id, len(archive.entries))
-            reported = context.store.jobs.reported(job.job_id)
+        call, job = run.call, run.job
+        with Archive(_path(run), _limits(call.service.settings)) as archive:
+            call.store.jobs.plan(job.job_id, len(archive.entries))
+            reported = call.store.jobs.reported(job.job_id)
             done = len(reported)
             todo = [entry for entry in archive.entries if entry.number not in reported]
-            for batch in _batches(work, archive, todo):
+            for batch in _batches(run, archive, todo):
                 done += len(batch)
-                _enroll(work, batch, done)
+                _enroll(run, batch, done)
 
-    def clean(self, work: Work, *, done: bool) -> None:
+    def clean(self, run: JobRun, *, done: bool) -> None:
         """The archive is not needed any more."""
         del done
-        (archive_folder(work.context.settings) / str(work.job.asked["file"])).unlink(missing_ok=True)
+        (archive_folder(run.call.service.settings) / str(run.job.asked["file"])).unlink(missing_ok=True)
 
 
 Read = tuple[ArchiveEntry, Clip | OffkeyError]
 
 
-def _path(work: Work) -> Path:
-    path = archive_folder(work.context.settings) / str(work.job.asked["file"])
+def _path(run: JobRun) -> Path:
+    path = archive_folder(run.call.service.settings) / str(run.job.asked["file"])
     if not path.is_file():  # a snapshot holds no archives
         raise OffkeyError(
             ErrorKind.UNREADABLE_ARCHIVE, "The archive is gone, as after a restore. Post it again; nothing is doubled."
@@ -114,41 +114,41 @@ def _path(work: Work) -> Path:
     return path
 
 
-def _batches(work: Work, archive: Archive, entries: Sequence[ArchiveEntry]) -> Iterator[list[Read]]:
+def _batches(run: JobRun, archive: Archive, entries: Sequence[ArchiveEntry]) -> Iterator[list[Read]]:
     """Entries that are committed together: so many, or as many bytes as one request may have."""
     batch: list[Read] = []
     size = 0
     for entry in entries:
-        work.check()
+        run.check()
         try:
-            upload = Clip(entry.name, archive.read(entry), work.budget())
+            upload = Clip(entry.name, archive.read(entry), run.budget())
             batch.append((entry, upload))
             size += len(upload.data)
         except OffkeyError as error:
             if error.kind not in _ABOUT_ENTRY:
                 raise
             batch.append((entry, error))
-        if len(batch) == _BATCH or size >= work.context.settings.max_body_bytes:
+        if len(batch) == _BATCH or size >= run.call.service.settings.max_body_bytes:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
 
 
-def _enroll(work: Work, batch: Sequence[Read], done: int) -> None:
-    asked = work.job.asked
+def _enroll(run: JobRun, batch: Sequence[Read], done: int) -> None:
+    asked = run.job.asked
     uploads = [upload for _, upload in batch if isinstance(upload, Clip)]
 
     def step(found: Sequence[EnrolledClip | OffkeyError]) -> Step:
         rest = iter(found)
         entries = [_told(entry, next(rest) if isinstance(upload, Clip) else upload) for entry, upload in batch]
-        return Step(work.job.job_id, done, entries)
+        return Step(run.job.job_id, done, entries)
 
     if not uploads:
-        work.context.store.jobs.take(step([]))
+        run.call.store.jobs.take(step([]))
         return
     condition = EnrollOptions(Domain(asked["domain"]), asked["recording"], trusted=asked["trusted"])
-    enroll_entries(work.context, str(work.job.machine_id), int(asked["machine_key"]), condition, uploads, step)
+    enroll_entries(run.call, str(run.job.machine_id), int(asked["machine_key"]), condition, uploads, step)
 
 
 def _told(entry: ArchiveEntry, found: EnrolledClip | OffkeyError) -> JobEntry:

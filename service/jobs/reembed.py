@@ -8,13 +8,13 @@ from functools import partial
 from offkey.errors import ABOUT_CLIP, ErrorKind, OffkeyError
 from offkey.vocabulary import EntryStatus, JobKind, Rule
 from service.audio.budget import UNLIMITED, Budget
-from service.jobs.handler import Work
+from service.jobs.handler import JobRun
 from service.store import BankChangedError, MachineRecord
 from service.store.jobs import JobEntry, JobRecord, Step
 from service.store.reembedding import KeptClip, Reembedded
 from service.telemetry.stages import Stage
 from service.usecases.clip import Clip, EmbeddedClip, embed_clip
-from service.usecases.service import Context
+from service.usecases.service import Call
 
 _PAGE = 100
 # Of one machine: another may do.
@@ -42,7 +42,7 @@ class Moved:
 
 
 def reembed_machine(
-    context: Context,
+    call: Call,
     machine_id: str,
     heard_one: Callable[[], None],
     budget: Budget = UNLIMITED,
@@ -54,7 +54,7 @@ def reembed_machine(
     are made up for before the switch.
 
     Args:
-        context: the adapters.
+        call: the request.
         machine_id: which machine.
         heard_one: called after each clip; what it raises ends the work, and nothing is changed.
         budget: likewise asked before each window.
@@ -67,22 +67,22 @@ def reembed_machine(
     """
     heard: dict[Key, EmbeddedClip] = {}
     while True:  # again only if its bank was changed meanwhile
-        record = context.store.machine(machine_id)
-        if record.embedding_space_id in (None, context.encoders.current.embedding_space_id):
+        record = call.store.machine(machine_id)
+        if record.embedding_space_id in (None, call.service.encoders.current.embedding_space_id):
             return Moved(0, None)
         with suppress(BankChangedError):
-            return _move(context, record, heard, heard_one, budget, report)
+            return _move(call, record, heard, heard_one, budget, report)
 
 
 def _move(
-    context: Context,
+    call: Call,
     record: MachineRecord,
     heard: dict[Key, EmbeddedClip],
     heard_one: Callable[[], None],
     budget: Budget,
     report: Callable[[Moved], Step] | None,
 ) -> Moved:
-    clips = context.store.reembedding.clips(record)
+    clips = call.store.reembedding.clips(record)
     lacking = [one for one in clips if not (one.has_audio or one.is_noise)]
     if lacking:
         raise OffkeyError(
@@ -95,28 +95,28 @@ def _move(
         )
     for one in clips:
         if one.has_audio and (one.is_noise, one.number) not in heard:
-            heard[one.is_noise, one.number] = _hear(context, record, one, budget)
+            heard[one.is_noise, one.number] = _hear(call, record, one, budget)
             heard_one()
     own = {one.number: _reembedded(heard[False, one.number]) for one in clips if not one.is_noise}
     background = {one.number: heard[True, one.number].vectors for one in clips if one.is_noise and one.has_audio}
     moved = Moved(len(own), _note(record, sum(one.is_noise and not one.has_audio for one in clips)))
-    with context.stages.during(Stage.STORE):
-        context.store.reembedding.move(
+    with call.stages.during(Stage.STORE):
+        call.store.reembedding.move(
             record,
-            context.encoders.current.embedding_space_id,
+            call.service.encoders.current.embedding_space_id,
             own,
             background,
-            context.bank_limits,
+            call.service.bank_limits,
             report and report(moved),
         )
     return moved
 
 
-def _hear(context: Context, record: MachineRecord, kept: KeptClip, budget: Budget) -> EmbeddedClip:
-    file = context.store.reembedding.audio(record, kept)
+def _hear(call: Call, record: MachineRecord, kept: KeptClip, budget: Budget) -> EmbeddedClip:
+    file = call.store.reembedding.audio(record, kept)
     if file is None:  # deleted since it was listed
         raise BankChangedError
-    return embed_clip(context, context.encoders.current, Clip(kept.name, file, budget))
+    return embed_clip(call, call.service.encoders.current, Clip(kept.name, file, budget))
 
 
 def _reembedded(clip: EmbeddedClip) -> Reembedded:
@@ -135,44 +135,44 @@ def _note(record: MachineRecord, noise_left: int) -> str | None:
     return " ".join(notes) or None
 
 
-def start_reembedding(context: Context, machine_id: str | None) -> JobRecord:
+def start_reembedding(call: Call, machine_id: str | None) -> JobRecord:
     """Ask for one machine, or for all that need it, to be moved. Raises `OffkeyError` (unknown machine, overloaded)."""
-    machine = None if machine_id is None else context.store.machine(machine_id)
-    return context.store.jobs.add(JobKind.REEMBED, machine, {})
+    machine = None if machine_id is None else call.store.machine(machine_id)
+    return call.store.jobs.add(JobKind.REEMBED, machine, {})
 
 
 class Reembed:
     """Jobs of the kind `reembed`. An entry is a machine; its number is the machine's key."""
 
-    def run(self, work: Work) -> None:
+    def run(self, run: JobRun) -> None:
         """Move machine after machine; one that cannot be moved leaves the others."""
-        context, job = work.context, work.job
-        reported = context.store.jobs.reported(job.job_id)
-        todo = [machine for machine in _machines(work) if machine.machine_key not in reported]
-        context.store.jobs.plan(job.job_id, len(reported) + len(todo))
+        call, job = run.call, run.job
+        reported = call.store.jobs.reported(job.job_id)
+        todo = [machine for machine in _machines(run) if machine.machine_key not in reported]
+        call.store.jobs.plan(job.job_id, len(reported) + len(todo))
         for done, machine in enumerate(todo, len(reported) + 1):
             try:
                 moved = reembed_machine(
-                    context, machine.machine_id, work.check, work.budget(), partial(_step, job.job_id, done, machine)
+                    call, machine.machine_id, run.check, run.budget(), partial(_step, job.job_id, done, machine)
                 )
             except OffkeyError as error:
                 if error.kind not in _ABOUT_MACHINE:
                     raise
-                context.store.jobs.take(_refused(job.job_id, done, machine, error))
+                call.store.jobs.take(_refused(job.job_id, done, machine, error))
                 continue
             if not moved.clips:  # nothing was written, so neither was this
-                context.store.jobs.take(_step(job.job_id, done, machine, moved))
+                call.store.jobs.take(_step(job.job_id, done, machine, moved))
 
-    def clean(self, work: Work, *, done: bool) -> None:
+    def clean(self, run: JobRun, *, done: bool) -> None:
         """Nothing is left behind."""
 
 
-def _machines(work: Work) -> list[MachineRecord]:
+def _machines(run: JobRun) -> list[MachineRecord]:
     """Those that the job is about."""
-    if work.job.machine_id is not None:
-        return [work.context.store.machine(work.job.machine_id)]
-    space, found = work.context.encoders.current.embedding_space_id, list[MachineRecord]()
-    while page := work.context.store.reembedding.machines_elsewhere(
+    if run.job.machine_id is not None:
+        return [run.call.store.machine(run.job.machine_id)]
+    space, found = run.call.service.encoders.current.embedding_space_id, list[MachineRecord]()
+    while page := run.call.store.reembedding.machines_elsewhere(
         space, after=found[-1].machine_id if found else "", limit=_PAGE
     ):
         found += page

@@ -9,11 +9,11 @@ from pathlib import Path
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.schemas import Snapshot, SnapshotList
 from offkey.vocabulary import JobKind
-from service.jobs.handler import Work
+from service.jobs.handler import JobRun
 from service.settings import Settings
 from service.store.jobs import JobRecord
 from service.store.snapshot.write import SnapshotError, write_snapshot
-from service.usecases.service import Context
+from service.usecases.service import Call
 
 MAX_SNAPSHOTS = 10
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9]{1,19}\.tar")
@@ -24,45 +24,45 @@ def snapshot_folder(settings: Settings) -> Path:
     return settings.data_dir / "snapshots"
 
 
-def sweep_snapshots(context: Context) -> None:
+def sweep_snapshots(call: Call) -> None:
     """Remove what a snapshot leaves whose making was cut off."""
-    for path in snapshot_folder(context.settings).glob("*.partial"):
+    for path in snapshot_folder(call.service.settings).glob("*.partial"):
         path.unlink(missing_ok=True)
 
 
-def start_snapshot(context: Context) -> JobRecord:
+def start_snapshot(call: Call) -> JobRecord:
     """Ask for a snapshot. Raises `OffkeyError`: too many are kept, or too many jobs wait."""
-    kept = len(_kept(context.settings))
+    kept = len(_kept(call.service.settings))
     if kept >= MAX_SNAPSHOTS:
         raise OffkeyError(
             ErrorKind.TOO_MANY_SNAPSHOTS,
             f"{kept} snapshots are kept, which is the limit. Fetch one and delete it (GET /snapshots).",
             max_snapshots=MAX_SNAPSHOTS,
         )
-    return context.store.jobs.add(JobKind.SNAPSHOT, None, {})
+    return call.store.jobs.add(JobKind.SNAPSHOT, None, {})
 
 
-def list_snapshots(context: Context) -> SnapshotList:
+def list_snapshots(call: Call) -> SnapshotList:
     """Those that are kept, the oldest first."""
     found = []
-    for path in _kept(context.settings):
+    for path in _kept(call.service.settings):
         status = path.stat()
         created_at = datetime.strptime(path.name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         found.append(Snapshot(name=path.name, bytes=status.st_size, created_at=created_at))
     return SnapshotList(snapshots=found)
 
 
-def snapshot_path(context: Context, name: str) -> Path:
+def snapshot_path(call: Call, name: str) -> Path:
     """The file of a snapshot. Raises `OffkeyError` if there is none of that name."""
-    path = snapshot_folder(context.settings) / name
+    path = snapshot_folder(call.service.settings) / name
     if _NAME.fullmatch(name) is None or not path.is_file():
         raise OffkeyError(ErrorKind.UNKNOWN_SNAPSHOT, "There is no such snapshot. GET /snapshots lists them.")
     return path
 
 
-def delete_snapshot(context: Context, name: str) -> None:
+def delete_snapshot(call: Call, name: str) -> None:
     """Delete one. Raises `OffkeyError` if there is none of that name."""
-    snapshot_path(context, name).unlink(missing_ok=True)
+    snapshot_path(call, name).unlink(missing_ok=True)
 
 
 def _kept(settings: Settings) -> list[Path]:
@@ -73,26 +73,26 @@ def _kept(settings: Settings) -> list[Path]:
 class MakeSnapshot:
     """Jobs of the kind `snapshot`. One that was interrupted begins anew."""
 
-    def run(self, work: Work) -> str:
+    def run(self, run: JobRun) -> str:
         """Write it; returns its name."""
-        settings = work.context.settings
+        settings = run.call.service.settings
         folder = snapshot_folder(settings)
         try:
             folder.mkdir(exist_ok=True)
-            write_snapshot(settings.data_dir, folder / _name(work))
+            write_snapshot(settings.data_dir, folder / _name(run))
         except SnapshotError as error:
             raise OffkeyError(ErrorKind.STORE_UNUSABLE, str(error)) from error
         except (OSError, sqlite3.Error) as error:
             full = getattr(error, "errno", None) == errno.ENOSPC or "full" in str(error)
             kind = ErrorKind.STORAGE_FULL if full else ErrorKind.STORE_UNUSABLE
             raise OffkeyError(kind, f"The snapshot could not be written: {error}.") from error
-        return _name(work)
+        return _name(run)
 
-    def clean(self, work: Work, *, done: bool) -> None:
+    def clean(self, run: JobRun, *, done: bool) -> None:
         """Of a job that was canceled no snapshot is kept."""
         if not done:
-            (snapshot_folder(work.context.settings) / _name(work)).unlink(missing_ok=True)
+            (snapshot_folder(run.call.service.settings) / _name(run)).unlink(missing_ok=True)
 
 
-def _name(work: Work) -> str:
-    return f"{work.job.created_at:%Y%m%dT%H%M%SZ}-{work.job.job_id}.tar"
+def _name(run: JobRun) -> str:
+    return f"{run.job.created_at:%Y%m%dT%H%M%SZ}-{run.job.job_id}.tar"

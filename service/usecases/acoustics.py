@@ -8,7 +8,7 @@ from service.bank import Bank
 from service.domain.acoustics import Acoustics
 from service.domain.envelope import Difference, Envelope
 from service.store import MachineRecord, NewClip
-from service.usecases.service import Context
+from service.usecases.service import Call
 
 # Of a larger bank the newest clips tell how recordings are made now, at a cost that does not grow with it.
 _NEWEST = 500
@@ -26,7 +26,7 @@ def warnings_of(differences: Sequence[Difference]) -> list[AcousticsWarning]:
 
 
 def warnings_of_new(
-    context: Context, record: MachineRecord, domain: Domain, bank: Bank | None, new: Mapping[str, NewClip]
+    call: Call, record: MachineRecord, domain: Domain, bank: Bank | None, new: Mapping[str, NewClip]
 ) -> dict[str, list[AcousticsWarning]]:
     """Of each clip that is to be enrolled, by its key, how it is unlike the enrolled ones.
 
@@ -36,7 +36,7 @@ def warnings_of_new(
     if bank is not None and domain in bank.envelopes:
         envelope = bank.envelopes[domain]
         return {key: warnings_of(envelope.differences(of, new[key].seconds)) for key, (of, _) in own.items()}
-    enrolled = context.store.shift.acoustics(record.machine_key, domain, _NEWEST) if own else []
+    enrolled = call.store.shift.acoustics(record.machine_key, domain, _NEWEST) if own else []
     widths = {len(acoustics.bands_dbfs) for acoustics, _ in own.values()}
     # None are where the bank moves to a bundle of another sample rate at this moment.
     enrolled = [one for one in enrolled if len(one[0].bands_dbfs) in widths]

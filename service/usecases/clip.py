@@ -17,7 +17,7 @@ from service.domain.distance import Vectors
 from service.domain.spectrogram import Spectrogram
 from service.encoder.encoder import Encoder
 from service.telemetry.stages import Stage
-from service.usecases.service import Context
+from service.usecases.service import Call
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class EmbeddedClip:
     spectrograms: tuple[Spectrogram, ...]  # of the windows, or none at all
 
 
-def embed_clip(context: Context, encoder: Encoder, upload: Clip) -> EmbeddedClip:
+def embed_clip(call: Call, encoder: Encoder, upload: Clip) -> EmbeddedClip:
     """Decode and embed with an encoder that serves. Raises `OffkeyError` that names the clip if it cannot be."""
     try:
-        with context.stages.during(Stage.DECODE):
-            waveform = read_pcm(upload.data, encoder.sample_rate, context.audio_limits, upload.budget)
+        with call.stages.during(Stage.DECODE):
+            waveform = read_pcm(upload.data, encoder.sample_rate, call.service.audio_limits, upload.budget)
             if waveform is None:
-                waveform = context.decoders.decode(upload.data, encoder.sample_rate, upload.budget)
-        with context.stages.during(Stage.MEASURE):
+                waveform = call.service.decoders.decode(upload.data, encoder.sample_rate, upload.budget)
+        with call.stages.during(Stage.MEASURE):
             acoustics = measure(
                 waveform.samples,
                 waveform.sample_rate,
@@ -65,7 +65,7 @@ def embed_clip(context: Context, encoder: Encoder, upload: Clip) -> EmbeddedClip
                 channels=waveform.source_channels,
                 clipped=waveform.source_clipped,
             )
-        with context.stages.during(Stage.EMBED):
+        with call.stages.during(Stage.EMBED):
             heard = encoder.embed(waveform.samples, upload.budget)
     except OffkeyError as error:
         raise OffkeyError(error.kind, error.detail, **{"clip": upload.name, **error.values}) from error

@@ -11,7 +11,7 @@ from service.bank import Bank
 from service.domain.drift import MIN_RECORDINGS, MIN_SCORES, Drift
 from service.domain.self_scores import SelfScores
 from service.store.scores import RecentScore
-from service.usecases.service import Context
+from service.usecases.service import Call
 
 LAST_CLIPS = 100
 LAST_HOURS = 24
@@ -19,34 +19,34 @@ LAST_HOURS = 24
 _ORDER = (Verdict.HIGHER, Verdict.LOWER, Verdict.STEADY, Verdict.UNKNOWN)
 
 
-def get_drift(context: Context, machine_id: str) -> DriftReport:
+def get_drift(call: Call, machine_id: str) -> DriftReport:
     """Hold what was scored lately against the bank's self-scores.
 
     Raises:
         OffkeyError: the machine is unknown, or its bank is empty, too small or of another embedding space.
     """
-    record = context.store.machine(machine_id)
-    bank = context.bank(record)
-    context.score_buffer.write()
-    return _report(context, machine_id, record.machine_key, bank)
+    record = call.store.machine(machine_id)
+    bank = call.bank(record)
+    call.service.score_buffer.write()
+    return _report(call, machine_id, record.machine_key, bank)
 
 
-def watch_drift(context: Context, machine_keys: Iterable[int]) -> None:
+def watch_drift(call: Call, machine_keys: Iterable[int]) -> None:
     """Bring the metrics of machines that were scored up to date, of those whose bank is in memory."""
     for key in machine_keys:
-        bank, machine_id = context.banks.at_hand(key), context.store.shift.machine_id(key)
+        bank, machine_id = call.service.banks.at_hand(key), call.store.shift.machine_id(key)
         if bank is not None and machine_id is not None:
-            report = _report(context, machine_id, key, bank)
+            report = _report(call, machine_id, key, bank)
             shifts = {
                 own.domain.value: own.windows[0].median_shift
                 for own in report.domains
                 if own.windows[0].median_shift is not None
             }
-            context.metrics.drift(machine_id, report.verdict.value, shifts)
+            call.service.metrics.drift(machine_id, report.verdict.value, shifts)
 
 
-def _report(context: Context, machine_id: str, machine_key: int, bank: Bank) -> DriftReport:
-    scores = context.store.shift.recent_scores(machine_key, bank.generation, bank.detector.backend)
+def _report(call: Call, machine_id: str, machine_key: int, bank: Bank) -> DriftReport:
+    scores = call.store.shift.recent_scores(machine_key, bank.generation, bank.detector.backend)
     domains = [
         _of_domain(domain, own, [one for one in scores if one.domain is domain])
         for domain, own in bank.detector.self_scores.items()

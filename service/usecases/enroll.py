@@ -18,7 +18,7 @@ from service.telemetry.stages import Stage
 from service.usecases.acoustics import warnings_of_new
 from service.usecases.clip import Clip, embed_clip
 from service.usecases.guard import Opinion, bank_to_ask, guard
-from service.usecases.service import Context
+from service.usecases.service import Call
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EnrollOptions:
 
 
 def enroll_clips(
-    context: Context,
+    call: Call,
     machine_id: str,
     condition: EnrollOptions,
     uploads: Sequence[Clip],
@@ -60,19 +60,19 @@ def enroll_clips(
             not usable or is enrolled under the other domain; or the key came with another request.
     """
     if idempotency_key is None:
-        return _enroll(context, machine_id, condition, uploads, None)
+        return _enroll(call, machine_id, condition, uploads, None)
     fingerprint = _fingerprint(machine_id, condition, uploads)
-    answer = context.store.earlier_answer(idempotency_key, fingerprint)
+    answer = call.store.earlier_answer(idempotency_key, fingerprint)
     if answer is None:
         try:
-            return _enroll(context, machine_id, condition, uploads, (idempotency_key, fingerprint))
+            return _enroll(call, machine_id, condition, uploads, (idempotency_key, fingerprint))
         except AnsweredError as error:  # the same request, sent twice at once
             answer = error.answer
     return Enrollment.model_validate_json(answer)
 
 
 def enroll_entries(
-    context: Context,
+    call: Call,
     machine_id: str,
     machine_key: int,
     condition: EnrollOptions,
@@ -82,7 +82,7 @@ def enroll_entries(
     """As `enroll_clips`, but that a clip which cannot be used leaves the others.
 
     Args:
-        context: the adapters.
+        call: the request.
         machine_id: whose bank.
         machine_key: of that machine; one that was deleted and made again is another.
         condition: of the clips.
@@ -99,7 +99,7 @@ def enroll_entries(
         rest = iter(clips)
         return report([refused.get(upload.sha256) or next(rest) for upload in uploads])
 
-    _enroll(context, machine_id, condition, uploads, None, _Entries(machine_key, refused, step))
+    _enroll(call, machine_id, condition, uploads, None, _Entries(machine_key, refused, step))
 
 
 def _fingerprint(machine_id: str, condition: EnrollOptions, uploads: Sequence[Clip]) -> str:
@@ -119,7 +119,7 @@ class _Entries:
 
 
 def _enroll(
-    context: Context,
+    call: Call,
     machine_id: str,
     condition: EnrollOptions,
     uploads: Sequence[Clip],
@@ -130,11 +130,11 @@ def _enroll(
     # Again only if at that moment a clip that was found enrolled is deleted, or the bank moves to another bundle.
     while True:
         with suppress(BankChangedError):
-            return _attempt(context, machine_id, condition, uploads, embedded, key, entries)
+            return _attempt(call, machine_id, condition, uploads, embedded, key, entries)
 
 
 def _attempt(
-    context: Context,
+    call: Call,
     machine_id: str,
     condition: EnrollOptions,
     uploads: Sequence[Clip],
@@ -142,12 +142,12 @@ def _attempt(
     key: tuple[str, str] | None,
     entries: _Entries | None,
 ) -> Enrollment:
-    record, known = context.store.enrolled(machine_id, [upload.sha256 for upload in uploads])
+    record, known = call.store.enrolled(machine_id, [upload.sha256 for upload in uploads])
     if entries is not None and record.machine_key != entries.machine_key:
         raise OffkeyError(
             ErrorKind.UNKNOWN_MACHINE, f"Machine {machine_id} was deleted while its clips were on the way."
         )
-    encoder = context.encoders.of(record.embedding_space_id)
+    encoder = call.service.encoders.of(record.embedding_space_id)
     space = encoder.embedding_space_id
     for upload in uploads:
         with _refused(entries, upload):
@@ -156,38 +156,38 @@ def _attempt(
     for upload in uploads:
         with _refused(entries, upload):
             if upload.sha256 not in known and (space, upload.sha256) not in embedded:
-                embedded[space, upload.sha256] = _embed(context, encoder, upload, condition)
+                embedded[space, upload.sha256] = _embed(call, encoder, upload, condition)
     if entries:
         uploads = [upload for upload in uploads if upload.sha256 not in entries.refused]
     new = {sha256: clip for (of, sha256), clip in embedded.items() if of == space and sha256 not in known}
-    bank = None if condition.trusted or not new else bank_to_ask(context, record, condition.domain)
-    opinions = _opinions(context, record, condition, bank, new)
-    warnings = warnings_of_new(context, record, condition.domain, bank, new)
+    bank = None if condition.trusted or not new else bank_to_ask(call, record, condition.domain)
+    opinions = _opinions(call, record, condition, bank, new)
+    warnings = warnings_of_new(call, record, condition.domain, bank, new)
     welcome = [clip for sha256, clip in new.items() if opinions[sha256].held_back is None]
 
     def answer(added: Sequence[Enrolled], record: MachineRecord) -> Enrollment:
         results = known | {clip.sha256: one for clip, one in zip(welcome, added, strict=True)}
         return _answer(record, uploads, results, opinions, warnings, condition)
 
-    missing_audio = _missing_audio(context, uploads, known)
+    missing_audio = _missing_audio(call, uploads, known)
     if not (welcome or missing_audio or entries) and key is None:
         return answer([], record)
     once = None if key is None else Once(*key, lambda *found: answer(*found).model_dump_json())
-    with context.stages.during(Stage.STORE):
-        added, record = context.store.add_clips(
+    with call.stages.during(Stage.STORE):
+        added, record = call.store.add_clips(
             record,
             space,
             welcome,
             known=known,
             missing_audio=missing_audio,
-            limits=context.bank_limits,
+            limits=call.service.bank_limits,
             action=condition.action,
             once=once,
             step=None if entries is None else lambda added: entries.step(answer(added, record).clips),
         )
     if condition.trusted:  # the guard shall not go on comparing with a bank that knows nothing of it
-        context.banks.forget(record.machine_key)
-    context.metrics.enrolled(sum(not one.duplicate for one in added))
+        call.service.banks.forget(record.machine_key)
+    call.service.metrics.enrolled(sum(not one.duplicate for one in added))
     return answer(added, record)
 
 
@@ -202,8 +202,8 @@ def _refused(entries: _Entries | None, upload: Clip) -> Iterator[None]:
         entries.refused[upload.sha256] = error
 
 
-def _embed(context: Context, encoder: Encoder, upload: Clip, condition: EnrollOptions) -> NewClip:
-    clip = embed_clip(context, encoder, upload)
+def _embed(call: Call, encoder: Encoder, upload: Clip, condition: EnrollOptions) -> NewClip:
+    clip = embed_clip(call, encoder, upload)
     return NewClip(
         sha256=upload.sha256,
         name=upload.name,
@@ -216,22 +216,22 @@ def _embed(context: Context, encoder: Encoder, upload: Clip, condition: EnrollOp
         starts=clip.starts,
         acoustics=clip.acoustics,
         spectrograms=clip.spectrograms,
-        audio=upload.data if context.settings.keep_audio else None,
+        audio=upload.data if call.service.settings.keep_audio else None,
     )
 
 
-def _missing_audio(context: Context, uploads: Sequence[Clip], known: Mapping[str, Enrolled]) -> dict[int, bytes]:
+def _missing_audio(call: Call, uploads: Sequence[Clip], known: Mapping[str, Enrolled]) -> dict[int, bytes]:
     """The files of clips, by id, that were enrolled while audio was not kept: they come again, and are kept now."""
-    if not context.settings.keep_audio:
+    if not call.service.settings.keep_audio:
         return {}
     found = {upload.sha256: upload.data for upload in uploads}
     return {one.clip_id: found[sha256] for sha256, one in known.items() if not one.has_audio}
 
 
 def _opinions(
-    context: Context, record: MachineRecord, condition: EnrollOptions, bank: Bank | None, new: Mapping[str, NewClip]
+    call: Call, record: MachineRecord, condition: EnrollOptions, bank: Bank | None, new: Mapping[str, NewClip]
 ) -> dict[str, Opinion]:
-    judge = guard(context, record, condition.domain, bank, piece=condition.recording is not None)
+    judge = guard(call, record, condition.domain, bank, piece=condition.recording is not None)
     return {sha256: judge(clip.vectors) for sha256, clip in new.items()}
 
 

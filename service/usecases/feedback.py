@@ -8,25 +8,25 @@ from service.domain.detector import clip_score
 from service.domain.distance import Vectors
 from service.usecases.clip import Clip, embed_clip
 from service.usecases.enroll import EnrollOptions, enroll_clips
-from service.usecases.service import Context
+from service.usecases.service import Call
 from service.usecases.threshold import threshold_of
 
 
 def learn_false_alarms(
-    context: Context, machine_id: str, condition: EnrollOptions, uploads: Sequence[Clip]
+    call: Call, machine_id: str, condition: EnrollOptions, uploads: Sequence[Clip]
 ) -> Feedback:
     """Enroll clips whose alarm was false, and judge them before and after.
 
     Raises:
         OffkeyError: the machine is unknown, its bank cannot score or is full, or a clip is not usable.
     """
-    record = context.store.machine(machine_id)
-    bank = context.bank(record)
-    threshold = threshold_of(context, record, bank)
-    enrollment = enroll_clips(context, machine_id, condition, uploads)
-    record = context.store.machine(machine_id)
-    grown = context.bank(record)
-    new_threshold = threshold_of(context, record, grown)
+    record = call.store.machine(machine_id)
+    bank = call.bank(record)
+    threshold = threshold_of(call, record, bank)
+    enrollment = enroll_clips(call, machine_id, condition, uploads)
+    record = call.store.machine(machine_id)
+    grown = call.bank(record)
+    new_threshold = threshold_of(call, record, grown)
     clips = []
     for upload, clip in zip(uploads, enrollment.clips, strict=True):
         if clip.clip_id is None or clip.status == "held-back":  # never of trusted clips
@@ -35,7 +35,7 @@ def learn_false_alarms(
             before, after = _score(bank, grown.vectors_of(clip.clip_id)), grown.self_score(clip.clip_id)
         else:  # the coreset leaves it out, or the bank moved to another bundle: it is heard again, as any clip
             before, after = (
-                _score(one, embed_clip(context, context.encoder_of(one), upload).vectors) for one in (bank, grown)
+                _score(one, embed_clip(call, call.encoder_of(one), upload).vectors) for one in (bank, grown)
             )
         clips.append(
             FeedbackOnClip(

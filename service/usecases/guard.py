@@ -12,7 +12,7 @@ from service.domain.detector import MIN_SCALE_RECORDINGS, clip_score
 from service.domain.distance import Vectors
 from service.domain.threshold import guard_bound
 from service.store import BankChangedError, MachineRecord
-from service.usecases.service import Context
+from service.usecases.service import Call
 from service.usecases.threshold import USEFUL_RECORDINGS, threshold_of
 
 # A bank at hand that lacks the newest clips will do if it holds so many, or this share of all: building the newest for
@@ -47,7 +47,7 @@ class Opinion:
         return self.held_back or self.repeats
 
 
-def bank_to_ask(context: Context, record: MachineRecord, domain: Domain) -> Bank | None:
+def bank_to_ask(call: Call, record: MachineRecord, domain: Domain) -> Bank | None:
     """What clips to be enrolled are compared with: a bank that holds all or enough of the domain.
 
     Returns:
@@ -67,7 +67,7 @@ def bank_to_ask(context: Context, record: MachineRecord, domain: Domain) -> Bank
         return same and clips > _FEW and held >= min(_ENOUGH, _SHARE * clips)
 
     try:
-        bank = context.bank(record, enough)
+        bank = call.bank(record, enough)
     except OffkeyError as error:
         if error.kind is not ErrorKind.BANK_TOO_SMALL:  # many clips may be of one recording
             raise
@@ -78,7 +78,7 @@ def bank_to_ask(context: Context, record: MachineRecord, domain: Domain) -> Bank
 
 
 def guard(
-    context: Context, record: MachineRecord, domain: Domain, bank: Bank | None, *, piece: bool
+    call: Call, record: MachineRecord, domain: Domain, bank: Bank | None, *, piece: bool
 ) -> Callable[[Vectors], Opinion]:
     """A judge of clips to be enrolled, by their embeddings `(windows, dim)`.
 
@@ -86,7 +86,7 @@ def guard(
     differ. It has no opinion at all while they are too few for a scale of their own.
 
     Args:
-        context: the adapters.
+        call: the request.
         record: the machine.
         domain: of the clips.
         bank: the one that `bank_to_ask` found.
@@ -99,7 +99,7 @@ def guard(
         return lambda _: Opinion()
     bound = math.inf
     if self_scores.recordings >= USEFUL_RECORDINGS:
-        bound = guard_bound(self_scores, threshold_of(context, record, bank).decision_threshold)
+        bound = guard_bound(self_scores, threshold_of(call, record, bank).decision_threshold)
     return lambda vectors: _judge(bank, vectors, bound, piece)
 
 

@@ -19,7 +19,7 @@ from service.telemetry.stages import Stage
 from service.usecases import localize as localization
 from service.usecases.acoustics import MACHINE_NOT_AUDIBLE, warnings_of
 from service.usecases.clip import Clip, EmbeddedClip, embed_clip
-from service.usecases.service import Context
+from service.usecases.service import Call
 from service.usecases.threshold import threshold_of
 
 
@@ -35,11 +35,11 @@ class _Question:
     localize: bool
 
 
-def score_clips(context: Context, machine_id: str, uploads: Sequence[Clip], neighbors: int, localize: bool) -> Scores:
+def score_clips(call: Call, machine_id: str, uploads: Sequence[Clip], neighbors: int, localize: bool) -> Scores:
     """Decode, embed, search, score, and say what stands out.
 
     Args:
-        context: the adapters.
+        call: the request.
         machine_id: whose bank to compare with.
         uploads: the clips.
         neighbors: how many enrolled windows to name for each scored one.
@@ -48,12 +48,12 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Clip], neig
     Raises:
         OffkeyError: the machine is unknown, its bank cannot score, or a clip is not usable.
     """
-    record = context.store.machine(machine_id)
-    bank = context.bank(record)
-    threshold = threshold_of(context, record, bank)
-    encoder = context.encoder_of(bank)
+    record = call.store.machine(machine_id)
+    bank = call.bank(record)
+    threshold = threshold_of(call, record, bank)
+    encoder = call.encoder_of(bank)
     question = _Question(record.machine_key, bank, encoder, threshold.decision_threshold, neighbors, localize)
-    clips = [_score(context, question, one) for one in uploads]
+    clips = [_score(call, question, one) for one in uploads]
     return Scores(
         machine_id=machine_id,
         bundle=encoder.name,
@@ -62,27 +62,27 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Clip], neig
         threshold=threshold,
         clips=clips,
         localization_note=localization.note(encoder, bank) if localize else "Not asked for: add localize=true.",
-        timing_ms=context.stages.timing_ms(),
+        timing_ms=call.stages.timing_ms(),
     )
 
 
-def _score(context: Context, question: _Question, upload: Clip) -> ClipScore:
+def _score(call: Call, question: _Question, upload: Clip) -> ClipScore:
     bank = question.bank
-    clip = embed_clip(context, question.encoder, upload)
-    with context.stages.during(Stage.SEARCH):
+    clip = embed_clip(call, question.encoder, upload)
+    with call.stages.during(Stage.SEARCH):
         scores, named = bank.score(clip.vectors, question.neighbors)
     score = clip_score(scores)
     is_anomalous = score > question.decision_threshold
-    context.metrics.scored(is_anomalous)
-    context.score_buffer.add(_recent(question.machine_key, bank, scores, named))
+    call.service.metrics.scored(is_anomalous)
+    call.service.score_buffer.add(_recent(question.machine_key, bank, scores, named))
     seconds = clip.waveform.seconds
     warnings = warnings_of(closest_differences(list(bank.envelopes.values()), clip.acoustics, seconds))
     if bank.is_background(clip.vectors, named):
         warnings.append(MACHINE_NOT_AUDIBLE)
-    context.metrics.acoustics_warned(one.kind.value for one in warnings)
+    call.service.metrics.acoustics_warned(one.kind.value for one in warnings)
     window = question.encoder.manifest.window.seconds
     spans = [(float(start), min(float(start) + window, seconds)) for start in clip.starts]
-    places = _localize(context, question, clip, spans) if question.localize else [None] * len(spans)
+    places = _localize(call, question, clip, spans) if question.localize else [None] * len(spans)
     return ClipScore(
         name=upload.name,
         seconds=seconds,
@@ -117,12 +117,12 @@ def _recent(machine_key: int, bank: Bank, scores: NDArray[np.float64], named: Se
 
 
 def _localize(
-    context: Context, question: _Question, clip: EmbeddedClip, spans: Sequence[tuple[float, float]]
+    call: Call, question: _Question, clip: EmbeddedClip, spans: Sequence[tuple[float, float]]
 ) -> list[Localization | None]:
     bank, edges_hz = question.bank, question.encoder.band_edges_hz
     if edges_hz is None or not bank.reference.domains:
         return [None] * len(spans)
-    with context.stages.during(Stage.LOCALIZE):
+    with call.stages.during(Stage.LOCALIZE):
         return [
             localization.localize(bank, edges_hz, picture, *span)
             for picture, span in zip(clip.spectrograms, spans, strict=True)

@@ -160,7 +160,7 @@ def test_a_clip_that_is_deleted_meanwhile_is_enrolled_again(
     fan_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another request deletes a clip just after this one found it enrolled."""
-    store = fan_api.app.state.context.store
+    store = fan_api.app.state.service.store
     enrolled, deleted = store.enrolled, []
 
     def enrolled_then_deleted(machine_id: str, sha256s: list[str]) -> object:
@@ -181,7 +181,7 @@ def test_a_clip_that_is_deleted_meanwhile_is_enrolled_again(
 def test_clips_do_not_go_to_a_machine_that_was_made_again_meanwhile(
     fan_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = fan_api.app.state.context
+    context = fan_api.app.state.service
     embed = context.encoders.current.embed
 
     def hear_while_the_machine_is_made_again(samples: np.ndarray, budget: Budget) -> object:

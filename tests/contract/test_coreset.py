@@ -51,7 +51,7 @@ def test_all_stays_enrolled_and_the_answer_says_how_many_are_compared_with(
     assert answer["localization_note"] is None  # nothing is missing among those that are compared with
     assert len(reduced.get("/machines/fan-1/clips", params={"limit": 1000}).json()["clips"]) == CLIPS
     assert reduced.get("/info").json()["limits"]["coreset_windows"] == 100
-    reduced.app.state.context.store.close()
+    reduced.app.state.service.store.close()
 
     with TestClient(create_app(settings)) as whole:  # without the setting all count again
         (domain,) = whole.post("/score", params=FAN, content=clips[-1]).json()["threshold"]["domains"]
@@ -77,7 +77,7 @@ def test_sixteen_bits_change_no_score(settings: Settings, clips: list[bytes]) ->
             api.put("/machines/fan-1")
             enroll(api, clips[:30])
             answers.append(api.post("/score", params=FAN, content=clips[-1]).json())
-            bank = api.app.state.context.bank(api.app.state.context.store.machine("fan-1"))
+            bank = api.app.state.service.bank(api.app.state.service.store.machine("fan-1"))
             answers[-1]["values"] = bank.values - bank.detector.values
     whole, half = ((answer["clips"][0], answer["values"]) for answer in answers)
     assert half[0]["anomaly_score"] == whole[0]["anomaly_score"]  # of the default backend: by mean and directions
@@ -92,7 +92,7 @@ def test_feedback_judges_also_a_clip_that_the_coreset_leaves_out(reduced: TestCl
     alone = [reduced.post("/score", params=FAN, content=clip).json()["clips"][0] for clip in clips[CLIPS:]]
     answer = reduced.post("/feedback", params=FAN, files=files)
     assert answer.status_code == 200, answer.text
-    context = reduced.app.state.context
+    context = reduced.app.state.service
     bank = context.bank(context.store.machine("fan-1"))
     found = answer.json()["clips"]
     inside = [bank.compares_with(clip["clip_id"]) for clip in found]

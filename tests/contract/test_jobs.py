@@ -289,7 +289,7 @@ def test_so_many_snapshots_are_kept(fan_api: TestClient, monkeypatch: pytest.Mon
 
 
 def test_a_damaged_store_gives_a_failed_job_and_no_snapshot(fan_api: TestClient, settings: Settings) -> None:
-    with fan_api.app.state.context.store._write() as connection:
+    with fan_api.app.state.service.store._write() as connection:
         connection.exec_driver_sql("UPDATE embedding SET vector = zeroblob(8192) WHERE clip_id = 2")
     job = ended(fan_api, fan_api.post("/snapshots").json())
     assert (job["state"], job["problem"]) == ("failed", "store-unusable")
@@ -305,7 +305,7 @@ def test_machines_are_moved_and_told_one_by_one(
             api.put(f"/machines/{name}")
             files = [("clips", (f"{number}.wav", fan(number))) for number in range(3)]
             api.post("/enroll", params={"machine_id": name}, files=files)
-        with api.app.state.context.store._write() as connection:
+        with api.app.state.service.store._write() as connection:
             connection.exec_driver_sql("DELETE FROM audio WHERE clip_id = 4")
         before = api.post("/score", params={"machine_id": "a"}, content=fan(9)).json()["clips"][0]["anomaly_score"]
     both = settings.model_copy(update={"bundle": mirrored_bundle, "old_bundle": settings.bundle})

@@ -293,7 +293,7 @@ def test_drift_is_a_metric_until_the_machine_is_deleted(watched: TestClient, fan
 
 
 def test_the_series_of_drift_are_bounded(api: TestClient) -> None:
-    metrics = api.app.state.context.metrics
+    metrics = api.app.state.service.metrics
     for number in range(MAX_DRIFT_MACHINES + 20):
         metrics.drift(f"m{number}", "steady", {"source": 0.1, "target": 0.2})
     text = api.get("/metrics").text

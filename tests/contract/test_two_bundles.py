@@ -54,7 +54,7 @@ def before(settings: Settings, fan: Fan) -> float:
 
 
 def context_of(api: TestClient) -> Context:
-    context: Context = api.app.state.context
+    context: Context = api.app.state.service
     return context
 
 

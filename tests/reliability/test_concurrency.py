@@ -98,7 +98,7 @@ def test_every_answer_is_right_for_its_generation(
         update={"exact_limit": exact_limit, "workers": WRITERS + READERS, "max_cached_values": 10**6}
     )
     with TestClient(create_app(own), raise_server_exceptions=False) as api:
-        context = api.app.state.context
+        context = api.app.state.service
         for machine in histories:
             api.put(f"/machines/{machine}")
         share = CLIPS // WRITERS

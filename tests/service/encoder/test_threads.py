@@ -160,7 +160,7 @@ def test_both_sessions_give_the_same_and_the_service_says_how_many_workers(
     monkeypatch.setattr(module, "measure", lambda *_: ThreadCounts(2, 1))
     with TestClient(create_app(Settings(data_dir=tmp_path))) as api:
         assert api.get("/info").json()["limits"]["workers"] == 3
-        encoder = api.app.state.context.encoders.current
+        encoder = api.app.state.service.encoders.current
         clip = (0.1 * np.random.default_rng(0).standard_normal(160_000)).astype(np.float32)
         idle_threads = encoder.embed(clip).vectors
         with encoder._runner._session():
