@@ -83,7 +83,7 @@ def test_a_domain_of_one_clip_borrows_the_scale_of_the_other() -> None:
     rng = np.random.default_rng(3)
     banks = {Domain.SOURCE: unit(rng, 10), Domain.TARGET: unit(rng, 1)}
     detector = fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
-    assert detector.scales[0][Domain.TARGET] == detector.scales[0][Domain.SOURCE]
+    assert detector.scales[Domain.TARGET] == detector.scales[Domain.SOURCE]
     assert detector.borrowed == {Domain.TARGET}
     assert {domain: scores.recordings for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
@@ -104,10 +104,10 @@ def test_a_domain_of_few_clips_borrows_the_deviation_of_the_other(
     assert detector.borrowed == set(borrowed)
     own = {d: Scale.fit(nearest_to_others(banks[d], clips[d]), TINY) for d in enrolled}
     for domain in enrolled:
-        assert detector.scales[0][domain].mu == own[domain].mu
+        assert detector.scales[domain].mu == own[domain].mu
         lender = next(d for d in Domain if d is not domain) if domain in borrowed else domain
         relative = own[lender].sigma / own[lender].mu
-        assert detector.scales[0][domain].sigma == pytest.approx(relative * own[domain].mu)
+        assert detector.scales[domain].sigma == pytest.approx(relative * own[domain].mu)
 
 
 @pytest.mark.parametrize("domains", [[Domain.SOURCE], [Domain.TARGET], list(Domain)])
@@ -123,7 +123,7 @@ def test_one_clip_per_domain_is_too_few(domains: list[Domain]) -> None:
 def test_identical_clips_give_finite_scores() -> None:
     vectors = np.repeat(unit(np.random.default_rng(5), 1), 6, axis=0)
     detector = fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(6)})
-    assert detector.scales[0][Domain.SOURCE].sigma == TINY
+    assert detector.scales[Domain.SOURCE].sigma == TINY
     assert np.isfinite(detector.self_scores[Domain.SOURCE].scores).all()
 
 
@@ -131,7 +131,7 @@ def test_identical_clips_have_a_deviation_to_lend() -> None:
     rng = np.random.default_rng(7)
     banks = {Domain.SOURCE: np.repeat(unit(rng, 1), 6, axis=0), Domain.TARGET: unit(rng, 2)}
     detector = fit(banks, {Domain.SOURCE: np.arange(6), Domain.TARGET: np.arange(6, 8)})
-    assert np.isfinite(detector.scales[0][Domain.TARGET].sigma)
+    assert np.isfinite(detector.scales[Domain.TARGET].sigma)
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
 
