@@ -1,4 +1,4 @@
-"""Who may do what: scopes, the secret of a key, and the caller of a request."""
+"""Access rights: scopes, the secret of a key, and the caller of a request."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ from service.domain.errors import ErrorKind, OffkeyError
 
 KEY_ID_PATTERN = r"^[0-9a-f]{12}$"
 KEY_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$"
-MACHINE_PREFIX_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # what a machine id can begin with
+MACHINE_PREFIX_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # beginning of a machine id
 
 _TOKEN = re.compile(r"offkey_([0-9a-f]{12})_([0-9a-f]{64})", re.ASCII)
 _ID_BYTES = 6
@@ -19,14 +19,14 @@ _SECRET_BYTES = 32
 
 
 class Scope(StrEnum):
-    """What a key is good for."""
+    """Operations that a key allows."""
 
     SCORE = "score"  # score clips; see machines, clips, thresholds, limits and metrics
     ENROLL = "enroll"  # and create machines, enroll, give feedback, take clips out again
     ADMIN = "admin"  # and choose thresholds, delete machines, manage keys, read the audit log
 
 
-# Who enrolls is told scores by the guard and by feedback, so a key that enrolls but may not score would hide nothing.
+# Enrollment and feedback return scores, so a key for enrollment alone could not hide them.
 _GIVES = {
     Scope.SCORE: frozenset({Scope.SCORE}),
     Scope.ENROLL: frozenset({Scope.ENROLL, Scope.SCORE}),
@@ -35,30 +35,30 @@ _GIVES = {
 
 
 class Token(NamedTuple):
-    """What a client sends: the id by which its key is found, and the secret that proves it."""
+    """Credentials of a request: the key id and the secret."""
 
     key_id: str
     secret: str
 
     @classmethod
     def new(cls) -> "Token":
-        """A key that nobody has seen, of 256 random bits."""
+        """Draw a new key id and a secret of 256 random bits."""
         return cls(secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> "Token | None":
-        """Read what `text` wrote; None if it is not of that form."""
+        """Parse the output of `text`. Returns None if it has another form."""
         found = _TOKEN.fullmatch(text)
         return None if found is None else cls(*found.groups())
 
     @property
     def text(self) -> str:
-        """As a client sends it."""
+        """The token in the form that clients send."""
         return f"offkey_{self.key_id}_{self.secret}"
 
     @property
     def secret_sha256(self) -> str:
-        """All that is kept of the secret. Of 256 random bits a plain hash cannot be undone by guessing."""
+        """The stored hash of the secret. A plain hash is enough, because 256 random bits cannot be guessed."""
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
 
@@ -74,14 +74,14 @@ def check_key_id(key_id: str) -> str:
 
 @dataclass(frozen=True)
 class Caller:
-    """On whose behalf something is done.
+    """The person or program that an operation is done for.
 
     Attributes:
-        name: of the key, or who else it is; it goes to the audit log.
-        key_id: of the key; None: there is none.
-        scopes: as the key has them, without what they imply.
-        machine_prefix: with which the id of every machine begins that may be touched; None: all machines.
-        request_id: of the request; None: it is no request.
+        name: key name, or another name for the audit log.
+        key_id: key id, None without a key.
+        scopes: scopes of the key, without those that they imply.
+        machine_prefix: common beginning of the ids of all machines that are accessible, None if all are.
+        request_id: request id, None outside of a request.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Caller:
     request_id: str | None = None
 
     def check_scope(self, needed: Scope) -> None:
-        """Raise `OffkeyError` (forbidden) if the key is not good for it."""
+        """Raise `OffkeyError` (forbidden) if the key does not include this scope."""
         if not any(needed in _GIVES[scope] for scope in self.scopes):
             raise OffkeyError(
                 ErrorKind.FORBIDDEN,
@@ -101,7 +101,7 @@ class Caller:
             )
 
     def check_whole_service(self) -> None:
-        """Raise `OffkeyError` (forbidden) if the key is for some machines alone."""
+        """Raise `OffkeyError` (forbidden) if the key has a machine prefix."""
         if self.machine_prefix is not None:
             raise OffkeyError(
                 ErrorKind.FORBIDDEN,
@@ -111,7 +111,7 @@ class Caller:
             )
 
     def check_machine(self, machine_id: str) -> None:
-        """Raise `OffkeyError` (forbidden) if the key is not for this machine, whether or not there is one."""
+        """Raise `OffkeyError` (forbidden) if the key excludes this machine, whether or not the machine exists."""
         if not machine_id.startswith(self.machine_prefix or ""):
             raise OffkeyError(
                 ErrorKind.FORBIDDEN,

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class JobKind(StrEnum):
-    """What a job does."""
+    """Kind of work that a job does."""
 
     ENROLL = "enroll"  # the clips of a zip archive
     SNAPSHOT = "snapshot"
@@ -12,7 +12,7 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """How far a job is. Over are `done`, `failed` and `canceled`."""
+    """State of a job. The states `done`, `failed` and `canceled` are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -25,7 +25,7 @@ UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 
 class EntryStatus(StrEnum):
-    """What became of one entry of a job: a clip of an archive, or a machine."""
+    """Result for one entry of a job: a clip of an archive, or a machine."""
 
     ENROLLED = "enrolled"
     DUPLICATE = "duplicate"

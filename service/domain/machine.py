@@ -1,4 +1,4 @@
-"""A machine: one physical unit that is heard, and the conditions it is heard under."""
+"""A machine, which is one physical unit, and its domains."""
 
 import re
 from enum import StrEnum
@@ -9,7 +9,7 @@ MACHINE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class Domain(StrEnum):
-    """DCASE Task 2: `source` is the condition known well, `target` the shifted one with few clips."""
+    """Domain of DCASE Task 2: `source` has many clips, `target` is a shifted condition with few."""
 
     SOURCE = "source"
     TARGET = "target"
@@ -19,8 +19,8 @@ def check_machine_id(machine_id: str) -> str:
     """Return `machine_id` unchanged.
 
     Raises:
-        OffkeyError: it is not 1 to 64 letters, digits, dots, dashes or underscores beginning with a letter
-            or digit.
+        OffkeyError: the id is not 1 to 64 letters, digits, dots, dashes or underscores, beginning with a letter or
+            digit.
     """
     if re.fullmatch(MACHINE_ID_PATTERN.removesuffix("$"), machine_id, re.ASCII) is None:
         shown = machine_id if len(machine_id) <= 80 else f"{machine_id[:80]}..."
