@@ -48,9 +48,9 @@ class Conditions:
     def __post_init__(self) -> None:
         """Raise ValueError or TypeError for values that only a damaged database can hold."""
         if not all(map(math.isfinite, (self.level_dbfs, self.noise_floor_dbfs, *self.bands_dbfs))):
-            raise ValueError(f"conditions hold levels of {self.level_dbfs}, {self.noise_floor_dbfs}, {self.bands_dbfs}")
+            raise ValueError(f"acoustics hold levels of {self.level_dbfs}, {self.noise_floor_dbfs}, {self.bands_dbfs}")
         if not (self.bandwidth_hz > 0 and 0 <= self.clipped <= 1):
-            raise ValueError(f"conditions hold a bandwidth of {self.bandwidth_hz} Hz, a share of {self.clipped}")
+            raise ValueError(f"acoustics hold a bandwidth of {self.bandwidth_hz} Hz, a share of {self.clipped}")
 
     @property
     def spectrum(self) -> NDArray[np.float64]:
