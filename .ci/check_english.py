@@ -23,6 +23,7 @@ RELEASED = re.compile(r"^## \[?v?\d", re.MULTILINE)  # in the changelog: all tex
 # Phrases that would be findings, and are the standard ones where they stand.
 ALLOWED = re.compile(
     r"hears? when a machine sounds off|(?:machine|deep|representation) learning|algorithmic learning"
+    r"|(?:students?|networks?|models?|encoders?)\s+(?:has\s+|have\s+)?learn(?:s|ed)"
     r"|learned (?:\w+[ -]){0,2}(?:embeddings?|front.ends?|weights?|parameters?|layers?|projections?|features?"
     r"|representations?|positions?|tokens?|scales?|bias|vectors?)",
     re.IGNORECASE,
@@ -40,7 +41,6 @@ PHRASES = {
     r"beside(?=\s+(?:it|them|its|each|other|others|that|these|those|which|one)\b)": "in addition to, or next to",
     r"(?:stands?|lies?|written|kept)\s+beside": "is in, or next to",
     r"behind(?=\s+(?:the(?!\s+(?:proxy|load))|it|its|that|which|them|those|each|one|another|what)\b)": "after",
-    r"(?:left|leaves?|leaving|stays?)\s+(?:\w+\s+)?behind": "remain",
     r"the\s+least\s+used\s+(?:banks?\s+)?leave": "the least recently used are evicted",
     r"(?:none|null):(?=\s)": "None if ...",
 }
@@ -64,7 +64,7 @@ FIRST_WORDS = (
     r"of|that|which|whose|who|whom|by|for|from|in|on|at|to|as|with|where|when|while|until|than|so|how|what|behind|beside"
     r"|likewise|also"
 )
-RULES = [(rf"\b{phrase}", f"write {plain!r}", "phrases") for phrase, plain in PHRASES.items()]
+RULES = [(rf"(?<![\w-]){phrase}", f"write {plain!r}", "phrases") for phrase, plain in PHRASES.items()]
 RULES += [(rf"\b(?:{VERBS})\b", "programs compute, read, return, compare, raise, evict", "people-verbs")]
 RULES += [(rf"\b(?:{words})\b", f"American spelling: {plain}", "spelling") for words, plain in BRITISH.items()]
 PATTERNS = [(re.compile(pattern, re.IGNORECASE), plain, rule) for pattern, plain, rule in RULES]

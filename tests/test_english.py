@@ -50,6 +50,7 @@ class Row(NamedTuple):
 
     name: str | None  # file name, None if there is no file
     weight: float  # share of learned embeddings, whether normalized or not
+    # No file is left behind. The student learned to tolerate masks; see `--beside OTHER`, and the option --beside it.
 
 HEADERS = {"of": "of two"}
 '''
