@@ -16,7 +16,7 @@ from service.domain.backends.covariance import (
 )
 from service.domain.backends.density import CANDIDATES, Pairs, fit_pairs
 from service.domain.distance import Near, Vectors
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 
 EXPLAINED = 0.9  # share of the variance that the removed directions explain
 FUSION = "fusion"

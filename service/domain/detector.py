@@ -20,8 +20,8 @@ from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from service.domain.backends.base import Backend, LeftOut, Measures
 from service.domain.backends.neighbors import Nearest
 from service.domain.distance import Near, Vectors
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import Domain
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
 
 MIN_SCALE_RECORDINGS = 5  # fewer recordings can agree by chance, so their deviation is no measure of what is normal
@@ -70,9 +70,9 @@ class Detector:
 
     backend: str
     scales: Mapping[Domain, Scale]
-    borrowed: frozenset[Domain]
+    pooled: frozenset[Domain]
     self_scores: Mapping[Domain, SelfScores]
-    usual_distance: Mapping[Domain, float]
+    mean_distance: Mapping[Domain, float]
     _fitted: Backend
 
     @classmethod
@@ -100,13 +100,13 @@ class Detector:
         _check(counts)
         kind = BACKENDS[backend]
         fitted, left_out = kind.fit(banks, recordings)
-        scales, borrowed = _fit_scales(kind, left_out, counts)
+        scales, pooled = _fit_scales(kind, left_out, counts)
         nearest = scales if kind is Nearest else _fit_scales(Nearest, Nearest.fit(banks, recordings)[1], counts)[0]
         self_scores = {
             domain: _clip_scores(_smallest(scales, left_out[domain]), clips[domain], recordings[domain])
             for domain in banks
         }
-        return cls(backend, scales, borrowed, self_scores, {domain: own.mu for domain, own in nearest.items()}, fitted)
+        return cls(backend, scales, pooled, self_scores, {domain: own.mu for domain, own in nearest.items()}, fitted)
 
     @property
     def neighbors(self) -> int:
@@ -150,8 +150,8 @@ def _fit_scales(
         domain: Scale.fit(left_out[domain][domain], kind.sigma_floor) for domain, count in counts.items() if count > 1
     }
     largest = max(scales, key=lambda domain: counts[domain])
-    borrowed = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_RECORDINGS, counts[largest]))
-    return scales | {d: scales[largest].pool(scales.get(d), kind.sigma_floor) for d in borrowed}, borrowed
+    pooled = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_RECORDINGS, counts[largest]))
+    return scales | {d: scales[largest].pool(scales.get(d), kind.sigma_floor) for d in pooled}, pooled
 
 
 def _smallest(scales: Mapping[Domain, Scale], measures: Mapping[Domain, Measures]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.conditions import Conditions, band_edges, frames_of
+from service.domain.acoustics import Acoustics, band_edges, frames_of
 
 Values = NDArray[np.float64]
 
@@ -94,7 +94,7 @@ class Envelope:
     channels: frozenset[int]
 
     @classmethod
-    def of(cls, found: Sequence[Conditions], recordings: Sequence[Hashable]) -> Self | None:
+    def of(cls, found: Sequence[Acoustics], recordings: Sequence[Hashable]) -> Self | None:
         """Fit to clips and the recording of each. Returns None if there are too few clips."""
         if len(found) < _FEWEST_CLIPS:
             return None
@@ -117,11 +117,11 @@ class Envelope:
             channels=frozenset(one.channels for one in found),
         )
 
-    def differences(self, clip: Conditions, seconds: float) -> list[Difference]:
+    def differences(self, clip: Acoustics, seconds: float) -> list[Difference]:
         """Return the measurements in which a clip of this length (seconds) is outside."""
         return [*self._of_ranges(clip), *self._of_spectrum(clip, seconds), *self._of_file(clip)]
 
-    def _of_ranges(self, clip: Conditions) -> Iterator[Difference]:
+    def _of_ranges(self, clip: Acoustics) -> Iterator[Difference]:
         values = _ranged(clip)
         excess = np.maximum(values - self.high, self.low - values) / self.margins
         for at, one in enumerate(_RANGES):
@@ -129,7 +129,7 @@ class Envelope:
                 detail = one.message(values[at], float(self.low[at]), float(self.high[at]), self.clips)
                 yield Difference(one.measure, float(excess[at]), detail)
 
-    def _of_spectrum(self, clip: Conditions, seconds: float) -> Iterator[Difference]:
+    def _of_spectrum(self, clip: Acoustics, seconds: float) -> Iterator[Difference]:
         off = clip.spectrum - self.spectra  # (clips, bands)
         distances = np.sqrt(np.mean(np.square(off), axis=1))
         nearest = int(distances.argmin())
@@ -147,7 +147,7 @@ class Envelope:
             f"{limit:.1f} dB is normal. Possible causes: other noise, another microphone, another load, or a fault.",
         )
 
-    def _of_file(self, clip: Conditions) -> Iterator[Difference]:
+    def _of_file(self, clip: Acoustics) -> Iterator[Difference]:
         if clip.clipped > max(_CLIPPED, 2 * self.clipped):
             yield Difference(
                 Measure.CLIPPING,
@@ -174,7 +174,7 @@ class Envelope:
             )
 
 
-def unlike_all(envelopes: Sequence[Envelope], clip: Conditions, seconds: float) -> list[Difference]:
+def closest_differences(envelopes: Sequence[Envelope], clip: Acoustics, seconds: float) -> list[Difference]:
     """Return the differences of a clip of this length (seconds) from the envelope that it fits best, if any."""
     found = [one.differences(clip, seconds) for one in envelopes]
     return min(found, key=lambda own: max((one.excess for one in own), default=0.0), default=[])
@@ -218,7 +218,7 @@ _RANGES = (
 )
 
 
-def _ranged(clip: Conditions) -> tuple[float, float, float]:
+def _ranged(clip: Acoustics) -> tuple[float, float, float]:
     return clip.level_dbfs, clip.level_dbfs - clip.noise_floor_dbfs, math.log2(clip.bandwidth_hz)
 
 

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
 from service.domain.spectrogram import Spectrogram
 
@@ -40,7 +40,7 @@ class Region:
 
     steps: tuple[int, int]
     bands: tuple[int, int]
-    standout: float
+    deviation: float
     louder: bool
     p_value: float
 
@@ -90,8 +90,8 @@ class _DomainReference:
         all_mean, all_sigma = _moments(cells.sum(0), total.sum(0), squares.sum(0))
         return cls(all_mean, all_sigma, SelfScores.of(np.array(largest), recordings))
 
-    def p_value(self, standout: float) -> float:
-        return (1.0 + self.self_scores.at_least(standout)) / (self.self_scores.recordings + 1)
+    def p_value(self, deviation: float) -> float:
+        return (1.0 + self.self_scores.at_least(deviation)) / (self.self_scores.recordings + 1)
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class Reference:
         own, cells = self._by_domain[domain], deviations[domain]
         usual = own.self_scores.quantile(own.self_scores.recordings / 2)
         regions = tuple(
-            Region(steps, bands, standout, louder, own.p_value(standout))
-            for steps, bands, standout, louder in _regions(cells, usual)
+            Region(steps, bands, deviation, louder, own.p_value(deviation))
+            for steps, bands, deviation, louder in _regions(cells, usual)
         )
         return Located(domain, usual, regions, np.abs(cells).max(axis=1))
 
@@ -150,13 +150,13 @@ def _regions(cells: NDArray[np.float64], usual: float) -> list[Block]:
     found: list[Block] = []
     while len(found) < MOST_REGIONS:
         step, band = (int(place) for place in np.unravel_index(np.abs(left).argmax(), left.shape))
-        standout = float(abs(left[step, band]))
-        if standout < usual or standout == 0.0:
+        deviation = float(abs(left[step, band]))
+        if deviation < usual or deviation == 0.0:
             break
         louder = bool(left[step, band] > 0)
-        steps, bands = _grown(left if louder else -left, step, band, _EDGE * standout)
+        steps, bands = _grown(left if louder else -left, step, band, _EDGE * deviation)
         left[slice(*steps), slice(*bands)] = 0.0
-        found.append((steps, bands, standout, louder))
+        found.append((steps, bands, deviation, louder))
     return found
 
 

@@ -14,7 +14,7 @@ STEP_SECONDS = 0.5
 MOST_BANDS = 35  # three mels each with the shipped bundle; benchmarks/localization.py compares one, three and seven
 
 
-def coarse(logmel: NDArray[np.float32], seconds: float) -> Spectrogram:
+def downsampled(logmel: NDArray[np.float32], seconds: float) -> Spectrogram:
     """Average the log-mel spectrogram `(frames, mels)` of a window that lasts `seconds`.
 
     Returns:

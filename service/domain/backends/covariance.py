@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
 from service.domain.distance import Near, Vectors
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 
 FOLDS = 20  # up to this many recordings are left out one by one, more in this many groups
 MAX_WINDOWS = 512  # sample that directions are fitted to; the time grows with its cube

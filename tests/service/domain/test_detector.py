@@ -14,8 +14,8 @@ from service.domain.detector import (
     clip_score,
 )
 from service.domain.distance import Near, cosine_distances, nearest_to_others
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import Domain
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 
 
 def unit(rng: np.random.Generator, count: int, dim: int = 8) -> np.ndarray:
@@ -86,7 +86,7 @@ def test_self_scores_and_scales_equal_the_definition(named: bool) -> None:
     for domain, expected in scores.items():
         np.testing.assert_allclose(found.self_scores[domain].scores, expected, rtol=1e-3, atol=1e-4)
         assert (found.scales[domain].mu, found.scales[domain].sigma) == pytest.approx(scales[domain], rel=1e-3)
-        assert found.usual_distance[domain] == pytest.approx(scales[domain][0], rel=1e-3)
+        assert found.mean_distance[domain] == pytest.approx(scales[domain][0], rel=1e-3)
         assert found.self_scores[domain].recordings == len(np.unique(own[domain]))
 
 
@@ -100,7 +100,7 @@ def test_a_clip_is_scored_without_its_whole_recording(backend: str) -> None:
         of_recordings = cut.self_scores[domain].scores.reshape(-1, 3).max(axis=1)  # clips are numbered in order
         np.testing.assert_allclose(of_recordings, expected.scores, rtol=1e-6)
         assert cut.scales[domain] == whole.scales[domain]
-        assert cut.usual_distance[domain] == whole.usual_distance[domain]
+        assert cut.mean_distance[domain] == whole.mean_distance[domain]
         np.testing.assert_allclose(cut.self_scores[domain].weights, 1 / 3)
 
 
@@ -113,7 +113,7 @@ def test_pieces_of_one_recording_are_too_few() -> None:
 
 def test_a_domain_of_few_recordings_is_pooled_however_many_clips_it_has() -> None:
     banks, clips, recordings = cut_recordings(3, source=6, target=2, clips=5)
-    assert fit(banks, clips, recordings).borrowed == {Domain.TARGET}
+    assert fit(banks, clips, recordings).pooled == {Domain.TARGET}
 
 
 def test_blocks_do_not_change_the_distances(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_a_domain_of_one_clip_has_the_scale_of_the_other() -> None:
     banks = {Domain.SOURCE: unit(rng, 10), Domain.TARGET: unit(rng, 1)}
     detector = fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
     assert detector.scales[Domain.TARGET] == detector.scales[Domain.SOURCE]
-    assert detector.borrowed == {Domain.TARGET}
+    assert detector.pooled == {Domain.TARGET}
     assert {domain: scores.recordings for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
@@ -147,18 +147,18 @@ def test_a_domain_of_one_clip_has_the_scale_of_the_other() -> None:
     [(10, 5, []), (10, 4, [Domain.TARGET]), (3, 9, [Domain.SOURCE]), (3, 3, []), (3, 2, [Domain.TARGET]), (4, 0, [])],
 )
 def test_a_domain_of_few_clips_has_the_relative_deviation_of_the_other(
-    source: int, target: int, borrowed: list[Domain]
+    source: int, target: int, pooled: list[Domain]
 ) -> None:
     rng = np.random.default_rng(6)
     banks = {Domain.SOURCE: unit(rng, 2 * source), Domain.TARGET: unit(rng, 2 * target)}
     clips = {domain: np.arange(len(vectors)) // 2 for domain, vectors in banks.items()}  # of two windows each
     enrolled = [domain for domain in Domain if len(banks[domain])]
     detector = fit({d: banks[d] for d in enrolled}, {d: clips[d] for d in enrolled})
-    assert detector.borrowed == set(borrowed)
+    assert detector.pooled == set(pooled)
     own = {d: Scale.fit(nearest_to_others(banks[d], clips[d]), TINY) for d in enrolled}
     for domain in enrolled:
         assert detector.scales[domain].mu == own[domain].mu
-        larger = next(d for d in Domain if d is not domain) if domain in borrowed else domain
+        larger = next(d for d in Domain if d is not domain) if domain in pooled else domain
         relative = own[larger].sigma / own[larger].mu
         assert detector.scales[domain].sigma == pytest.approx(relative * own[domain].mu)
 
