@@ -19,8 +19,8 @@ from candidates import FUSED, FUSION, register
 from machine import write
 from rich.progress import Progress
 
-from service.domain.backends import DEFAULT_BACKEND
 from offkey.vocabulary import Domain
+from service.domain.backends import DEFAULT_BACKEND
 from service.settings import shipped_bundle
 from service.synthetic import plan_tree, write_tree
 from training.evaluation.cells import Cells

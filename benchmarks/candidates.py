@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from offkey.vocabulary import Domain
 from service.domain.backends import BACKENDS
 from service.domain.backends.base import TINY, Backend, LeftOut, Measures, Recordings
 from service.domain.backends.covariance import (
@@ -16,7 +17,6 @@ from service.domain.backends.covariance import (
 )
 from service.domain.backends.density import CANDIDATES, Pairs, fit_pairs
 from service.domain.distance import Near, Vectors
-from offkey.vocabulary import Domain
 
 EXPLAINED = 0.9  # share of the variance that the removed directions explain
 FUSION = "fusion"

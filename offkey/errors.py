@@ -1,10 +1,10 @@
-"""The error that every refused request raises: its kind, a message and the values in it."""
+"""The one way Offkey says no: an error kind, a sentence for a person, and the values behind it."""
 
 from enum import StrEnum
 
 
 class ErrorKind(StrEnum):
-    """Reasons to refuse a request. `service/http/problems.py` maps each to an HTTP status."""
+    """Every reason for which a request can be refused. `service/http/problems.py` maps each to an HTTP status."""
 
     MALFORMED_REQUEST = "malformed-request"
     TOO_MANY_NEIGHBORS = "too-many-neighbors"
@@ -56,7 +56,7 @@ class ErrorKind(StrEnum):
     INTERNAL = "internal"
 
 
-# Errors of a single clip, where other clips of the request may be usable.
+# What is wrong is the clip, or that it is enrolled otherwise: another clip may do.
 ABOUT_CLIP = frozenset(
     {
         ErrorKind.EMPTY_AUDIO,
@@ -77,12 +77,12 @@ ABOUT_CLIP = frozenset(
 
 
 class OffkeyError(Exception):
-    """A refused request, with a message that a person can act on.
+    """A refusal that a person can act on.
 
     Args:
-        kind: the reason.
-        detail: one or two sentences with the cause, the value and a remedy.
-        **values: offending values and limits, as additional members of the answer.
+        kind: the reason, one of `ErrorKind`.
+        detail: what was wrong, with which value, and what to do, in one or two sentences.
+        **values: the offending values and limits, answered beside the detail for programs.
     """
 
     def __init__(self, kind: ErrorKind, detail: str, **values: str | int | float) -> None:

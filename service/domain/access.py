@@ -1,75 +1,16 @@
-"""Access rights: scopes, the secret of a key, and the caller of a request."""
+"""Decide what the caller of a request may do."""
 
-import hashlib
-import re
-import secrets
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import NamedTuple
 
 from offkey.errors import ErrorKind, OffkeyError
-
-KEY_ID_PATTERN = r"^[0-9a-f]{12}$"
-KEY_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$"
-MACHINE_PREFIX_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # beginning of a machine id
-
-_TOKEN = re.compile(r"offkey_([0-9a-f]{12})_([0-9a-f]{64})", re.ASCII)
-_ID_BYTES = 6
-_SECRET_BYTES = 32
-
-
-class Scope(StrEnum):
-    """Operations that a key allows."""
-
-    SCORE = "score"  # score clips; see machines, clips, thresholds, limits and metrics
-    ENROLL = "enroll"  # and create machines, enroll, give feedback, take clips out again
-    ADMIN = "admin"  # and choose thresholds, delete machines, manage keys, read the audit log
-
+from offkey.vocabulary import ANONYMOUS_NAME, COMMAND_LINE_NAME, Scope
 
 # Enrollment and feedback return scores, so a key for enrollment alone could not hide them.
-_GIVES = {
+_IMPLIED = {
     Scope.SCORE: frozenset({Scope.SCORE}),
     Scope.ENROLL: frozenset({Scope.ENROLL, Scope.SCORE}),
     Scope.ADMIN: frozenset(Scope),
 }
-
-
-class Token(NamedTuple):
-    """Credentials of a request: the key id and the secret."""
-
-    key_id: str
-    secret: str
-
-    @classmethod
-    def new(cls) -> "Token":
-        """Draw a new key id and a secret of 256 random bits."""
-        return cls(secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES))
-
-    @classmethod
-    def parse(cls, text: str) -> "Token | None":
-        """Parse the output of `text`. Returns None if it has another form."""
-        found = _TOKEN.fullmatch(text)
-        return None if found is None else cls(*found.groups())
-
-    @property
-    def text(self) -> str:
-        """The token in the form that clients send."""
-        return f"offkey_{self.key_id}_{self.secret}"
-
-    @property
-    def secret_sha256(self) -> str:
-        """The stored hash of the secret. A plain hash is enough, because 256 random bits cannot be guessed."""
-        return hashlib.sha256(self.secret.encode()).hexdigest()
-
-
-def check_key_id(key_id: str) -> str:
-    """Return `key_id` unchanged. Raises `OffkeyError` (unknown key) if no key can have it."""
-    if re.fullmatch(KEY_ID_PATTERN.removesuffix("$"), key_id, re.ASCII) is None:
-        raise OffkeyError(
-            ErrorKind.UNKNOWN_KEY,
-            "That is no key id. It has 12 characters, 0 to 9 and a to f: the middle of offkey_<key id>_<secret>.",
-        )
-    return key_id
 
 
 @dataclass(frozen=True)
@@ -80,7 +21,7 @@ class Caller:
         name: key name, or another name for the audit log.
         key_id: key id, None without a key.
         scopes: scopes of the key, without those that they imply.
-        machine_prefix: common beginning of the ids of all machines that are accessible, None if all are.
+        machine_prefix: common beginning of the ids of all accessible machines, None if all are accessible.
         request_id: request id, None outside of a request.
     """
 
@@ -92,7 +33,7 @@ class Caller:
 
     def check_scope(self, needed: Scope) -> None:
         """Raise `OffkeyError` (forbidden) if the key does not include this scope."""
-        if not any(needed in _GIVES[scope] for scope in self.scopes):
+        if not any(needed in _IMPLIED[scope] for scope in self.scopes):
             raise OffkeyError(
                 ErrorKind.FORBIDDEN,
                 f"The key {self.name!r} has the scope {' '.join(sorted(self.scopes))}; this needs {needed}. Use "
@@ -105,8 +46,8 @@ class Caller:
         if self.machine_prefix is not None:
             raise OffkeyError(
                 ErrorKind.FORBIDDEN,
-                f"The key {self.name!r} is for machines whose id begins with {self.machine_prefix!r}; this is about "
-                "the whole service. Use a key without a machine prefix.",
+                f"The key {self.name!r} is for machines whose id begins with {self.machine_prefix!r}; this request "
+                "concerns the whole service. Use a key without a machine prefix.",
                 machine_prefix=self.machine_prefix,
             )
 
@@ -121,5 +62,5 @@ class Caller:
             )
 
 
-COMMAND_LINE = Caller("command line")
-ANONYMOUS = Caller("anonymous")
+COMMAND_LINE = Caller(COMMAND_LINE_NAME)
+ANONYMOUS = Caller(ANONYMOUS_NAME)

@@ -7,12 +7,12 @@ statistic of Mann, Whitney and Wilcoxon, with a deviation that accounts for the 
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.vocabulary import Verdict
 from service.domain.self_scores import SelfScores
 
 MIN_SCORES = 20  # minimum for a verdict
@@ -21,15 +21,6 @@ SIGNIFICANT = 0.0005  # p-value; the test is repeated with every clip, so false 
 MIN_SHIFT = 0.5  # robust deviations; smaller shifts are irrelevant in practice, however significant
 _MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 _SIGMA_FLOOR = 0.1  # in units of scores, which are standardized
-
-
-class Verdict(StrEnum):
-    """Result of the test."""
-
-    UNKNOWN = "unknown"
-    STEADY = "steady"
-    HIGHER = "higher"
-    LOWER = "lower"
 
 
 @dataclass(frozen=True)

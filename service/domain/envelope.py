@@ -9,12 +9,12 @@ the measured rate of healthy clips outside; no rate is promised.
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.vocabulary import Measure
 from service.domain.acoustics import Acoustics, band_edges, frames_of
 
 Values = NDArray[np.float64]
@@ -33,19 +33,6 @@ _FEW_RANGE = 4.0
 _FEW_SPECTRUM = 2.0
 _UNRELIABLE = "The score is not reliable."
 _BANDWIDTH = 2  # index among the measurements with a range
-
-
-class Measure(StrEnum):
-    """Measurement in which a clip can differ from all enrolled clips."""
-
-    LEVEL = "level"
-    PAUSES = "pauses"
-    BANDWIDTH = "bandwidth"
-    SPECTRUM = "spectrum"
-    CLIPPING = "clipping"
-    SAMPLE_RATE = "sample-rate"
-    CHANNELS = "channels"
-    MACHINE = "machine-not-heard"  # measured on embeddings, not by an envelope
 
 
 @dataclass(frozen=True)

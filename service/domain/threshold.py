@@ -13,26 +13,15 @@ for either domain. P-values are computed in the same way, and the larger one cou
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
+from offkey.vocabulary import Domain, Rule
 from service.domain.gamma import gamma_quantile
-from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
-
-MIN_FALSE_ALARM_RATE = 1e-6  # lowest rate that a million recordings could promise
 
 # Slack against rounding errors: without it, a product that should be a whole number could be rounded up.
 _SLACK = 1e-9
-
-
-class Rule(StrEnum):
-    """Rule by which a decision threshold is chosen."""
-
-    CONFORMAL = "conformal"  # the only rule with a promised rate
-    GAMMA = "gamma"  # quantile of a fitted gamma distribution, as in the baselines of DCASE Task 2
-    MANUAL = "manual"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from offkey.vocabulary import Domain
 from service.domain import backends as backends_module
 from service.domain.detector import Detector
 from service.domain.distance import Near, Vectors, nearest_rows
-from offkey.vocabulary import Domain
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SOURCE, TARGET = Domain.SOURCE, Domain.TARGET

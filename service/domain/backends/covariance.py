@@ -11,9 +11,9 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.vocabulary import Domain
 from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
 from service.domain.distance import Near, Vectors
-from offkey.vocabulary import Domain
 
 FOLDS = 20  # up to this many recordings are left out one by one, more in this many groups
 MAX_WINDOWS = 512  # sample that directions are fitted to; the time grows with its cube

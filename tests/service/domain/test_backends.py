@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.domain import distance as distance_module
 from service.domain.backends import BACKENDS, DEFAULT_BACKEND, check_backend
 from service.domain.backends import covariance as covariance_module
@@ -16,19 +18,17 @@ from service.domain.backends.covariance import Mahalanobis, fit_covariance, samp
 from service.domain.backends.density import DensityRatio
 from service.domain.detector import Detector
 from service.domain.distance import Near, cosine_distances, nearest_rows
-from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain
 
 SOURCE, TARGET = Domain.SOURCE, Domain.TARGET
 NAMES = pytest.mark.parametrize("name", BACKENDS)
-BankCache = dict[Domain, np.ndarray]
+ByDomain = dict[Domain, np.ndarray]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int = 12) -> tuple[BankCache, BankCache]:
+def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int = 12) -> tuple[ByDomain, ByDomain]:
     """Draw healthy windows about a center of the machine's own, shifted a little in the target, and recordings."""
     rng = np.random.default_rng(seed)
     center, shift, spread = rng.standard_normal(dim), 0.5 * rng.standard_normal(dim), rng.uniform(0.05, 0.5, dim)
@@ -41,19 +41,19 @@ def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int 
     return banks, recordings
 
 
-def scores(detector: Detector, banks: BankCache, queries: np.ndarray) -> np.ndarray:
+def scores(detector: Detector, banks: ByDomain, queries: np.ndarray) -> np.ndarray:
     near = {domain: nearest_rows(queries, rows, max(detector.neighbors, 1)) for domain, rows in banks.items()}
     return detector.window_scores(queries, near)
 
 
-def measured(name: str, banks: BankCache, recordings: BankCache, queries: np.ndarray) -> tuple[BankCache, LeftOut]:
+def measured(name: str, banks: ByDomain, recordings: ByDomain, queries: np.ndarray) -> tuple[ByDomain, LeftOut]:
     """Measure queries with a backend. Returns the measures before they are standardized, and the left-out ones."""
     backend, left_out = BACKENDS[name].fit(banks, recordings)
     near = {d: nearest_rows(queries, rows, max(backend.neighbors, 1)) for d, rows in banks.items()}
     return dict(backend.measure(queries, near)), left_out
 
 
-def finite(detector: Detector, banks: BankCache) -> None:
+def finite(detector: Detector, banks: ByDomain) -> None:
     """Check that all scores are finite: of windows in the bank, near it, opposite to it and anywhere."""
     everything = np.concatenate(list(banks.values()))
     anywhere = unit(np.random.default_rng(0).standard_normal((20, everything.shape[1])))

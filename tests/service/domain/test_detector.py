@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.domain.backends import BACKENDS
 from service.domain.backends.base import TINY
 from service.domain.detector import (
@@ -14,8 +16,6 @@ from service.domain.detector import (
     clip_score,
 )
 from service.domain.distance import Near, cosine_distances, nearest_to_others
-from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain
 
 
 def unit(rng: np.random.Generator, count: int, dim: int = 8) -> np.ndarray:
@@ -143,7 +143,7 @@ def test_a_domain_of_one_clip_has_the_scale_of_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "borrowed"),
+    ("source", "target", "pooled"),
     [(10, 5, []), (10, 4, [Domain.TARGET]), (3, 9, [Domain.SOURCE]), (3, 3, []), (3, 2, [Domain.TARGET]), (4, 0, [])],
 )
 def test_a_domain_of_few_clips_has_the_relative_deviation_of_the_other(
