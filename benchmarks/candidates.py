@@ -48,9 +48,9 @@ class DensityDifference:
         }
 
     @property
-    def values(self) -> int:
-        """Memory of the local distances, in units of 4 bytes."""
-        return 2 * sum(map(len, self._excess.values()))
+    def nbytes(self) -> int:
+        """Memory of the local distances, in bytes."""
+        return sum(own.nbytes for own in self._excess.values())
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
         """Return the smallest difference over the candidates."""
@@ -82,9 +82,9 @@ class PcaResidual:
         )
 
     @property
-    def values(self) -> int:
-        """Memory of the directions, in units of 4 bytes."""
-        return self._covariance.values
+    def nbytes(self) -> int:
+        """Memory of the directions, in bytes."""
+        return self._covariance.nbytes
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
         """Compute the residuals."""

@@ -114,9 +114,9 @@ class Detector:
         return self._fitted.neighbors
 
     @property
-    def values(self) -> int:
-        """Memory in units of 4 bytes."""
-        return self._fitted.values
+    def nbytes(self) -> int:
+        """Memory of the fitted backend, in bytes."""
+        return self._fitted.nbytes
 
     def window_scores(self, windows: Vectors, near: Mapping[Domain, Near]) -> NDArray[np.float64]:
         """Score windows. Returns `(m,)`.

@@ -48,8 +48,8 @@ class Backend(Protocol):
         """
 
     @property
-    def values(self) -> int:
-        """Memory in units of 4 bytes."""
+    def nbytes(self) -> int:
+        """Memory of the fitted arrays, in bytes."""
 
 
 def numbered(recordings: Mapping[Domain, Recordings]) -> dict[Domain, Recordings]:

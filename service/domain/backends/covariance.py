@@ -30,9 +30,10 @@ class Covariance(NamedTuple):
     dim: int
 
     @property
-    def values(self) -> int:
-        """Memory in units of 4 bytes."""
-        return self.directions.size + len(self.means) * self.dim + 2 * (len(self.variances) + len(self.norms))
+    def nbytes(self) -> int:
+        """Memory of the arrays, in bytes."""
+        means = sum(mean.nbytes for mean in self.means.values())
+        return means + self.directions.nbytes + self.variances.nbytes + self.norms.nbytes
 
     def parts(self, domain: Domain, windows: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Decompose windows about a domain's mean. Returns squared lengths by direction `(m, r)` and in all `(m,)`."""
@@ -70,9 +71,9 @@ class Mahalanobis:
         )
 
     @property
-    def values(self) -> int:
-        """Memory of the covariance, in units of 4 bytes."""
-        return self._covariance.values
+    def nbytes(self) -> int:
+        """Memory of the covariance, in bytes."""
+        return self._covariance.nbytes
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
         """Compute the distances to the means."""

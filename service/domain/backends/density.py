@@ -43,9 +43,9 @@ class DensityRatio:
         }
 
     @property
-    def values(self) -> int:
-        """Memory of the local distances, in units of 4 bytes."""
-        return 2 * sum(map(len, self._local.values()))
+    def nbytes(self) -> int:
+        """Memory of the local distances, in bytes."""
+        return sum(own.nbytes for own in self._local.values())
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
         """Return the smallest ratio over the candidates."""

@@ -19,7 +19,7 @@ class Nearest:
 
     neighbors: ClassVar[int] = 1
     sigma_floor: ClassVar[float] = TINY
-    values = 0
+    nbytes = 0
 
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
@@ -47,7 +47,7 @@ class NearestMean:
 
     neighbors: ClassVar[int] = MEAN_OF
     sigma_floor: ClassVar[float] = TINY
-    values = 0
+    nbytes = 0
 
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:

@@ -289,3 +289,19 @@ def test_an_unknown_backend_is_refused_with_the_closest_name() -> None:
 def test_a_backend_that_is_no_longer_served_is_refused_with_the_ones_that_are(name: str) -> None:
     with pytest.raises(ValueError, match=rf"^There is no backend '{name}'\..* Choose one of: nearest, nearest-mean, "):
         check_backend(name)
+
+
+@NAMES
+def test_nbytes_counts_every_fitted_array(name: str) -> None:
+    banks, recordings = machine(15, 12, 5)
+
+    def arrays(part: object) -> list[np.ndarray]:
+        if isinstance(part, np.ndarray):
+            return [part]
+        if isinstance(part, dict):
+            return [array for value in part.values() for array in arrays(value)]
+        fields = getattr(part, "__dict__", None) or (part._asdict() if hasattr(part, "_asdict") else {})
+        return arrays(dict(fields))
+
+    detector = Detector.fit(banks, recordings, backend=name)
+    assert detector.nbytes == sum(array.nbytes for array in arrays(detector._fitted))
