@@ -1,4 +1,7 @@
-"""Backends that were measured and are not served, because none is ahead on either tree of benchmarks/backends.py."""
+"""Backends that are measured and not served.
+
+In the mean of source and target, none of them is ahead on either tree of benchmarks/backends.py.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from service.domain.backends.neighbors import Nearest, NearestMean
 
 DEFAULT_BACKEND = "mahalanobis"
 
-# Published baselines. benchmarks/candidates.py adds the backends that were measured and are ahead nowhere.
+# Published baselines. benchmarks/candidates.py has others that are measured and not served.
 BACKENDS: dict[str, type[Backend]] = {
     "nearest": Nearest,
     "nearest-mean": NearestMean,
