@@ -58,7 +58,8 @@ BRITISH = {
     r"artefacts?|catalogues?|programmes?|judgements?|enrol|enrolment|fulfil|whilst|grey|amongst": "the American form",
 }
 NAME_PARTS = frozenset(
-    {"hear", "hears", "heard", "hearing", "reheard", "listener", "nursery", "bury", "anew", "told", "mended"}
+    {"hear", "hears", "heard", "hearing", "reheard", "listener", "told", "anew", "mended", "nursery", "bury", "deaths"}
+    | {"thaw", "gatekeepers", "quarantined", "regraph", "standout", "standouts", "borrowed"}
 )
 FIRST_WORDS = (
     r"of|that|which|whose|who|whom|by|for|from|in|on|at|to|as|with|where|when|while|until|than|so|how|what|behind|beside"
