@@ -137,7 +137,7 @@ class Bank:
     @property
     def values(self) -> int:
         """Values of 4 bytes that it holds: windows times dimensions, and what the backend knows of them."""
-        return sum(bank.values for bank in self._domains.values()) + self.detector.values
+        return sum(bank.values for bank in self._domains.values()) + self.detector.nbytes // 4
 
     def score(self, windows: Vectors, neighbors: int) -> tuple[NDArray[np.float64], list[list[Neighbor]]]:
         """Score the windows of a clip.
