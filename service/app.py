@@ -19,8 +19,7 @@ from service.jobs.archives import EnrollArchive, sweep_archives
 from service.jobs.handler import JobHandler
 from service.jobs.reembed import Reembed
 from service.jobs.runner import JobRunner
-from service.jobs.snapshots import MakeSnapshot, sweep_snapshots
-from service.settings import Settings
+from service.jobs.snapshots import MakeSnapshot
 from service.usecases.drift import watch_drift
 from service.usecases.service import Service
 
@@ -49,7 +48,6 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweep_archives(service)
-        sweep_snapshots(service)
         service.score_buffer.start(partial(watch_drift, service))
         runner.start()
         try:

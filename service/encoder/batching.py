@@ -109,7 +109,7 @@ class BatchingRunner:
             one.result.set_result([output[row : row + 1] for output in outputs])
 
     def _stacked(self, windows: Sequence[Samples]) -> NDArray[np.float32]:
-        """Stack windows to `(rows, samples)`. The number of rows is a power of two if that fits; added rows are zero."""
+        """Stack windows to `(rows, samples)`. `rows` is a power of two if that fits; added rows are zero."""
         length = len(windows[0])
         if length > self._max_samples:
             return windows[0][None, :]

@@ -240,7 +240,9 @@ async def _form(form: FormData, fields: Sequence[str], budget: Budget) -> ClipFo
             clips.append(Clip(_clean(value.filename) or f"clip-{len(clips)}", await value.read(), budget))
         elif key in fields:
             if texts.setdefault(key, value) != value:
-                raise OffkeyError(ErrorKind.MALFORMED_REQUEST, f"The form has {key} twice, with different values. Send it once.")
+                raise OffkeyError(
+                    ErrorKind.MALFORMED_REQUEST, f"The form has {key} twice, with different values. Send it once."
+                )
         else:
             raise OffkeyError(
                 ErrorKind.MALFORMED_REQUEST,

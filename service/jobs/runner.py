@@ -68,7 +68,8 @@ class JobRunner:
             while (canceled := self._signals.pop_canceled()) is not None:
                 self._clean(JobRun(self._service.call(canceled.caller), canceled), done=False)
             try:
-                job = self._service.store.jobs.next()
+                with self._service.store.begin() as tx:
+                    job = tx.next_job()
             except OffkeyError as error:
                 logger.warning("the next job cannot be read: %s", error.detail)
                 self._stopping.wait(_RETRY_SECONDS)
@@ -91,7 +92,8 @@ class JobRunner:
         job = run.job
         try:
             result = self._handlers[job.kind].run(run)
-            run.call.store.jobs.finish(job.job_id, JobState.DONE, result=result)
+            with run.call.store.begin() as tx:
+                tx.finish_job(job.job_id, JobState.DONE, result=result)
         except JobOverError:
             logger.info("job %d was canceled", job.job_id)
             self._clean(run, done=False)
@@ -128,7 +130,8 @@ class JobRunner:
 
     def _fail(self, run: JobRun, error: OffkeyError) -> None:
         try:
-            run.call.store.jobs.finish(run.job.job_id, JobState.FAILED, error=error)
+            with run.call.store.begin() as tx:
+                tx.finish_job(run.job.job_id, JobState.FAILED, error=error)
         except JobOverError:
             pass
         except OffkeyError as full:  # the job is tried again, and fails again

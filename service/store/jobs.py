@@ -125,9 +125,7 @@ def add_job(
     connection: Connection, caller: Caller, kind: JobKind, machine_id: str | None, parameters: Mapping[str, Any]
 ) -> JobRecord:
     """Queue a job. Raises `OffkeyError` (overloaded): too many jobs are not finished."""
-    waiting = connection.execute(
-        select(func.count()).select_from(job).where(job.c.state.in_(UNFINISHED))
-    ).scalar_one()
+    waiting = connection.execute(select(func.count()).select_from(job).where(job.c.state.in_(UNFINISHED))).scalar_one()
     if waiting >= MAX_UNFINISHED_JOBS:
         raise OffkeyError(
             ErrorKind.OVERLOADED,
@@ -212,9 +210,7 @@ def _shortened(detail: str | None) -> str | None:
 
 
 def _check_running(connection: Connection, job_id: int) -> None:
-    state = connection.execute(
-        select(job.c.state).where(job.c.job_id == job_id).with_for_update()
-    ).scalar_one_or_none()
+    state = connection.execute(select(job.c.state).where(job.c.job_id == job_id).with_for_update()).scalar_one_or_none()
     if state != JobState.RUNNING:
         raise JobOverError
 

@@ -139,7 +139,9 @@ def check_noise(machine_key: int, rows: Sequence[StoredNoise]) -> None:
             raise ValueError(f"clip {row.noise_id} of the noise does not match its checksum")
 
 
-def add_noise(connection: Connection, machine_key: int, embedding_space_id: str, new: NewNoise) -> tuple[NoiseRecord, bool]:
+def add_noise(
+    connection: Connection, machine_key: int, embedding_space_id: str, new: NewNoise
+) -> tuple[NoiseRecord, bool]:
     """Store a noise clip. Returns it and whether it was already there."""
     same = select(*_RECORD).where(
         noise.c.machine_key == machine_key,
@@ -180,4 +182,3 @@ def check_noise_size(connection: Connection, machine_key: int) -> None:
             windows=windows,
             max_noise_windows=MAX_NOISE_WINDOWS,
         )
-

@@ -127,7 +127,7 @@ def replace_embeddings(
     own: Mapping[int, Reembedded],
     background: Mapping[int, Vectors],
 ) -> None:
-    """Replace the embeddings, acoustics and spectrograms of a machine, and delete its scores, which are on another scale.
+    """Replace the embeddings, acoustics and spectrograms of a machine. Delete its scores: they are on another scale.
 
     Args:
         connection: connection in a transaction.

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from service.store.database.types import Key, UtcDateTime, identifier
+from service.store.types import Key, UtcDateTime, identifier
 
 metadata = MetaData()
 

@@ -89,9 +89,4 @@ class RecentScores:
                 .where(score.c.machine_key == machine_key, score.c.generation == generation, score.c.backend == backend)
                 .order_by(score.c.score_id)
             ).mappings()
-            return [
-                RecentScore(
-                    **{**row, "domain": Domain(row["domain"])}
-                )
-                for row in rows
-            ]
+            return [RecentScore(**{**row, "domain": Domain(row["domain"])}) for row in rows]

@@ -1,6 +1,6 @@
 """One unit of work: everything written in it is on disk when it ends, or none of it is written.
 
-A use case opens it (`with store.begin(machine) as tx`), writes straight down, and leaves the block. Any error rolls back.
+A use case opens it (`with store.begin(machine) as tx`), writes straight down, and leaves the block. Errors roll back.
 Changes are recorded in the audit log of the same transaction, in the name of the caller.
 """
 
@@ -109,7 +109,9 @@ class Transaction:
         self, rule: Rule, *, false_alarm_rate: float | None, decision_threshold: float | None
     ) -> MachineRecord:
         """Set how the machine's decision threshold is chosen."""
-        self._update(threshold_rule=rule.value, false_alarm_rate=false_alarm_rate, decision_threshold=decision_threshold)
+        self._update(
+            threshold_rule=rule.value, false_alarm_rate=false_alarm_rate, decision_threshold=decision_threshold
+        )
         value = decision_threshold if rule is Rule.MANUAL else false_alarm_rate
         self._audit(Action.CHANGE_THRESHOLD, str(rule) if value is None else f"{rule} {value:g}")
         return self.machine
@@ -119,9 +121,7 @@ class Transaction:
         gone = self.machine
         self._connection.execute(delete(machine).where(machine.c.machine_key == gone.machine_key))
         self._connection.execute(delete(deleted_machine).where(deleted_machine.c.machine_id == gone.machine_id))
-        self._connection.execute(
-            insert(deleted_machine).values(machine_id=gone.machine_id, generation=gone.generation)
-        )
+        self._connection.execute(insert(deleted_machine).values(machine_id=gone.machine_id, generation=gone.generation))
         self._audit(Action.DELETE_MACHINE, f"{gone.clips} clips")
         return gone
 

@@ -50,8 +50,7 @@ def list_entries(call: Call, job_id: int, after: int, limit: int) -> JobEntryLis
 
 def cancel_job(call: Call, job_id: int) -> Job:
     """Cancel a job of the caller. What it already did stays. Raises `OffkeyError`: unknown job, or it is over."""
-    record = call.store.jobs.cancel(job_id)
+    with call.store.begin() as tx:
+        record = tx.cancel_job(job_id)
     call.service.job_signals.cancel(record)
     return job_of(call, record)
-
-

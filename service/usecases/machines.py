@@ -20,19 +20,17 @@ _NO_THRESHOLD = {ErrorKind.EMPTY_BANK, ErrorKind.BANK_TOO_SMALL, ErrorKind.EMBED
 
 
 def put_machine(call: Call, machine_id: str, settings: MachineSettings) -> tuple[Machine, bool]:
-    """Create a machine or describe it anew. Returns it and whether it is new."""
-    record, created = call.store.put_machine(machine_id, description=settings.description)
+    """Create a machine or change its description. Returns it and whether it is new."""
+    with call.store.begin() as tx:
+        record, created = tx.put_machine(machine_id, settings.description)
     return _machine(call, record), created
 
 
 def put_threshold(call: Call, machine_id: str, settings: ThresholdSettings) -> Machine:
-    """Choose how a machine's threshold comes about. Raises `OffkeyError` (unknown machine)."""
-    record = call.store.put_threshold(
-        machine_id,
-        settings.rule,
-        false_alarm_rate=settings.false_alarm_rate,
-        decision_threshold=settings.decision_threshold,
-    )
+    """Set how a machine's threshold is chosen. Raises `OffkeyError` (unknown machine)."""
+    rate, value = settings.false_alarm_rate, settings.decision_threshold
+    with call.store.begin(machine_id) as tx:
+        record = tx.set_threshold(settings.rule, false_alarm_rate=rate, decision_threshold=value)
     return _machine(call, record)
 
 
@@ -61,8 +59,10 @@ def list_machines(call: Call, after: str, limit: int) -> MachineList:
 
 def delete_machine(call: Call, machine_id: str) -> None:
     """Delete a machine with its bank. Raises `OffkeyError` (unknown machine)."""
-    call.service.banks.forget(call.store.delete_machine(machine_id))
-    call.service.metrics.forget(machine_id)
+    with call.store.begin(machine_id) as tx:
+        gone = tx.delete_machine()
+    call.service.banks.evict(gone.machine_key)
+    call.service.metrics.remove_machine(machine_id)
 
 
 def list_clips(call: Call, machine_id: str, after: int, limit: int) -> ClipList:
@@ -75,9 +75,9 @@ def list_clips(call: Call, machine_id: str, after: int, limit: int) -> ClipList:
 
 
 def delete_clip(call: Call, machine_id: str, clip_id: int) -> Machine:
-    """Take a clip out of the bank and return the machine. Raises `OffkeyError` (unknown machine or clip)."""
-    record = call.store.delete_clip(machine_id, clip_id)
-    call.service.banks.forget(record.machine_key)  # the guard would go on comparing with the clip
+    """Delete a clip from the bank and return the machine. Raises `OffkeyError` (unknown machine or clip)."""
+    with call.store.begin(machine_id) as tx:
+        record = tx.delete_clip(clip_id)
     return _machine(call, record)
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from service.audio.decode import AudioLimits
-from service.audio.processes import Decoders
+from service.audio.decoder import Decoder
+from service.audio.processes import DecoderPool
 from service.audio.processes.messages import DecodeLimits
 from service.bank import Bank, BankCache, CalibrationCache
 from service.domain.access import Caller
@@ -31,7 +32,7 @@ class Service:
 
     settings: Settings
     encoders: Encoders
-    decoders: Decoders
+    decoder: Decoder
     store: Store
     score_buffer: ScoreBuffer
     banks: BankCache
@@ -51,32 +52,31 @@ class Service:
             OpenToNetworkError: there is no key, and other computers could reach the service.
         """
         encoders = Encoders.open(settings)
-        decode_limits = DecodeLimits(_audio_limits(settings), settings.max_body_bytes, settings.max_decode_cpu_seconds)
+        limits = DecodeLimits(_audio_limits(settings), settings.max_body_bytes, settings.max_decode_cpu_seconds)
         with ExitStack() as undo:
-            decoders = Decoders(decode_limits, wall_seconds=settings.max_decode_seconds)
-            undo.callback(decoders.close)
+            workers = DecoderPool(limits, wall_seconds=settings.max_decode_seconds)
+            undo.callback(workers.close)
             store = Store.open(settings.data_dir)
             undo.callback(store.close)
-            decoders.check()
+            workers.check()
             metrics = Metrics()
             admission = Admission.create(settings.workers or encoders.current.workers, settings.queue_limit)
             authenticator = Authenticator(settings, store, admission.auth_pool)
             undo.pop_all()
         banks = BankCache(
+            CalibrationCache(settings.data_dir / "runtime" / "calibrations"),
             exact_limit=settings.exact_limit,
-            max_values=settings.max_cached_values,
+            max_bytes=settings.bank_cache_mb * 2**20,
             backend=settings.backend,
             coreset_windows=settings.coreset_windows,
-            half=settings.half_precision,
-            kept=CalibrationCache(settings.data_dir / "runtime" / "calibrations"),
         )
-        metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
+        metrics.watch_decoders(workers.lost, lambda: workers.peak_bytes)
         metrics.watch_jobs(store.jobs.states)
         metrics.watch_pools(admission.by_name)
         return cls(
             settings=settings,
             encoders=encoders,
-            decoders=decoders,
+            decoder=Decoder(workers),
             store=store,
             score_buffer=ScoreBuffer(store.scores),
             banks=banks,
@@ -88,7 +88,7 @@ class Service:
 
     def close(self) -> None:
         """Close what `open` opened."""
-        self.decoders.close()
+        self.decoder.pool.close()
         self.score_buffer.close()
         self.store.close()
         for encoder in self.encoders:

@@ -19,6 +19,7 @@ from service.http.auth import AuthenticatedRoute
 from service.settings import Settings
 from service.store import BankLimits
 from service.usecases.authenticate import Authenticator
+from service.usecases.service import Service
 
 # What anybody may have: the probes, and pages that are the same in every installation.
 OPEN = {"/", "/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/static-offline-docs"}
@@ -87,7 +88,7 @@ def kind(answer: Any) -> str:
 def locked(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[tuple[TestClient, dict[str, str]]]:
     """The application with a machine `fan-1` and a key of each scope, by scope."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("data"), bundle=bundle, workers=2)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as api:
+    with TestClient(create_app(Service.open(settings)), raise_server_exceptions=False) as api:
         assert api.put("/machines/fan-1").status_code == 201
         admin = make(api, "ops", "admin")
         others = {scope: make(api, f"for {scope}", scope, key=admin) for scope in ("score", "enroll")}

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from service.app import create_app
 from service.settings import MIN_CORESET_WINDOWS, Settings
 from service.synthetic import MACHINES
+from service.usecases.service import Service
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -53,7 +54,7 @@ def test_all_stays_enrolled_and_the_answer_says_how_many_are_compared_with(
     assert reduced.get("/info").json()["limits"]["coreset_windows"] == 100
     reduced.app.state.service.store.close()
 
-    with TestClient(create_app(settings)) as whole:  # without the setting all count again
+    with TestClient(create_app(Service.open(settings))) as whole:  # without the setting all count again
         (domain,) = whole.post("/score", params=FAN, content=clips[-1]).json()["threshold"]["domains"]
         assert (domain["clips"], domain["compared_clips"]) == (CLIPS, CLIPS)
 
@@ -62,7 +63,7 @@ def test_the_setting_changes_nothing_where_the_bank_is_smaller(settings: Setting
     answers = []
     for name, windows in (("a", 0), ("b", 100)):
         own = settings.model_copy(update={"coreset_windows": windows, "data_dir": settings.data_dir / name})
-        with TestClient(create_app(own)) as api:
+        with TestClient(create_app(Service.open(own))) as api:
             api.put("/machines/fan-1")
             enroll(api, clips[:30])
             answers.append(api.post("/score", params=FAN, content=clips[-1]).json() | {"timing_ms": {}})
@@ -73,7 +74,7 @@ def test_sixteen_bits_change_no_score(settings: Settings, clips: list[bytes]) ->
     answers = []
     for name, half in (("a", False), ("b", True)):
         own = settings.model_copy(update={"half_precision": half, "data_dir": settings.data_dir / name})
-        with TestClient(create_app(own)) as api:
+        with TestClient(create_app(Service.open(own))) as api:
             api.put("/machines/fan-1")
             enroll(api, clips[:30])
             answers.append(api.post("/score", params=FAN, content=clips[-1]).json())

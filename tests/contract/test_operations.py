@@ -149,7 +149,7 @@ def test_a_failure_of_the_service_is_a_problem_too(
 
 def test_probes_and_lists_do_not_wait_for_the_workers(api: TestClient) -> None:
     """As many requests as are allowed hold their places, and every worker is at work."""
-    workers, go = api.app.state.workers, threading.Event()
+    workers, go = api.app.state.service.admission.work_pool, threading.Event()
     limits = api.get("/info").json()["limits"]
     most = limits["workers"] + limits["queue_limit"]
 
@@ -170,8 +170,8 @@ def test_probes_and_lists_do_not_wait_for_the_workers(api: TestClient) -> None:
         go.set()
         busy.result()
     assert time.monotonic() - start < 5
-    assert f'offkey_slots{{pool="workers"}} {most}.0' in text
-    assert 'offkey_slots{pool="readers"} 1.0' in text  # this scrape
+    assert f'offkey_slots{{pool="work"}} {most}.0' in text
+    assert 'offkey_slots{pool="light"} 1.0' in text  # this scrape
     assert 'offkey_requests_refused_total{type="overloaded"} 1.0' in text
 
 

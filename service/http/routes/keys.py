@@ -16,7 +16,7 @@ router = APIRouter(tags=["access"], route_class=AuthenticatedRoute, dependencies
 @router.post("/keys", status_code=status.HTTP_201_CREATED, responses=problems(422, 507))
 async def create_key(call: CallOf, settings: KeySettings) -> NewKey:
     """Create a key. Only this answer has its secret; the service stores a hash."""
-    return await call.run(usecase.create_key, settings)
+    return await call.service.admission.work_pool.run(usecase.create_key, call.store, settings)
 
 
 @router.get("/keys", responses=problems(422))
@@ -26,15 +26,13 @@ async def list_keys(
     limit: PageSize = 100,
 ) -> KeyList:
     """List keys by id, without their secrets. Revoked keys are included."""
-    return await call.run_light(usecase.list_keys, after, limit)
+    return await call.service.admission.light_pool.run(usecase.list_keys, call.store, after, limit)
 
 
 @router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT, responses=problems(404, 422, 507))
-async def revoke_key(
-    call: CallOf, key_id: Annotated[str, Path(pattern=KEY_ID_PATTERN)]
-) -> None:
+async def revoke_key(call: CallOf, key_id: Annotated[str, Path(pattern=KEY_ID_PATTERN)]) -> None:
     """Revoke a key: it is refused from the next request on."""
-    await call.run(usecase.revoke_key, key_id)
+    await call.service.admission.work_pool.run(usecase.revoke_key, call.store, key_id)
 
 
 @router.get("/audit", responses=problems(422))
@@ -44,4 +42,4 @@ async def list_audit(
     limit: PageSize = 100,
 ) -> AuditList:
     """List changes and their authors, newest first."""
-    return await call.run_light(usecase.list_audit, before, limit)
+    return await call.service.admission.light_pool.run(usecase.list_audit, call.store, before, limit)

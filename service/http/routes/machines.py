@@ -76,9 +76,7 @@ async def show_threshold(call: CallOf, machine_id: MachineIdPath) -> Threshold:
 
 
 @router.put("/{machine_id}/threshold", dependencies=[ADMIN], responses=problems(404, 422, 507))
-async def change_threshold(
-    call: CallOf, machine_id: MachineIdPath, settings: ThresholdSettings
-) -> Machine:
+async def change_threshold(call: CallOf, machine_id: MachineIdPath, settings: ThresholdSettings) -> Machine:
     """Choose how a machine's decision threshold is set. It takes effect at once; nothing is enrolled again."""
     return await call.run(usecase.put_threshold, machine_id, settings)
 

@@ -83,4 +83,6 @@ async def info(call: CallOf) -> Info:
 @router.get("/metrics", response_class=Response)
 async def metrics(call: CallOf) -> Response:
     """Return the metrics in the Prometheus text format."""
-    return Response(await call.service.admission.light_pool.run(call.service.metrics.exposition), media_type=CONTENT_TYPE_LATEST)
+    return Response(
+        await call.service.admission.light_pool.run(call.service.metrics.exposition), media_type=CONTENT_TYPE_LATEST
+    )
