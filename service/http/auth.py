@@ -58,7 +58,7 @@ class AuthenticatedRoute(APIRoute):
 
     def max_body_bytes(self, settings: Settings, _: Headers) -> int:
         """Return the largest body that the route accepts, in bytes."""
-        return settings.max_body_bytes
+        return settings.limits.max_body_bytes
 
     @property
     def scope(self) -> Scope:
@@ -93,7 +93,7 @@ class ArchiveRoute(AuthenticatedRoute):
 
     def max_body_bytes(self, settings: Settings, headers: Headers) -> int:
         """Return the largest body that the route accepts, in bytes."""
-        return settings.max_zip_bytes if is_zip(headers) else super().max_body_bytes(settings, headers)
+        return settings.limits.max_zip_bytes if is_zip(headers) else super().max_body_bytes(settings, headers)
 
 
 def is_zip(headers: Headers) -> bool:

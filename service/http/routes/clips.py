@@ -116,11 +116,11 @@ async def score(
     ] = None,
 ) -> Response:
     """Score clips against the clips enrolled for the machine."""
-    if neighbors > call.service.settings.max_neighbors:
+    if neighbors > call.service.settings.limits.max_neighbors:
         raise OffkeyError(
             ErrorKind.TOO_MANY_NEIGHBORS,
-            f"{neighbors} neighbors were requested; the limit is {call.service.settings.max_neighbors}.",
-            max_neighbors=call.service.settings.max_neighbors,
+            f"{neighbors} neighbors were requested; the limit is {call.service.settings.limits.max_neighbors}.",
+            max_neighbors=call.service.settings.limits.max_neighbors,
         )
     async with call.service.admission.work_pool.slot() as slot:
         form = await _read(request, call, slot, name, SCORE_FIELDS)
@@ -190,7 +190,7 @@ def _score_json(call: Call, machine_id: str, clips: Sequence[Clip], options: Sco
 
 async def _read(request: Request, call: Call, slot: Slot, name: str | None, fields: Sequence[str]) -> ClipForm:
     """Read the clips of a request, with one budget for all of them."""
-    budget = Budget(call.service.settings.max_decoded_samples, slot.stopping)
+    budget = Budget(call.service.settings.limits.max_decoded_samples, slot.stopping)
     with call.stages.during(Stage.RECEIVE):
         return await read_clips(request, name=name, fields=fields, settings=call.service.settings, budget=budget)
 

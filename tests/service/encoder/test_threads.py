@@ -155,7 +155,7 @@ def test_a_run_goes_wide_while_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> N
 def test_both_sessions_give_the_same_and_the_service_says_how_many_workers(
     bundle: Path, tmp_path: Path, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("OFFKEY_RUN_THREADS")
+    monkeypatch.delenv("OFFKEY_LIMITS")
     monkeypatch.setattr(module, "cores", lambda: 2)
     # As if a run over both cores were twice as fast, whatever this machine is.
     monkeypatch.setattr(module, "measure", lambda *_: ThreadCounts(2, 1))
