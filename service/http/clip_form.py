@@ -155,7 +155,8 @@ async def read_clips(
     except TimeoutError as error:
         raise OffkeyError(
             ErrorKind.SLOW_BODY,
-            f"The request body had not arrived after {settings.limits.max_body_seconds:g} s. Send fewer clips in one request.",
+            f"The request body had not arrived after {settings.limits.max_body_seconds:g} s. "
+            "Send fewer clips in one request.",
             max_body_seconds=settings.limits.max_body_seconds,
         ) from error
     if not data:
