@@ -201,7 +201,8 @@ def removed(*paths: Path) -> Iterator[None]:
 
 # Archives of these jobs are not in the snapshot, and one of the jobs may be the snapshot itself.
 _END_JOBS = """
-UPDATE job SET state = 'canceled', ended_at = CURRENT_TIMESTAMP, detail = 'It was not over in the snapshot.'
+UPDATE job SET state = 'canceled', ended_at = CURRENT_TIMESTAMP,
+  detail = 'It was not finished when the snapshot was written.'
 WHERE state IN ('queued', 'running')
 """
 
