@@ -130,8 +130,8 @@ class Manifest(_Part):
     opset: int
     precision: Literal["float32", "int8"] = Field(
         "float32",
-        description="int8 quantizes the encoder's linear layers. Activations are scaled by the range of the whole batch, "
-        "so an embedding depends slightly on the other windows of its batch; run windows one at a time",
+        description="int8 quantizes the encoder's linear layers. Activations are scaled by the range of the whole "
+        "batch, so an embedding depends slightly on the other windows of its batch; run windows one at a time",
     )
     input: InputSpec
     window: WindowSpec
