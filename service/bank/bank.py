@@ -114,7 +114,7 @@ class Bank:
     @property
     def nbytes(self) -> int:
         """Memory of the indexes and the detector, in bytes."""
-        return sum(bank.nbytes for bank in self._domains.values()) + 4 * self.detector.values
+        return sum(bank.nbytes for bank in self._domains.values()) + self.detector.nbytes
 
     def score(self, windows: Vectors, neighbors: int) -> tuple[NDArray[np.float64], list[list[Neighbor]]]:
         """Score the windows of a clip.

@@ -31,7 +31,7 @@ def wav(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("backend", [DEFAULT_BACKEND, "fusion"])
+@pytest.mark.parametrize("backend", [DEFAULT_BACKEND, "density-ratio"])
 def test_served_scores_are_those_of_a_real_service(
     tree: Path, noise: Path, tiny_bundle: Path, tmp_path: Path, backend: str
 ) -> None:
