@@ -98,13 +98,8 @@ class Settings(BaseSettings):
     coreset_windows: int = Field(
         0, ge=0, description="most windows of a domain that scores compare with, 100 or more; 0 compares with all"
     )
-    max_cached_values: int = Field(
-        2**27,
-        ge=1,
-        description="values in the banks kept in memory, 4 bytes each (8 with HNSW); the least used leave",
-    )
-    half_precision: bool = Field(
-        False, description="keep the embeddings of banks in memory in 16 bits: nearly twice the machines"
+    bank_cache_mb: int = Field(
+        512, ge=1, description="memory for cached banks, MiB; the least recently used are evicted"
     )
     max_neighbors: int = Field(32, ge=1, description="most neighbors a score may name per window")
     exact_limit: int = Field(10_000, ge=1, description="windows of a domain up to which search is exact; HNSW above")
@@ -142,7 +137,7 @@ class Settings(BaseSettings):
             "max_clips_per_machine": self.max_clips_per_machine,
             "max_windows_per_machine": self.max_windows_per_machine,
             "coreset_windows": self.coreset_windows,
-            "max_cached_values": self.max_cached_values,
+            "bank_cache_mb": self.bank_cache_mb,
             "max_neighbors": self.max_neighbors,
             "queue_limit": self.queue_limit,
             "exact_limit": self.exact_limit,

@@ -4,6 +4,7 @@ It is a tar of a manifest and of the database, copied by SQLite while the servic
 says which bytes the database must have, its schema, and what is in it.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -17,6 +18,7 @@ from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from offkey.errors import ErrorKind, OffkeyError
 from service import __version__
 from service.store.database.lock import SNAPSHOT_LOCK_FILE, FolderLock
 from service.store.database.sqlite import DATABASE_FILE, log_of
@@ -122,6 +124,19 @@ def write_snapshot(data_dir: Path, target: Path) -> SnapshotManifest:
                 _add(tar, DATABASE_FILE, content, manifest.members[DATABASE_FILE].size)
         rename(packed, target)
     return manifest
+
+
+def write_snapshot_of_service(data_dir: Path, target: Path) -> None:
+    """Write a snapshot in answer to a request. Raises `OffkeyError`: the store is damaged, or the disk is full."""
+    try:
+        target.parent.mkdir(exist_ok=True)
+        write_snapshot(data_dir, target)
+    except SnapshotError as error:
+        raise OffkeyError(ErrorKind.STORE_UNUSABLE, str(error)) from error
+    except (OSError, sqlite3.Error) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "full" in str(error)
+        kind = ErrorKind.STORAGE_FULL if full else ErrorKind.STORE_UNUSABLE
+        raise OffkeyError(kind, f"The snapshot could not be written: {error}.") from error
 
 
 def unpack(snapshot: Path, database: Path) -> SnapshotManifest:

@@ -19,6 +19,7 @@ from service.bank import Bank, BankRows, Calibration, CalibrationCache, Calibrat
 from service.domain.acoustics import Acoustics
 from service.domain.backends import BACKENDS
 from service.settings import Settings
+from service.usecases.service import Service
 
 DIM = 16
 
@@ -207,13 +208,13 @@ def test_a_restart_fits_nothing_again_and_deletion_leaves_no_file(
         return answer | {"timing_ms": {}}
 
     folder = settings.data_dir / "runtime" / "calibrations"
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         api.put("/machines/fan-1")
         for number in range(6):
             assert api.post("/enroll", params={"machine_id": "fan-1"}, content=fan(number)).status_code == 201
         before = score(api)
     no_fit()
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         assert score(api) == before
         assert len(list(folder.iterdir())) == 1
         api.delete("/machines/fan-1")
@@ -262,7 +263,7 @@ def test_acoustics_and_spectrograms_are_read_only_for_a_fit(
         assert answer.status_code == 200, answer.text
         return answer.json() | {"timing_ms": {}}
 
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         api.put("/machines/fan-1")
         for number in range(6):
             assert api.post("/enroll", params={"machine_id": "fan-1"}, content=fan(number)).status_code == 201
@@ -272,11 +273,11 @@ def test_acoustics_and_spectrograms_are_read_only_for_a_fit(
     (file,) = folder.iterdir()
     written = file.read_bytes()
     damage(file)
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         statements.clear()
         assert score(api) == before
     read = [one for one in statements if one.startswith("SELECT")]
     assert any("embedding.vector" in one for one in read)
-    for column in ("spectrogram.cells", "condition.bands_dbfs"):
+    for column in ("spectrogram.cells", "acoustics.bands_dbfs"):
         assert any(column in one for one in read) == is_fitted
     assert file.read_bytes() == written  # written again if it was damaged or absent

@@ -18,6 +18,7 @@ from service.encoder import threads as module
 from service.encoder.per_thread import PerThreadRunner
 from service.encoder.threads import ThreadCounts, find_thread_counts
 from service.settings import Settings
+from service.usecases.service import Service
 
 WINDOW: NDArray[np.float32] = np.zeros(16_000, np.float32)
 
@@ -156,9 +157,9 @@ def test_both_sessions_give_equal_embeddings_and_info_reports_the_workers(
     monkeypatch.setattr(module, "cores", lambda: 2)
     # As on a machine where two cores are twice as fast.
     monkeypatch.setattr(module, "measure", lambda *_: ThreadCounts(2, 1))
-    with TestClient(create_app(Settings(data_dir=tmp_path))) as api:
+    with TestClient(create_app(Service.open(Settings(data_dir=tmp_path)))) as api:
         assert api.get("/info").json()["limits"]["workers"] == 3
-        encoder = api.app.state.context.encoders.current
+        encoder = api.app.state.service.encoders.current
         clip = (0.1 * np.random.default_rng(0).standard_normal(160_000)).astype(np.float32)
         idle = encoder.embed(clip).vectors
         with encoder._runner._session():
