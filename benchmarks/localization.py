@@ -26,6 +26,7 @@ import soundfile
 from machine import write
 from numpy.typing import NDArray
 from rich.progress import track
+from threadpoolctl import threadpool_limits
 
 from offkey.vocabulary import Domain
 from service.audio.decode import AudioLimits, decode
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=shipped_bundle())
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    threadpool_limits(1, user_api="blas")  # as in the service
     graph, rng = Graph(given.bundle), np.random.default_rng(given.seed)
     rows = []
     for machine in track(list(MACHINES.values()), description="synthetic"):
