@@ -12,11 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from offkey.client import Client, ProblemError, UnreachableError
-from offkey.schemas import ThresholdSettings
-from offkey.vocabulary import Domain
-from service import __version__
-from service.cli.serve import unknown_settings
+from offkey import Client, Domain, ProblemError, ThresholdSettings, UnreachableError, __version__
+from service.cli.server import unknown_settings
 from service.store import Store
 from service.store.database.sqlite import DATABASE_FILE
 from service.synthetic import plan_tree, write_tree
@@ -44,7 +41,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "fan-synthetic"
 
 
-def test_shift_is_told(offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
+def test_shift_is_reported(offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path) -> None:
     url = serve(tmp_path / "data")
     offkey("enroll", tree / "train", "--machine", "fan-1", "--url", url)
     samples, rate = soundfile.read(next((tree / "test").glob("*source*normal*")))
@@ -199,9 +196,9 @@ def test_errors_are_one_message_and_exit_status_1(offkey: Run, serve: Callable[.
         (("enroll", text, "--machine", "fan-1", "--url", url), "not audio"),
         (("enroll", tmp_path / "nowhere", "--machine", "fan-1", "--url", url), "no file or folder"),
         (("enroll", tmp_path / "empty", "--machine", "fan-1", "--url", url), "holds no audio file"),
-        (("info", "--url", "http://127.0.0.1:9"), "Is the service up?"),
+        (("info", "--url", "http://127.0.0.1:9"), "Is the service running?"),
         (("enroll", text, "--machine", "no/machine", "--url", url), "no/machine"),
-        (("info", "--url", "nonsense"), "Is the service up?"),
+        (("info", "--url", "nonsense"), "Is the service running?"),
     ):
         found = offkey(*arguments)
         assert found.returncode == 1, arguments
