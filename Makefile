@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.service ## Hear Offkey work: enroll and score synthetic machines (ARGS=--once ends by itself)
+demo: $(VENV)/.service ## See Offkey work: enroll and score synthetic machines (ARGS=--once ends by itself)
 	@$(BIN)/offkey demo $(ARGS)
 
 serve: $(VENV)/.service ## Run the service on http://127.0.0.1:8000, data in ./data

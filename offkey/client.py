@@ -61,11 +61,11 @@ class Client:
 
         Args:
             url: address of the service.
-            key: API key. None: the environment variable OFFKEY_KEY, if it is set.
+            key: API key; None for the environment variable OFFKEY_KEY, if it is set.
             timeout: limit of one attempt, in seconds.
             retries: limit of attempts after the first. An attempt is repeated if the service answers 429 or 503 with
                 `Retry-After`, or if the connection breaks and a second attempt changes nothing.
-            http_transport: transport of httpx2, for proxies, certificates and tests. None: the default one.
+            http_transport: transport of httpx2, for proxies, certificates and tests; None for the default one.
 
         Raises:
             OffkeyError: the key does not have the form of a key.
@@ -117,7 +117,7 @@ class Client:
     models = _call(requests.jobs.models)
     reembed = _call(requests.jobs.reembed)
 
-    keys = _list(requests.keys.keys)
+    api_keys = _list(requests.keys.api_keys)
     create_key = _call(requests.keys.create_key)
     revoke_key = _call(requests.keys.revoke_key)
     audit = _list(requests.keys.audit)
@@ -145,7 +145,7 @@ class Client:
 
         Args:
             job: job, or its id.
-            timeout: limit of the wait, in seconds. None: no limit.
+            timeout: limit of the wait, in seconds; None for no limit.
             poll_seconds: time between two requests, in seconds.
             on_progress: function that is called with each state of the job, the last one included.
 

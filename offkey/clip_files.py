@@ -11,7 +11,7 @@ from offkey.errors import ErrorKind, OffkeyError
 ClipSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | tuple[str, bytes]
 ClipSources = ClipSource | Iterable[ClipSource]
 
-_BYTES = (bytes, bytearray, memoryview)
+_Bytes = bytes | bytearray | memoryview
 
 
 def read_clips(clips: ClipSources) -> list[tuple[str, bytes]]:
@@ -48,19 +48,19 @@ def name_of(file: IO[bytes]) -> str | None:
 
 
 def _each(clips: ClipSources) -> Iterable[ClipSource]:
-    if isinstance(clips, str | os.PathLike | _BYTES) or hasattr(clips, "read") or _is_named(clips):
-        return [clips]  # type: ignore[list-item]  # the checks leave a single clip
-    return clips  # type: ignore[return-value]  # the checks leave many
+    if isinstance(clips, str | os.PathLike | _Bytes) or hasattr(clips, "read") or _is_named(clips):
+        return [clips]  # type: ignore[list-item]  # the checks leave a single one
+    return clips
 
 
 def _read(clip: ClipSource, default_name: str) -> tuple[str, bytes]:
     if isinstance(clip, str | os.PathLike):
         file = existing_file(clip)
         return file.name, file.read_bytes()
-    if isinstance(clip, _BYTES):
+    if isinstance(clip, _Bytes):
         return default_name, bytes(clip)
     if _is_named(clip):
-        return clip
+        return clip[0], bytes(clip[1])
     if isinstance(clip, tuple) or not hasattr(clip, "read"):
         kinds = "a path, bytes, an open binary file, or a pair (name, bytes)"
         raise TypeError(f"A clip is {kinds}, not {type(clip).__name__}.")
@@ -71,4 +71,4 @@ def _read(clip: ClipSource, default_name: str) -> tuple[str, bytes]:
 
 
 def _is_named(clip: object) -> TypeGuard[tuple[str, bytes]]:
-    return isinstance(clip, tuple) and len(clip) == 2 and isinstance(clip[0], str) and isinstance(clip[1], bytes)
+    return isinstance(clip, tuple) and len(clip) == 2 and isinstance(clip[0], str) and isinstance(clip[1], _Bytes)

@@ -15,7 +15,7 @@ def describe(method: M, build: Callable[..., Any], items: type[Iterator[Any] | A
     Args:
         method: method of a client.
         build: function that returns the request, or the listing, which the method sends.
-        items: type that the method wraps around the entries of a listing. None: `build` returns a request.
+        items: iterator type of a method that lists; None if `build` returns a request.
     """
     signature = inspect.signature(build)
     answer = get_args(signature.return_annotation)[-1]

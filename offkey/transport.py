@@ -26,7 +26,7 @@ def authorization(key: str | None) -> dict[str, str]:
     """Return the header for an API key.
 
     Args:
-        key: API key. None: the environment variable OFFKEY_KEY, if it is set.
+        key: API key; None for the environment variable OFFKEY_KEY, if it is set.
 
     Raises:
         OffkeyError: the key does not have the form of a key.

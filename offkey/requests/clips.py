@@ -16,7 +16,7 @@ def score(machine_id: str, clips: ClipSources, *, neighbors: int = 1, localize: 
         machine_id: machine to compare with.
         clips: one clip or many. A clip is a path, bytes, an open binary file, or a pair (name, bytes).
         neighbors: number of enrolled windows to name for each scored window.
-        localize: whether to find the seconds and bands that differ in each window. None: only for a single clip.
+        localize: whether to find the seconds and bands that differ in each window; None for a single clip only.
     """
     params: dict[str, str | int] = {"machine_id": check_machine_id(machine_id), "neighbors": neighbors}
     if localize is not None:
@@ -39,10 +39,10 @@ def enroll(
         machine_id: machine to enroll into.
         clips: one clip or many. A clip is a path, bytes, an open binary file, or a pair (name, bytes).
         domain: operating condition during the recording.
-        recording: name of the recording that all the clips are cut from. None: each clip is a recording.
+        recording: name of the recording that all the clips are cut from; None if each clip is a recording.
         force: whether to enroll clips that score as anomalous too.
-        idempotency_key: name of this request for 24 hours: it is carried out once, however often it is sent.
-            None: a random one.
+        idempotency_key: name of this request. The service carries it out once in 24 hours, however often it is sent;
+            None for a random one.
     """
     return Request(
         "POST",
@@ -69,10 +69,10 @@ def enroll_archive(
         machine_id: machine to enroll into.
         archive: path, bytes or open binary file. It is sent in blocks, never read as a whole.
         domain: operating condition during the recording.
-        recording: name of the recording that all the clips are cut from. None: each clip is a recording.
+        recording: name of the recording that all the clips are cut from; None if each clip is a recording.
         force: whether to enroll clips that score as anomalous too.
-        idempotency_key: name of this request for 24 hours: it is carried out once, however often it is sent.
-            None: a random one.
+        idempotency_key: name of this request. The service carries it out once in 24 hours, however often it is sent;
+            None for a random one.
     """
     return Request(
         "POST",
@@ -93,7 +93,7 @@ def feedback(
         machine_id: machine that raised the alarms.
         clips: one clip or many. A clip is a path, bytes, an open binary file, or a pair (name, bytes).
         domain: operating condition during the recording.
-        recording: name of the recording that all the clips are cut from. None: each clip is a recording.
+        recording: name of the recording that all the clips are cut from; None if each clip is a recording.
     """
     return Request(
         "POST",

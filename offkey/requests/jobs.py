@@ -60,7 +60,7 @@ def reembed(machine_id: str | None = None) -> Request[Job]:
     """Start a job that moves banks to the current model bundle.
 
     Args:
-        machine_id: machine to move. None: all machines of other bundles.
+        machine_id: machine to move; None for all machines of other bundles.
     """
     params = {} if machine_id is None else {"machine_id": check_machine_id(machine_id)}
     return Request("POST", "/reembed", Job.model_validate_json, params=params, is_idempotent=False)

@@ -8,7 +8,7 @@ from offkey.schemas import AuditEntry, AuditList, Key, KeyList, KeySettings, New
 from offkey.vocabulary import Scope
 
 
-def keys() -> Listing[KeyList, Key]:
+def api_keys() -> Listing[KeyList, Key]:
     """List the API keys by id, including revoked ones. Their secrets are not stored."""
     return Listing(Request("GET", "/keys", KeyList.model_validate_json), lambda page: page.keys)
 
@@ -21,8 +21,8 @@ def create_key(
     Args:
         name: name in the audit log.
         scopes: permissions of the key. `enroll` includes `score`, `admin` includes both.
-        machine_prefix: beginning of the machine ids that the key may use. None: all machines.
-        rate_per_minute: limit in requests a minute. None: no limit.
+        machine_prefix: beginning of the machine ids that the key may use; None for all machines.
+        rate_per_minute: limit in requests a minute; None for no limit.
     """
     settings = KeySettings(
         name=name, scopes=list(scopes), machine_prefix=machine_prefix, rate_per_minute=rate_per_minute

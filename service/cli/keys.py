@@ -66,7 +66,7 @@ def list_keys(url: Url = None, data_dir: DataDir = _DATA) -> None:
     """List the keys, without their secrets."""
     if url is not None:
         with Client(url) as client:
-            found = list(client.keys())
+            found = list(client.api_keys())
     else:
         with _stopped(_existing(data_dir)) as store:
             found = list(_all(store))

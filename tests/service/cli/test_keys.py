@@ -89,7 +89,7 @@ def test_the_first_key_comes_before_the_service_and_others_through_it(offkey: Ru
                 ("command line", "create-key"),
             ]
             client.revoke_key(whole.key_id)
-            assert {one.key_id for one in client.keys() if one.revoked_at} == {whole.key_id, line.split("_")[1]}
+            assert {one.key_id for one in client.api_keys() if one.revoked_at} == {whole.key_id, line.split("_")[1]}
 
     assert offkey("keys", "revoke", key_id, "--data-dir", data).returncode == 0
     kept = log.read_bytes() + b"".join(path.read_bytes() for path in data.iterdir())
