@@ -55,10 +55,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.service: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing Offkey into $(VENV): a minute or two the first time."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[service]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing Offkey with its training and test tools into $(VENV): a few minutes the first time."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[service,train,dev]'
 	@touch $@ $(VENV)/.service
