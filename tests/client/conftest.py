@@ -26,7 +26,7 @@ class Awaited:
 
         return call if callable(attribute) else attribute
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._runner.run(self._client.close())
         self._runner.close()
 
@@ -75,19 +75,20 @@ def record() -> type[Recorder]:
 @pytest.fixture(params=["blocking", "asynchronous"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """`connect(service, **options)` -> client of a `Recorder` or of an address."""
-    awaited: list[Awaited] = []
+    clients: list[Client | Awaited] = []
 
     def make(service: Recorder | str, **options: Any) -> Any:
         url = service if isinstance(service, str) else "http://offkey.test"
         transport = None if isinstance(service, str) else _RecorderTransport(service)
         if request.param == "blocking":
-            return Client(url, http_transport=transport, **options)
-        awaited.append(Awaited(AsyncClient(url, http_transport=transport, **options)))
-        return awaited[-1]
+            clients.append(Client(url, http_transport=transport, **options))
+        else:
+            clients.append(Awaited(AsyncClient(url, http_transport=transport, **options)))
+        return clients[-1]
 
     yield make
-    for client in awaited:
-        client.end()
+    for client in clients:
+        client.close()
 
 
 @pytest.fixture
