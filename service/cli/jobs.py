@@ -91,7 +91,7 @@ def followed(client: Client, job: Job, doing: str) -> Job:
     for entry in client.job_entries(job.job_id):
         if entry.status in _NOTEWORTHY:
             typer.echo(str(plain(f"{entry.name}: {entry.status}. {entry.detail}")))
-    typer.echo(f"Job {job.job_id} is {job.state}: {job.detail or _counts(job) or 'nothing to do'}.")
+    typer.echo(f"Job {job.job_id} is {job.state}: {job.detail or _counts(job) or 'there was nothing to do'}.")
     if job.state is not JobState.DONE or job.entries.get(EntryStatus.REFUSED):
         raise typer.Exit(1)
     return job
