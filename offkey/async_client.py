@@ -178,7 +178,8 @@ class AsyncClient:
             with replacing(target) as temporary, open(temporary, "xb", opener=transport.open_private) as file:
                 async for block in response.aiter_bytes(transport.BLOCK_BYTES):
                     await asyncio.to_thread(file.write, block)
-                # Here, so that the same step of `replacing` has nothing left to wait for on the event loop.
+                # On a thread, so that `replacing` has nothing left to flush on the event loop.
+                file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
         except httpx2.HTTPError as error:
             raise transport.unreachable(self.url, error) from error
