@@ -110,9 +110,7 @@ def feedback(
 def score(
     files: Files,
     machine: MachineId,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object per clip instead of the table.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per clip instead of the table.")] = False,
     url: Url = URL,
 ) -> None:
     """Score clips. The exit status is 0 whether or not a clip is anomalous."""
