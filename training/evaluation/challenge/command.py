@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from service.domain.backends import DEFAULT_BACKEND
 from training.terminal import for_people, progress_bars
 
 
@@ -21,8 +20,9 @@ def evaluate(
     channel: Annotated[str, typer.Option(help="near, far or a number from 0; default: the mean of all")] = "",
     false_alarm_rate: Annotated[float, typer.Option(help="requested of the decision threshold")] = 0.05,
     backend: Annotated[
-        str, typer.Option(help="that scores are made with; docs/scoring.md lists them")
-    ] = DEFAULT_BACKEND,
+        str | None,
+        typer.Option(help="scoring backend; docs/scoring.md lists them  [default: that of the service]"),
+    ] = None,
     bootstrap: Annotated[int, typer.Option(help="replicates behind an interval")] = 1000,
     work: Annotated[Path, typer.Option(help="folder of embeddings made before; may be deleted")] = Path(
         "runs/evaluation"
@@ -32,6 +32,7 @@ def evaluate(
 ) -> None:
     """Judge bundles on a tree of machines as the official evaluators do; prints the tables."""
     with for_people():
+        from service.domain.backends import DEFAULT_BACKEND
         from service.settings import shipped_bundle
         from training.evaluation.challenge.csvs import write_csvs
         from training.evaluation.challenge.evaluation import EvaluationConfig
@@ -39,6 +40,7 @@ def evaluate(
         from training.evaluation.challenge.pictures import draw_pictures
         from training.evaluation.challenge.report import NAME, markdown, write_report
 
+        backend = backend or DEFAULT_BACKEND
         config = EvaluationConfig(
             tree=tree,
             bundles=tuple(map(_named, bundle or [str(shipped_bundle())])),
