@@ -25,7 +25,7 @@ class Info(Answer):
     backend: str = Field(description="scoring backend")
     false_alarm_rate: float = Field(description="default false-alarm rate of a machine, from 0 to 1")
     formats: list[str] = Field(description="accepted audio formats")
-    limits: dict[str, int | float] = Field(description="limits by name; docs/settings.md lists their units")
+    limits: dict[str, int | float] = Field(description="limits by name; docs/reference/settings.md lists their units")
 
 
 class Health(Answer):

@@ -40,10 +40,10 @@ class Localization(Answer):
     """Differences between a window and the enrolled clips: where to listen. The decision does not depend on them."""
 
     domain: Domain = Field(description="domain of the enrolled clips in the comparison, the more similar one")
-    mean_deviation: float = Field(
+    median_deviation: float = Field(
         description="typical largest deviation of a healthy window, in standard deviations: half of them reach it"
     )
-    regions: list[Region] = Field(description="regions above `mean_deviation`, the strongest first, three at most")
+    regions: list[Region] = Field(description="regions above `median_deviation`, the strongest first, three at most")
     step_s: float = Field(description="time between two values of `profile`, in seconds")
     profile: list[float] = Field(description="largest deviation in each step, in standard deviations")
 
@@ -87,7 +87,7 @@ class Scores(Answer):
 
     machine_id: str
     bundle: str = Field(description="name and version of the model bundle", examples=["offkey-small/3"])
-    backend: str = Field(examples=["nearest"], description="scoring backend; docs/scoring.md lists all of them")
+    backend: str = Field(examples=["nearest"], description="scoring backend; docs/reference/scoring.md lists all of them")
     generation: int = Field(description="generation of the bank in the comparison")
     threshold: Threshold
     clips: list[ClipScore]

@@ -16,11 +16,11 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = {
     "README.md": None,
-    "docs/scoring.md": "README.md",
-    "docs/shift.md": "README.md",
-    "docs/jobs.md": "README.md",
-    "docs/deploy.md": None,
-    "docs/security.md": None,
+    "docs/reference/scoring.md": "README.md",
+    "docs/reference/shift.md": "README.md",
+    "docs/how-to/archives-and-jobs.md": "README.md",
+    "docs/how-to/deploy.md": None,
+    "docs/how-to/keys.md": None,
     "docs/experiments/README.md": None,
 }  # page -> page whose examples come first
 

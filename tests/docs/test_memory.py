@@ -1,4 +1,4 @@
-"""The memory that docker-compose.yml gives is what docs/deploy.md adds up to."""
+"""The memory that docker-compose.yml gives is what docs/how-to/deploy.md adds up to."""
 
 import re
 from pathlib import Path

@@ -21,7 +21,7 @@ def evaluate(
     false_alarm_rate: Annotated[float, typer.Option(help="requested of the decision threshold")] = 0.05,
     backend: Annotated[
         str | None,
-        typer.Option(help="scoring backend; docs/scoring.md lists them  [default: that of the service]"),
+        typer.Option(help="scoring backend; docs/reference/scoring.md lists them  [default: that of the service]"),
     ] = None,
     bootstrap: Annotated[int, typer.Option(help="replicates behind an interval")] = 1000,
     work: Annotated[Path, typer.Option(help="folder of embeddings made before; may be deleted")] = Path(
