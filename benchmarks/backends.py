@@ -21,15 +21,15 @@ from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from service.domain.machine import Domain
 from service.settings import shipped_bundle
 from service.synthetic import plan_tree, write_tree
-from training.evaluation.cells import Cells
 from training.evaluation.comparison import ALL, Cell, Comparison, Key, cells
-from training.evaluation.listening import Listener
+from training.evaluation.embedders import BandsEmbedder, BundleEmbedder, Embedded, Embedder, LogmelEmbedder
+from training.evaluation.embedding import MachineEmbeddings
+from training.evaluation.embedding_cache import EmbeddingCache
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound, sounds
-from training.evaluation.readings import ServedBank
+from training.evaluation.scores import ServedBank
 from training.evaluation.tables import table
 from training.evaluation.tree import JudgedMachine, read_tree
-from training.evaluation.views import BandsView, BundleView, Embedded, LogmelView, View
 
 SNR = 0.0  # dB
 SHOWN = (Cell("clean", None), Cell("noisy", None))
@@ -79,11 +79,11 @@ def main() -> None:
     if not synthetic.is_dir():
         write_tree(synthetic.with_suffix(".part"), plan_tree())
         synthetic.with_suffix(".part").rename(synthetic)
-    bundle = BundleView(given.bundle)
-    views: dict[str, View] = {EMBEDDING: bundle, LOGMEL: LogmelView(bundle)}
-    bands = BandsView(bundle)
-    listener = Listener(
-        Noise.read(given.noise, bundle.encoder.sample_rate), bundle.encoder.sample_rate, Cells(given.work)
+    bundle = BundleEmbedder(given.bundle)
+    views: dict[str, Embedder] = {EMBEDDING: bundle, LOGMEL: LogmelEmbedder(bundle)}
+    bands = BandsEmbedder(bundle)
+    listener = MachineEmbeddings(
+        Noise.read(given.noise, bundle.encoder.sample_rate), bundle.encoder.sample_rate, EmbeddingCache(given.work)
     )
     manifest = bundle.encoder.manifest
     found: dict[str, object] = {"bundle": f"{manifest.name}/{manifest.version}", "sha256": manifest.model_sha256}
@@ -97,7 +97,7 @@ def main() -> None:
                 for one in machines
                 for sound in sounds((SNR,), given.seeds, oracle=False)
             ]
-            listener.hear(wanted, given.workers, progress)
+            listener.embed(wanted, given.workers, progress)
             heard = Heard(listener, views, bands, given.seeds)
             measured[title] = measure([(machine, [machine]) for machine in machines], heard, progress)
             together[title] = measure([(one_bank(machines), machines)], heard, progress)
@@ -119,9 +119,9 @@ def one_bank(machines: Sequence[JudgedMachine]) -> JudgedMachine:
 class Heard:
     """Every clip of a tree, embedded by every view under every condition."""
 
-    listener: Listener
-    views: dict[str, View]
-    bands: BandsView
+    listener: MachineEmbeddings
+    views: dict[str, Embedder]
+    bands: BandsEmbedder
     seeds: int
 
     def trials(self, machines: Sequence[JudgedMachine]) -> Iterator[tuple[Cell, Trial]]:
@@ -136,7 +136,7 @@ class Heard:
                     of_bands.append(self.bands.parts(self._windows(self.bands, machines, sound)))
                 yield cell, Trial(*heard, domains, (of_bands[0], of_bands[1]))
 
-    def _windows(self, view: View, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
+    def _windows(self, view: Embedder, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
         of_machines = [self.listener.embedded(view, machine, sound).windows() for machine in machines]
         return Embedded.join(windows for clips in of_machines for windows in clips)
 

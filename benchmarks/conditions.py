@@ -120,7 +120,7 @@ def judge(machine: JudgedMachine, noise: Noise, draws: int) -> dict[str, Any]:
 
 def in_enrolled_noise(machine: JudgedMachine, noise: Noise, kind: Kind) -> float:
     """Healthy clips in noise that was enrolled too, though not these recordings of it."""
-    bank, test = (Sound("mixture", role, kind, 0.0, 0).heard(machine, noise, RATE) for role in ("bank", "test"))
+    bank, test = (Sound("mixture", role, kind, 0.0, 0).waveforms(machine, noise, RATE) for role in ("bank", "test"))
     enrolled = [(clip.domain, measured(samples)[0]) for clip, samples in zip(machine.train, bank, strict=True)]
     healthy = [measured(samples) for clip, samples in zip(machine.test, test, strict=True) if not clip.anomalous]
     return share(envelopes(enrolled), healthy)
@@ -134,7 +134,7 @@ def machine_not_heard(machine: JudgedMachine, noise: Noise, encoder: Encoder, ki
     """
     rng = generator(0, machine.name, kind, "alone")
     stretches = {role: noise.draws(kind, role, rng) for role in ROLES}
-    bank = [encoder.embed(samples)[0] for samples in Sound("mixture", "bank", kind, 0.0, 0).heard(machine, noise, RATE)]
+    bank = [encoder.embed(samples)[0] for samples in Sound("mixture", "bank", kind, 0.0, 0).waveforms(machine, noise, RATE)]
     known = [encoder.embed(at_level(unit_power(stretches["bank"].take(10 * RATE))))[0] for _ in range(NOISE_CLIPS)]
     numbers = np.repeat(np.arange(len(bank)), [len(vectors) for vectors in bank])
     memory = MemoryBank.build(
@@ -156,7 +156,7 @@ def machine_not_heard(machine: JudgedMachine, noise: Noise, encoder: Encoder, ki
         vectors, _ = encoder.embed(samples)
         return memory.is_background(vectors, memory.score(vectors, 1)[1])
 
-    mixtures = Sound("mixture", "test", kind, 0.0, 0).heard(machine, noise, RATE)
+    mixtures = Sound("mixture", "test", kind, 0.0, 0).waveforms(machine, noise, RATE)
     healthy = [told(one) for one, clip in zip(mixtures, machine.test, strict=True) if not clip.anomalous]
     alone = {
         role: [told(at_level(unit_power(stretches[role].take(10 * RATE)))) for _ in range(TRIALS)] for role in ROLES

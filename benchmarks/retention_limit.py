@@ -42,9 +42,9 @@ def main() -> None:
         "mixture": [],
     }
     for machine in read_tree(given.machines):
-        clips = list(Sound("clean", "test").heard(machine, noise, frozen.sample_rate))
+        clips = list(Sound("clean", "test").waveforms(machine, noise, frozen.sample_rate))
         for kind in KINDS:
-            stretches = Sound("noise", "test", kind, None, 0).heard(machine, noise, frozen.sample_rate)
+            stretches = Sound("noise", "test", kind, None, 0).waveforms(machine, noise, frozen.sample_rate)
             for clip, stretch, faulty in zip(clips, stretches, machine.anomalous, strict=True):
                 if faulty:
                     continue

@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from training.build import build_student
 from training.config import Config, load_config
 from training.data.batches import Batch
 from training.data.shard import Shard
+from training.factory import build_student
 from training.mixing import mix
 from training.processes import Processes
 from training.sounds import Sounds

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from service.manifest import BundleError, file_sha256, load_manifest
 from training import export as export_module
-from training.build import build_student
+from training.factory import build_student
 from training.config import Config
 from training.export import export_run
 from training.graph import ExportError, Graph, check_parity, synthetic_waveforms, write_graph

@@ -13,11 +13,11 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from training.build import build_student
+from training.factory import build_student
 from training.config import Config, ConfigError, OptimConfig
 from training.loop import train
 from training.mixing import mix
-from training.origin import trace
+from training.provenance import trace
 from training.run import Run
 from training.trainer import learning_rate_factor, parameter_groups
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.build import build_student
+from training.factory import build_student
 from training.config import Config, ConfigError
 from training.data.orders import WithoutReplacement
 from training.data.windows import Window

@@ -12,7 +12,7 @@ from training.encoders.base import Encoder
 from training.encoders.beats import BEATs
 from training.encoders.eat import EAT, SSLAM
 from training.encoders.efficientat import EfficientAT, EfficientAT16k
-from training.tables import ConfigError
+from training.toml_settings import ConfigError
 
 ENCODERS: dict[str, type[Encoder]] = {
     encoder.name: encoder for encoder in (AST, BEATs, EAT, EfficientAT, EfficientAT16k, SSLAM)

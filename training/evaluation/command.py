@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from training.terminal import for_people, progress_bars
+from training.console import progress_bars, user_errors
 
 
 def experiment(
@@ -17,7 +17,7 @@ def experiment(
     bundle: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="a method: any number of them")] = None,
     snr: Annotated[str | None, typer.Option(metavar="DB,...", help="signal-to-noise ratios, -10 to 30 dB")] = None,
     seeds: Annotated[int | None, typer.Option(help="draws of the noise")] = None,
-    backend: Annotated[str | None, typer.Option(help="that the served reading scores with")] = None,
+    backend: Annotated[str | None, typer.Option(help="that the served scorer scores with")] = None,
     oracle: Annotated[
         str | None, typer.Option(metavar="NAME", help="the bundle whose oracle is shown; default: frozen, or the first")
     ] = None,
@@ -38,7 +38,7 @@ def experiment(
         "work": work,
     }
     given = {name: value for name, value in options.items() if value not in (None, [])}
-    with for_people():
+    with user_errors():
         from training.evaluation.config import load_experiment
         from training.evaluation.experiment import run
         from training.evaluation.plots import draw

@@ -30,7 +30,7 @@ class Key(NamedTuple):
     """Which figure."""
 
     method: str
-    reading: str
+    scorer: str
     machine: str
     cell: Cell
     metric: str
@@ -74,12 +74,12 @@ class Comparison:
         self._replicates = replicates
         self._values: dict[Key, NDArray[np.float64]] = {}
 
-    def add(self, method: str, reading: str, scores: Mapping[tuple[str, Cell], Sequence[NDArray[np.float64]]]) -> None:
+    def add(self, method: str, scorer: str, scores: Mapping[tuple[str, Cell], Sequence[NDArray[np.float64]]]) -> None:
         """Take in a method's scores.
 
         Args:
             method: its name.
-            reading: how they came about.
+            scorer: how they came about.
             scores: by machine and cell, for each seed the scores of the test clips; one for `clean`.
         """
         found: dict[tuple[str, Cell, str], NDArray[np.float64]] = {}
@@ -94,16 +94,16 @@ class Comparison:
             together = [official(seed) for seed in zip(*by_machine.values(), strict=True)]
             found[ALL, cell, "official"] = self._over_seeds(together)
         found |= self._summaries(found)
-        self._values |= {Key(method, reading, *key): values for key, values in found.items()}
+        self._values |= {Key(method, scorer, *key): values for key, values in found.items()}
 
     def add_means(
-        self, method: str, reading: str, values: Mapping[tuple[str, Cell, str], Sequence[Sequence[NDArray[np.float64]]]]
+        self, method: str, scorer: str, values: Mapping[tuple[str, Cell, str], Sequence[Sequence[NDArray[np.float64]]]]
     ) -> None:
         """Take in figures that are means over test clips.
 
         Args:
             method: its name.
-            reading: how they came about.
+            scorer: how they came about.
             values: by machine, cell and metric: for each seed, for each of several conditions, the value of each test
                 clip. The figure is the mean over clips and conditions.
         """
@@ -115,7 +115,7 @@ class Comparison:
             found[name, cell, metric] = self._over_seeds([shares @ np.mean(seed, axis=0) for seed in seeds])
         for cell, metric in dict.fromkeys((cell, metric) for _, cell, metric in found):
             found[ALL, cell, metric] = mean_over([found[name, cell, metric] for name in names])
-        self._values |= {Key(method, reading, *key): figure for key, figure in found.items()}
+        self._values |= {Key(method, scorer, *key): figure for key, figure in found.items()}
 
     def add_group(self, group: str, methods: Sequence[str]) -> None:
         """Add the mean over methods that are one recipe with several training seeds, which each replicate draws.

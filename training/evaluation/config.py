@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from service.domain.backends import DEFAULT_BACKEND, check_backend
 from training.config import ConfigError
-from training.tables import build, lay_over, read_toml
+from training.toml_settings import apply_overrides, from_tables, read_toml
 
 LOWEST_SNR, HIGHEST_SNR = -10.0, 30.0  # dB
 LOGMEL = "log-mel"  # the baseline that is always there
@@ -37,7 +37,7 @@ class ExperimentConfig:
     snr_db: tuple[float, ...] = (0.0, -5.0)
     seeds: int = 5  # draws of the noise
     methods: tuple[MethodConfig, ...] = ()
-    backend: str = DEFAULT_BACKEND  # that the served reading scores with
+    backend: str = DEFAULT_BACKEND  # that the served scorer scores with
     oracle: str = ""  # the method that gives the oracle and that others are held against; empty: `frozen`, or the first
     choose: tuple[str, ...] = ()  # methods or groups among which one is chosen with one machine left out
     bootstrap: int = 1000  # replicates behind an interval
@@ -81,14 +81,14 @@ def load_experiment(
         ConfigError: no such file, an unknown key, a wrong kind of value, or values that make no experiment.
     """
     table = read_toml(path) if path else {}
-    lay_over(table, overrides)
-    config = build(ExperimentConfig, table)
+    apply_overrides(table, overrides)
+    config = from_tables(ExperimentConfig, table)
     if path:
         config = replace(config, methods=tuple(_placed(method, path.parent) for method in config.methods))
     if options:
-        asked = build(ExperimentConfig, options)
-        given = {name: getattr(asked, name) for name in options}
-        config = replace(config, **given | {"methods": (*config.methods, *asked.methods)})
+        changes = from_tables(ExperimentConfig, options)
+        given = {name: getattr(changes, name) for name in options}
+        config = replace(config, **given | {"methods": (*config.methods, *changes.methods)})
     _check(config)
     return config
 

@@ -53,7 +53,7 @@ def needs(config: ExperimentConfig, manifests: Mapping[str, Manifest]) -> dict[s
     Raises:
         ConfigError, CheckpointError, BundleError: a method cannot be trained.
     """
-    from training.build import build_student
+    from training.factory import build_student
 
     found = {}
     for method in config.methods:

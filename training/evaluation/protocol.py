@@ -68,7 +68,7 @@ class Sound:
         clips = [clip.sha256 for clip in clips_of(machine, self.role)]
         return sha256(json.dumps([VERSION, self.part, clips, drawn]).encode()).hexdigest()
 
-    def heard(self, machine: JudgedMachine, noise: Noise, sample_rate: int) -> Iterator[Samples]:
+    def waveforms(self, machine: JudgedMachine, noise: Noise, sample_rate: int) -> Iterator[Samples]:
         """The waveform `(samples,)` of each clip of the split, in its order.
 
         Raises:

@@ -15,7 +15,7 @@ from training.evaluation.config import LOGMEL, ORACLE
 from training.evaluation.experiment import Result
 from training.evaluation.noise import KINDS, ROLES
 from training.evaluation.protocol import VERSION
-from training.evaluation.readings import READINGS
+from training.evaluation.scores import SCORERS
 from training.evaluation.tables import describe, ends, table, with_ends, write_json, write_text
 from training.evaluation.timing import SPEED
 from training.run import environment, git_revision
@@ -74,11 +74,11 @@ def figures(result: Result, command: str) -> list[dict[str, str | float]]:
     rows: list[tuple[str, float]] = []
     for method in result.compared:
         named = f"oracle of {result.config.reference}" if method == ORACLE else _title(result, method)
-        for reading, metric, title in _ON_CARD:
-            read = "" if reading == "nearest" else f" as served{_backend(result)}"
-            cells = summaries(result.config.snr_db) if reading == "nearest" else summaries(())
+        for scorer, metric, title in _ON_CARD:
+            read = "" if scorer == "nearest" else f" as served{_backend(result)}"
+            cells = summaries(result.config.snr_db) if scorer == "nearest" else summaries(())
             for cell in cells:
-                found = result.comparison.interval(Key(method, reading, ALL, cell, metric))
+                found = result.comparison.interval(Key(method, scorer, ALL, cell, metric))
                 if found is not None:
                     rows.append((f"{named}: {title}{read}, {cell}", found.value))
     rows += [(f"{name}: {SPEED}", value) for name, value in result.milliseconds.items()]
@@ -136,7 +136,7 @@ def _choices(result: Result) -> Iterable[dict[str, Any]]:
             "machine": choice.machine,
             "method": choice.method or None,
             "share": None if math.isnan(choice.share) else choice.share,
-            "reading": FIGURE.reading,
+            "scorer": FIGURE.scorer,
             "condition": FIGURE.cell.condition,
             "metric": FIGURE.metric,
             **ends(choice.figure),
@@ -148,7 +148,7 @@ def _choices(result: Result) -> Iterable[dict[str, Any]]:
 def _named(key: Key) -> dict[str, Any]:
     return {
         "method": key.method,
-        "reading": key.reading,
+        "scorer": key.scorer,
         "machine": key.machine,
         "condition": key.cell.condition,
         "snr_db": key.cell.snr_db,
@@ -159,12 +159,12 @@ def _named(key: Key) -> dict[str, Any]:
 def markdown(result: Result) -> str:
     """The tables. Brackets hold 95 % intervals."""
     parts = []
-    for reading, metric, title in _SHOWN:
+    for scorer, metric, title in _SHOWN:
         parts += [
-            f"## {title}, {_READ[reading]}{_backend(result) if reading == 'served' else ''}",
-            _main_table(result, reading, metric),
+            f"## {title}, {_READ[scorer]}{_backend(result) if scorer == 'served' else ''}",
+            _main_table(result, scorer, metric),
             "By direction of the mismatch, bank to tests:",
-            _direction_table(result, reading, metric),
+            _direction_table(result, scorer, metric),
         ]
     parts += ["## Noisy, by machine: AUC, " + _READ["nearest"], _machine_table(result)]
     parts += [
@@ -173,9 +173,9 @@ def markdown(result: Result) -> str:
     ]
     if result.choices:
         parts += [f"## Chosen with one machine left out, by noisy AUC{_backend(result)}", _choice_table(result)]
-    for reading, metric, title in _GAPS:
+    for scorer, metric, title in _GAPS:
         head = f"## Share of the gap from {result.config.reference} to the oracle that is closed"
-        parts += [f"{head}: {title}, {_READ[reading]}", _gap_table(result, reading, metric)]
+        parts += [f"{head}: {title}, {_READ[scorer]}", _gap_table(result, scorer, metric)]
     if result.notes:
         parts += ["## Notes on the data", "\n".join(f"- {note}" for note in result.notes)]
     return "\n\n".join(parts) + "\n"
@@ -192,21 +192,21 @@ def _backend(result: Result) -> str:
     return "" if result.config.backend == DEFAULT_BACKEND else f" with {result.config.backend}"
 
 
-def _main_table(result: Result, reading: str, metric: str) -> str:
+def _main_table(result: Result, scorer: str, metric: str) -> str:
     cells = summaries(result.config.snr_db)
     rows = []
     for method in result.compared:
-        found = [result.comparison.interval(Key(method, reading, ALL, cell, metric)) for cell in cells]
+        found = [result.comparison.interval(Key(method, scorer, ALL, cell, metric)) for cell in cells]
         cost = f"{result.milliseconds[method]:.1f}" if method in result.milliseconds else ""
         rows.append([_title(result, method), *(_figure(one) for one in found[:-1]), with_ends(found[-1]), cost])
     return table(["method", *map(str, cells), "ms per 10 s"], rows)
 
 
-def _direction_table(result: Result, reading: str, metric: str) -> str:
+def _direction_table(result: Result, scorer: str, metric: str) -> str:
     cells = directions(result.config.snr_db)
     rows = []
     for method in result.compared:
-        found = [result.comparison.interval(Key(method, reading, ALL, cell, metric)) for cell in cells]
+        found = [result.comparison.interval(Key(method, scorer, ALL, cell, metric)) for cell in cells]
         rows.append([_title(result, method), *map(with_ends, found)])
     return table(["method", *map(str, cells)], rows)
 
@@ -225,14 +225,14 @@ def _difference_table(result: Result) -> str:
     rows = []
     for method in result.compared:
         row = [_title(result, method)]
-        for reading in READINGS:
-            key = Key(method, reading, ALL, Cell("noisy", None), "auc")
+        for scorer in SCORERS:
+            key = Key(method, scorer, ALL, Cell("noisy", None), "auc")
             row += [
                 with_ends(result.comparison.difference(key, other), sign="+") if other != method else ""
                 for other in others
             ]
         rows.append(row)
-    heads = [f"{reading}: less {other}" for reading in READINGS for other in others]
+    heads = [f"{scorer}: less {other}" for scorer in SCORERS for other in others]
     return table(["method", *heads], rows)
 
 
@@ -245,15 +245,15 @@ def _choice_table(result: Result) -> str:
     return table(["machine left out", "chosen", "in", "AUC there", f"less {result.config.baseline}"], rows)
 
 
-def _gap_table(result: Result, reading: str, metric: str) -> str:
+def _gap_table(result: Result, scorer: str, metric: str) -> str:
     reference, snrs = result.config.reference, result.config.snr_db
     noisy = summaries(snrs)[-1]
     cells = [*summaries(snrs)[1:-1], *directions(snrs), noisy]
     rows = []
     for method in result.compared:
         if method not in (reference, ORACLE):
-            keys = [Key(method, reading, ALL, cell, metric) for cell in cells]
-            keys += [Key(method, reading, machine.name, noisy, metric) for machine in result.machines]
+            keys = [Key(method, scorer, ALL, cell, metric) for cell in cells]
+            keys += [Key(method, scorer, machine.name, noisy, metric) for machine in result.machines]
             rows.append([_title(result, method), *(_share(result, key) for key in keys)])
     machines = [f"{noisy}, {machine.name}" for machine in result.machines]
     return table(["method", *map(str, cells), *machines], rows)

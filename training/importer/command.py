@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from training.terminal import for_people
+from training.console import user_errors
 
 app = typer.Typer(no_args_is_help=True, help="Make model bundles of encoders that exist already.")
 
@@ -34,7 +34,7 @@ def import_(
     models: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models"),
 ) -> None:
     """Wrap an ONNX encoder into a model bundle that the service serves; prints its folder."""
-    with for_people():
+    with user_errors():
         from pydantic import ValidationError
 
         from service.manifest import WindowSpec

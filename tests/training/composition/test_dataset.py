@@ -21,7 +21,7 @@ from training.config import Config
 from training.data.catalog import Catalog, DataError
 from training.data.credits import ATTRIBUTION_FILE, read_credits
 from training.loop import train
-from training.origin import trace
+from training.provenance import trace
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -13,7 +13,7 @@ from service.app import create_app
 from service.encoder import Encoder
 from service.manifest import BundleError
 from service.settings import Device, Settings
-from training.build import load_trained
+from training.factory import load_trained
 from training.config import Config, ConfigError
 from training.encoders.beats import BEATs
 from training.export import export_run

@@ -15,12 +15,12 @@ from rich.progress import Progress
 
 from service.encoder import Encoder as Served
 from service.settings import Device
-from training.build import load_trained, read_with
+from training.factory import load_trained, read_with
 from training.config import Config, ConfigError, EncoderConfig
 from training.encoders import BEATs, CheckpointError, encoder_reference, find_encoder
 from training.export import export_run
 from training.loop import resume, train
-from training.regraph import graph_again
+from training.reexport import reexport
 from training.run import Run
 from training.weights import read_weights, write_weights
 
@@ -128,7 +128,7 @@ def test_an_encoder_of_ones_own_goes_all_the_way(folder: Path, make_config: Call
         assert type(student.encoder) is kind
         with pytest.raises(CheckpointError, match=f"{OWN}, not efficientat-16k"):
             read_with(EncoderConfig("efficientat-16k", str(start)), "encoder", ["block_03"], "mean")
-    assert Served(graph_again(bundle, "2", OWN), Device.CPU).manifest.dim == 32 * 8
+    assert Served(reexport(bundle, "2", OWN), Device.CPU).manifest.dim == 32 * 8
 
     taught = _trained(make_config(folder / "cache", teacher={**own, "layers": ["conv_0"]}), folder / "taught")
     assert taught.latest()[0]["projection.weight"].shape[0] == 64 * 4

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from training.cli import app
 from training.evaluation.challenge.years import mean, section_figures
-from training.evaluation.views import BundleView
+from training.evaluation.embedders import BundleEmbedder
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = ("--bootstrap", "100", "--workers", "1")
@@ -93,7 +93,7 @@ def test_a_second_evaluation_hears_nothing(
     def refuse(*_: object) -> None:
         raise AssertionError("heard again")
 
-    monkeypatch.setattr(BundleView, "embed", refuse)
+    monkeypatch.setattr(BundleEmbedder, "embed", refuse)
     words = [str(tree), "--bundle", f"tiny={tiny_bundle}", "--work", str(evaluated / "work"), *OPTIONS]
     found = CliRunner().invoke(app, ["evaluate", *words, "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output
@@ -153,7 +153,7 @@ def hidden(tree: Path, tmp_path: Path) -> tuple[Path, Path]:
 def test_another_backend_gives_other_scores_and_hears_nothing(
     evaluated: Path, tree: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BundleView, "embed", lambda *_: pytest.fail("heard again"))
+    monkeypatch.setattr(BundleEmbedder, "embed", lambda *_: pytest.fail("heard again"))
     words = [str(tree), "--bundle", f"tiny={tiny_bundle}", "--work", str(evaluated / "work"), *OPTIONS]
     found = CliRunner().invoke(app, ["evaluate", *words, "--backend", "nearest", "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output

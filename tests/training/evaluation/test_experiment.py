@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from training.cli import app
 from training.config import Config
-from training.evaluation.views import BundleView, LogmelView
+from training.evaluation.embedders import BundleEmbedder, LogmelEmbedder
 from training.export import _measurements
 
 runner = CliRunner()
@@ -56,7 +56,7 @@ def test_everything_is_written_and_a_second_run_hears_nothing(
     assert found["methods"][1]["embedding_space_id"].startswith("tiny/1-")
     assert found["noise"]["stationary"] == {"bank": ["0.wav", "2.wav"], "test": ["1.wav", "3.wav"]}
     scores = {
-        tuple(row[k] for k in ("method", "reading", "machine", "condition", "snr_db", "metric")): row
+        tuple(row[k] for k in ("method", "scorer", "machine", "condition", "snr_db", "metric")): row
         for row in found["scores"]
     }
     cells = 1 + 2 * 4 + 2 * 2 + 1
@@ -75,7 +75,7 @@ def test_everything_is_written_and_a_second_run_hears_nothing(
     assert f" {direction:.3f} [" in printed
     heads = [line for line in printed.splitlines() if line.startswith("| method | stationary to nonstationary -5 dB |")]
     assert len(heads) == 5
-    gap = {(row["reading"], row["condition"], row["snr_db"], row["metric"]) for row in found["gaps"]}
+    gap = {(row["scorer"], row["condition"], row["snr_db"], row["metric"]) for row in found["gaps"]}
     assert ("domain-nearest", "nonstationary to stationary", -5.0, "official") in gap
     oracle = [scores["oracle", "nearest", "fan-synthetic", "stationary", snr, "auc"]["value"] for snr in (-5.0, 10.0)]
     assert oracle[0] == oracle[1]  # the oracle hears clip and noise apart, at no ratio
@@ -85,8 +85,8 @@ def test_everything_is_written_and_a_second_run_hears_nothing(
     assert figures["shipped: AUC, noisy"] == noisy
     assert figures["shipped: ms per 10 s clip, one CPU thread"] > 0
 
-    for view in (BundleView, LogmelView):
-        monkeypatch.setattr(view, "embed", lambda *_: pytest.fail("a clip was heard again"))
+    for embedder in (BundleEmbedder, LogmelEmbedder):
+        monkeypatch.setattr(embedder, "embed", lambda *_: pytest.fail("a clip was heard again"))
     run(words)
     assert (out / "found.json").read_text() == text
     cell = max((tmp_path / "work" / "cells").rglob("*.npz"))
@@ -122,7 +122,7 @@ def test_groups_have_rows_and_one_of_them_is_chosen_without_each_machine(
     value = {
         (row["method"], row["machine"]): row["value"]
         for row in found["scores"]
-        if (row["reading"], row["condition"], row["metric"]) == ("served", "noisy", "auc")
+        if (row["scorer"], row["condition"], row["metric"]) == ("served", "noisy", "auc")
     }
     names = ["fan-synthetic", "pump-synthetic"]
     for name in names:
@@ -154,7 +154,7 @@ def test_killed_it_loses_no_cell_that_was_written(words: list[str], tmp_path: Pa
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     written = {path: path.stat().st_mtime_ns for path in cells.rglob("*.npz")}
-    total = 2 * (2 * 3 * (1 + 2 * 2 * 2) + 2 * 2 * 2)  # machines x (roles x views x sounds + the oracle's)
+    total = 2 * (2 * 3 * (1 + 2 * 2 * 2) + 2 * 2 * 2)  # machines x (roles x embedders x sounds + the oracle's)
     assert 6 <= len(written) < total
     run(words)
     after = {path: path.stat().st_mtime_ns for path in cells.rglob("*.npz")}
@@ -316,7 +316,7 @@ def test_on_real_machines_the_shipped_bundle_is_ahead_of_log_mel(
     value = {
         row["method"]: row["value"]
         for row in found["scores"]
-        if (row["reading"], row["machine"], row["condition"], row["metric"]) == ("nearest", "all", "noisy", "auc")
+        if (row["scorer"], row["machine"], row["condition"], row["metric"]) == ("nearest", "all", "noisy", "auc")
     }
     assert value["student"] > value["log-mel"] + 0.15
     assert found["machines"][0]["test_recordings"] == {

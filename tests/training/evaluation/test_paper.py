@@ -133,7 +133,7 @@ def test_one_command_compares_the_arms(folder: Path) -> None:
     value = {
         row["method"]: row["value"]
         for row in found["scores"]
-        if (row["reading"], row["machine"], row["condition"], row["snr_db"], row["metric"])
+        if (row["scorer"], row["machine"], row["condition"], row["snr_db"], row["metric"])
         == ("domain-nearest", "all", "nonstationary to stationary", 0, "official")
     }
     assert {row[0]: row[column].split(" ")[0] for row in rows[2:]} == {name: f"{v:.3f}" for name, v in value.items()}

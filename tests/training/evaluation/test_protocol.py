@@ -13,7 +13,7 @@ from training.data.catalog import DataError
 from training.evaluation.noise import KINDS, ROLES, Kind, Noise, Role, generator, unit_power
 from training.evaluation.protocol import CLEAN, LEVEL, NOISY, Sound, mix, sounds
 from training.evaluation.tree import JudgedMachine, read_tree
-from training.evaluation.views import Embedded, oracle
+from training.evaluation.embedders import Embedded, oracle
 
 RATE = 16_000
 
@@ -45,7 +45,7 @@ def test_the_ratio_is_exact_whatever_the_levels(snr: float, loud: float, soft: f
 
 def test_level_does_not_leak(machines: list[JudgedMachine], recordings: Noise) -> None:
     for sound in (Sound("clean", "test"), Sound("mixture", "test", "stationary", -10.0, 0)):
-        for samples in sound.heard(machines[0], recordings, RATE):
+        for samples in sound.waveforms(machines[0], recordings, RATE):
             assert np.sqrt(np.mean(samples.astype(float) ** 2)) == pytest.approx(LEVEL, rel=1e-4)
 
 
@@ -96,7 +96,7 @@ def test_where_a_stretch_begins_is_random_and_a_short_recording_begins_again(rec
 def test_draws_hang_on_seed_machine_kind_and_role_alone(machines: list[JudgedMachine], recordings: Noise) -> None:
     def noise_of(machine: JudgedMachine, role: str, kind: str, seed: int) -> bytes:
         sound = Sound("noise", role, kind, None, seed)
-        return b"".join(part.tobytes() for part in itertools.islice(sound.heard(machine, recordings, RATE), 4))
+        return b"".join(part.tobytes() for part in itertools.islice(sound.waveforms(machine, recordings, RATE), 4))
 
     fan, pump = machines
     base = noise_of(fan, "bank", "stationary", 0)
@@ -108,11 +108,11 @@ def test_draws_hang_on_seed_machine_kind_and_role_alone(machines: list[JudgedMac
 def test_a_mixture_holds_the_noise_that_the_oracle_hears(machines: list[JudgedMachine], recordings: Noise) -> None:
     fan = machines[0]
     clean, stretch = (
-        list(Sound(*part).heard(fan, recordings, RATE))
+        list(Sound(*part).waveforms(fan, recordings, RATE))
         for part in (("clean", "bank"), ("noise", "bank", "stationary", None, 3))
     )
     for snr in (-10.0, 30.0):
-        mixtures = list(Sound("mixture", "bank", "stationary", snr, 3).heard(fan, recordings, RATE))
+        mixtures = list(Sound("mixture", "bank", "stationary", snr, 3).waveforms(fan, recordings, RATE))
         for one, other, both in zip(clean, stretch, mixtures, strict=True):
             again = mix(one, other, snr)  # equal ingredients, equal at every ratio
             assert np.allclose(both, again, atol=1e-6)

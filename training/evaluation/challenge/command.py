@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from service.domain.backends import DEFAULT_BACKEND
-from training.terminal import for_people, progress_bars
+from training.console import progress_bars, user_errors
 
 
 def evaluate(
@@ -31,7 +31,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("evaluation"),
 ) -> None:
     """Judge bundles on a tree of machines as the official evaluators do; prints the tables."""
-    with for_people():
+    with user_errors():
         from service.settings import shipped_bundle
         from training.evaluation.challenge.csvs import write_csvs
         from training.evaluation.challenge.evaluation import EvaluationConfig

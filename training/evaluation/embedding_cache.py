@@ -1,4 +1,4 @@
-"""Embeddings kept on disk as they are made, by content: what was heard once is not heard again."""
+"""Caches embeddings on disk by content, so that a sound is embedded once."""
 
 import hashlib
 import os
@@ -10,27 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from training.data.catalog import DataError
-from training.evaluation.views import Embedded
+from training.evaluation.embedders import Embedded
 
 
 @dataclass(frozen=True)
-class Cells:
-    """A folder of cells: what one view makes of one sound of one machine."""
+class EmbeddingCache:
+    """A folder with one file for each embedder and sound."""
 
     folder: Path
 
-    def path(self, view: str, sound: str) -> Path:
-        """Where a cell is, by the keys of its view and its sound."""
-        name = hashlib.sha256(f"{view}\n{sound}".encode()).hexdigest()
+    def path(self, embedder: str, sound: str) -> Path:
+        """Return the path for the keys of an embedder and a sound."""
+        name = hashlib.sha256(f"{embedder}\n{sound}".encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.npz"
 
-    def has(self, view: str, sound: str) -> bool:
-        """Is it there?"""
-        return self.path(view, sound).is_file()
+    def has(self, embedder: str, sound: str) -> bool:
+        """Return whether the embeddings are cached."""
+        return self.path(embedder, sound).is_file()
 
-    def save(self, view: str, sound: str, embedded: Embedded) -> None:
-        """Write a cell, whole or not at all."""
-        path = self.path(view, sound)
+    def save(self, embedder: str, sound: str, embedded: Embedded) -> None:
+        """Write embeddings atomically."""
+        path = self.path(embedder, sound)
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
         try:
@@ -43,11 +43,11 @@ class Cells:
             Path(temporary).unlink(missing_ok=True)
             raise
 
-    def load(self, view: str, sound: str) -> Embedded:
-        """Read a cell that is there. Raises `DataError` if it is damaged."""
-        path = self.path(view, sound)
+    def load(self, embedder: str, sound: str) -> Embedded:
+        """Load cached embeddings. Raises `DataError` if the file is damaged."""
+        path = self.path(embedder, sound)
         try:
-            # Of a damaged file numpy would leave its own handle open.
+            # numpy does not close its own handle of a damaged file.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
                 return Embedded(found["vectors"], found["clips"])
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:

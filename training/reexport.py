@@ -1,4 +1,4 @@
-"""A bundle's graph made again by the present exporter, from the bundle alone: faster, and the same embeddings."""
+"""Re-exports a bundle's graph with the present exporter: a faster graph, the same embeddings."""
 
 import shutil
 import tempfile
@@ -26,31 +26,31 @@ from training.run import git_revision
 from training.student import Student
 from training.weights import read_weights
 
-SAME = 1e-5  # largest difference of embeddings that counts as none, of unit vectors
-_PROJECTION = ("readout.whitening.mean", "readout.whitening.matrix")  # initializers of every graph we write
+SAME = 1e-5  # largest accepted relative difference of embeddings
+_PROJECTION = ("readout.whitening.mean", "readout.whitening.matrix")  # initializers of every exported graph
 
 
-def graph_again(bundle: Path, version: str, encoder: str | None = None) -> Path:
-    """Write `<name>/<version>/` beside a bundle, with a graph that the present exporter makes of its weights.
+def reexport(bundle: Path, version: str, encoder: str | None = None) -> Path:
+    """Write `<name>/<version>/` next to a bundle, with a new graph of the same weights; return the folder.
 
-    The embedding space stays the same, so banks go on without being embedded again, and the measured figures
-    stay but those of speed.
+    The embedding space is the same, so stored embeddings stay valid. The measured figures are kept, except those of
+    speed.
 
     Args:
-        bundle: folder of a bundle in float32 with its encoder's weights.
-        version: of the new bundle, digits.
-        encoder: name of the bundle's encoder, as in a config. It must be given for a class in a module of the user's.
+        bundle: folder of a float32 bundle with its encoder's weights.
+        version: version of the new bundle: digits.
+        encoder: name of the bundle's encoder, as in a config; required for a class in a user's module.
 
     Raises:
-        ExportError: the bundle has no projection of ours, the embeddings of the new graph differ by more than `SAME`,
-            or the version is already there.
-        BundleError, CheckpointError: the bundle is damaged, or has no weights to make a graph of.
+        ExportError: the graph has no projection of this exporter, the embeddings of the new graph differ by more than
+            `SAME`, or the version exists.
+        BundleError, CheckpointError: the bundle is damaged, or has no weights.
         ConfigError: there is no such encoder.
     """
     manifest = load_manifest(bundle)
     folder = bundle.resolve().parent / version
     if folder.exists():
-        raise ExportError(f"{folder} is already there. Give another --version.")
+        raise ExportError(f"{folder} exists. Choose another --version.")
     spec = manifest.window
     window = WindowConfig(seconds=spec.seconds, hop_seconds=spec.hop_seconds, min_seconds=spec.min_seconds)
     student = _student(bundle, manifest.readout.layers, manifest.readout.pooling, encoder)
@@ -66,7 +66,7 @@ def graph_again(bundle: Path, version: str, encoder: str | None = None) -> Path:
         if not difference <= SAME:
             raise ExportError(
                 f"The new graph's embeddings differ from those of {bundle} by {difference:.1e}; {SAME:g} is allowed "
-                "in one embedding space. Nothing was written. Export the run it came from under a new name."
+                "in one embedding space. Nothing was written. Export its run under a new name."
             )
         changed = manifest.model_copy(
             update={

@@ -49,7 +49,7 @@ class Embedded:
         return np.split(self.vectors, np.flatnonzero(np.diff(self.clips)) + 1)
 
 
-class View(Protocol):
+class Embedder(Protocol):
     """Waveform in, unit vectors of its windows out. Safe to call from many threads at once."""
 
     @property
@@ -60,7 +60,7 @@ class View(Protocol):
         """`(samples,)` to `(windows, dim)`. Raises `OffkeyError` if the clip is too short."""
 
 
-class BundleView:
+class BundleEmbedder:
     """The embedding of a bundle, by the service's own encoder.
 
     Attributes:
@@ -109,10 +109,10 @@ def _device_errors() -> Iterator[None]:
         raise ConfigError(str(error).replace("OFFKEY_DEVICE", "device")) from error
 
 
-class _PartView:
+class _GraphEmbedder:
     """A bundle's graph up to another of its outputs than the embedding, on the CPU."""
 
-    def __init__(self, bundle: BundleView, output: str) -> None:
+    def __init__(self, bundle: BundleEmbedder, output: str) -> None:
         manifest = bundle.encoder.manifest
         self.window = round(manifest.window.seconds * manifest.input.sample_rate)
         self.hop = round(manifest.window.hop_seconds * manifest.input.sample_rate)
@@ -132,10 +132,10 @@ class _PartView:
             yield self._session.run([self._output], {"waveform": window[None]})[0][0]
 
 
-class LogmelView(_PartView):
+class LogmelEmbedder(_GraphEmbedder):
     """The mean log-mel spectrum over a window without its level: what must be beaten."""
 
-    def __init__(self, bundle: BundleView) -> None:
+    def __init__(self, bundle: BundleEmbedder) -> None:
         """Take the front end out of a bundle's graph."""
         super().__init__(bundle, "logmel")
 
@@ -149,14 +149,14 @@ class LogmelView(_PartView):
         return np.stack(rows).astype(np.float32)
 
 
-class BandsView(_PartView):
+class BandsEmbedder(_GraphEmbedder):
     """The mean of a bundle's `frames` over time, for each of its places along frequency by itself.
 
     Attributes:
         bands: places along frequency.
     """
 
-    def __init__(self, bundle: BundleView) -> None:
+    def __init__(self, bundle: BundleEmbedder) -> None:
         """Take the graph up to `frames`. Raises `ValueError` if they have no frequency axis."""
         super().__init__(bundle, "frames")
         dims = {output.name: output.dims for output in bundle.encoder.manifest.outputs}["frames"]

@@ -41,7 +41,7 @@ def bundle(run: Run, tmp_path: Path) -> Path:
 
 
 def test_banks_go_on_with_the_new_graph(bundle: Path) -> None:
-    printed = CliRunner().invoke(app, ["export-again", str(bundle), "--version", "2"], catch_exceptions=False)
+    printed = CliRunner().invoke(app, ["reexport", str(bundle), "--version", "2"], catch_exceptions=False)
     folder = Path(printed.stdout.strip().splitlines()[-1])
     assert folder == bundle.parent / "2"
 
@@ -54,7 +54,7 @@ def test_banks_go_on_with_the_new_graph(bundle: Path) -> None:
     old, new = (Encoder(path, Device.CPU).embed(clip)[0] for path in (bundle, folder))  # golden vectors are checked
     assert np.abs(old - new).max() <= regraph.SAME
     with pytest.raises(ExportError, match="already there"):
-        regraph.graph_again(bundle, "2")
+        regraph.reexport(bundle, "2")
 
 
 def test_another_space_is_refused_and_leaves_nothing(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,14 +67,14 @@ def test_another_space_is_refused_and_leaves_nothing(bundle: Path, monkeypatch: 
 
     monkeypatch.setattr(regraph, "_student", moved)
     with pytest.raises(ExportError, match=r"differ .* by .*Nothing was written"):
-        regraph.graph_again(bundle, "2")
+        regraph.reexport(bundle, "2")
     assert [path.name for path in bundle.parent.iterdir()] == ["1"]
 
 
 def test_what_cannot_be_made_again_is_told(bundle: Path, run: Run, tmp_path: Path) -> None:
     light = export_run(run, "light", "1", tmp_path / "models", weights=False)
     with pytest.raises(CheckpointError, match=r"has no encoder\.safetensors"):
-        regraph.graph_again(light, "2")
+        regraph.reexport(light, "2")
 
     model = onnx.load(str(bundle / "model.onnx"))
     for value in model.graph.initializer:
@@ -85,4 +85,4 @@ def test_what_cannot_be_made_again_is_told(bundle: Path, run: Run, tmp_path: Pat
     manifest = load_manifest(bundle).model_copy(update={"model_sha256": file_sha256(foreign / "model.onnx")})
     (foreign / "manifest.json").write_text(manifest.model_dump_json())
     with pytest.raises(ExportError, match=r"no projection readout\.whitening\.mean"):
-        regraph.graph_again(foreign, "2")
+        regraph.reexport(foreign, "2")

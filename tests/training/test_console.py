@@ -13,7 +13,7 @@ from rich.console import Console
 from training import terminal
 
 SCRIPT = """
-from training.terminal import progress_bars
+from training.console import progress_bars
 with progress_bars() as progress:
     task = progress.add_task("whitening", total=40)
     for done in range(1, 41):

@@ -14,10 +14,10 @@ from service.domain.errors import OffkeyError
 from service.domain.machine import Domain
 from service.domain.threshold import Threshold, conformal_threshold
 from training.data.catalog import DataError
-from training.evaluation.views import Embedded
+from training.evaluation.embedders import Embedded
 
 Scores = NDArray[np.float64]  # (clips,)
-Reading = Callable[[Embedded, Sequence[Domain], Embedded], Scores]
+Scorer = Callable[[Embedded, Sequence[Domain], Embedded], Scores]
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,19 @@ def nearest(bank: Embedded, domains: Sequence[Domain], test: Embedded) -> Scores
     return np.array([clip_score(distances) for distances in found])
 
 
-def served(backend: str = DEFAULT_BACKEND) -> Reading:
+def served(backend: str = DEFAULT_BACKEND) -> Scorer:
     """What `POST /score` answers with a backend once the train clips are enrolled, each under its domain.
 
-    The reading raises `DataError` if the bank is too small to be scored with.
+    The scorer raises `DataError` if the bank is too small to be scored with.
     """
     return lambda bank, domains, test: ServedBank.enroll(bank, domains, backend).scores(test)
 
 
-READINGS = ("nearest", "domain-nearest", "served")
+SCORERS = ("nearest", "domain-nearest", "served")
 
 
-def readings(backend: str = DEFAULT_BACKEND) -> dict[str, Reading]:
-    """Return each of `READINGS`, the served one with a backend.
+def scorers(backend: str = DEFAULT_BACKEND) -> dict[str, Scorer]:
+    """Return each of `SCORERS`, the served one with a backend.
 
     `domain-nearest` is the scoring of the paper: the distance to the nearest window of each domain's bank, standardized
     by the bank's leave-one-out distances, of which the smaller counts. It is what the service's backend `nearest` does.
