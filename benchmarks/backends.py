@@ -212,7 +212,7 @@ def by_machine(comparison: Comparison, together: Comparison) -> str:
 
 def rows(comparison: Comparison) -> Iterator[dict[str, object]]:
     """Every figure that a table shows, with its interval and that of its difference from the default."""
-    for key in comparison.known:
+    for key in comparison.keys:
         if key.cell in SHOWN and key.metric in DOMAINS:
             interval = comparison.interval(key)
             if interval is not None:

@@ -134,7 +134,9 @@ def machine_not_heard(machine: JudgedMachine, noise: Noise, encoder: Encoder, ki
     """
     rng = generator(0, machine.name, kind, "alone")
     stretches = {role: noise.draws(kind, role, rng) for role in ROLES}
-    bank = [encoder.embed(samples)[0] for samples in Sound("mixture", "bank", kind, 0.0, 0).waveforms(machine, noise, RATE)]
+    bank = [
+        encoder.embed(samples)[0] for samples in Sound("mixture", "bank", kind, 0.0, 0).waveforms(machine, noise, RATE)
+    ]
     known = [encoder.embed(at_level(unit_power(stretches["bank"].take(10 * RATE))))[0] for _ in range(NOISE_CLIPS)]
     numbers = np.repeat(np.arange(len(bank)), [len(vectors) for vectors in bank])
     memory = MemoryBank.build(

@@ -1,10 +1,10 @@
-"""A training step beside the networks alone: what do loading, mixing and the optimizer add, what does the cache save?
+"""Compares a training step with its networks alone: the cost of loading, mixing and optimizer, the gain of the cache.
 
     python benchmarks/training_step.py CONFIG [KEY=VALUE ...]
 
-For the same batches, in alternating blocks: whole steps with a teacher that hears each window for the first time; the
-same steps again, with the teacher's cache filled; the student's forward and backward and the teacher's forward alone.
-A step is measured from one batch to the next, waiting for the loader included. Ratios of medians.
+For the same batches, in alternating blocks: whole steps with an empty teacher cache; the same steps with a filled
+cache; the student's forward and backward pass alone, and the teacher's forward pass alone. A step is measured from one
+batch to the next, including the wait for the loader. Results are medians and their ratios.
 """
 
 import argparse

@@ -10,7 +10,8 @@ _LIMITS = """\
 - Sound above {nyquist:g} Hz is not used.
 - The figures above come from few machines and few noises. They compare this bundle with its baselines
   on these machines, and do not predict its result on another machine.
-- Clips shorter than {shortest:g} s are refused; the figures were measured on clips of 10 s, and scores of shorter clips are less reliable.
+- Clips shorter than {shortest:g} s are refused; the figures were measured on clips of 10 s, and scores of shorter clips
+  are less reliable.
 """
 
 
@@ -22,7 +23,8 @@ FROZEN_DISTANCE = "the frozen encoder's"
 _PRECISION = {
     "float32": "float32",
     "int8": "int8 in the encoder's linear layers, by ONNX Runtime's dynamic quantization; spectrum, attention and "
-    "projection in float32. It has its own golden vectors. Run one window at a time, because a batch is quantized as a whole",
+    "projection in float32. It has its own golden vectors. Run one window at a time, because a batch is "
+    "quantized as a whole",
 }
 
 
@@ -83,8 +85,8 @@ def _measured_on(manifest: Manifest) -> str:
     if space.startswith(f"{manifest.name}/{manifest.version}-") or not manifest.measured:
         return ""
     return (
-        f"\nMeasured on the bundle that the embedding space is named after, `{space}`: this bundle is the same student in "
-        "another graph,\nand its embeddings are equal to 1e-5.\n"
+        f"\nMeasured on the bundle that the embedding space is named after, `{space}`: this bundle is the same student "
+        "in another graph,\nand its embeddings are equal to 1e-5.\n"
     )
 
 

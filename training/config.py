@@ -70,7 +70,7 @@ class DataConfig:
     noise_labels: tuple[str, ...] = ()  # labels of noise; all other labels are sources
     noise_roles: tuple[str, ...] = ()  # roles of noise, with any label
     window_seconds: float = 5.0
-    balance: Literal["label", "clip"] = "label"  # what is drawn equally often
+    balance: Literal["label", "clip"] = "label"  # unit that is drawn equally often
     held_out_splits: tuple[str, ...] = ("held-out",)  # splits that are never trained on
     held_out_share: float = 0.05  # share of all clips, chosen by name, if no clip is in these splits
 
@@ -104,8 +104,8 @@ class ObjectiveConfig:
     kind: Literal["retain", "denoise", "tagging", "alignment"] = "retain"
     tagging_weight: float = 0.1
     alignment_weight: float = 1.0
-    anchor_weight: float = 0.0  # of the distance of unmixed sounds to the teacher's embeddings
-    level: Literal["clip", "frame", "token"] = "clip"  # what is aligned: embeddings, or grids of `readout.layers`
+    anchor_weight: float = 0.0  # weight of the distance of unmixed sounds to the teacher's embeddings
+    level: Literal["clip", "frame", "token"] = "clip"  # aligned vectors: embeddings, or grids of `readout.layers`
     space: Literal["unit", "whitened", "pooled"] = "unit"  # stage of the read-out that is aligned
     clean_share: float = 0.5  # lambda: weight of the clean sound in the target
     share: Literal["fixed", "energy"] = "fixed"  # energy: lambda is the share of the mixture's energy
@@ -123,7 +123,9 @@ class OptimConfig:
     weight_decay: float = 0.01
     warmup_steps: int = 40
     clip_norm: float = 1.0
-    ema_decay: float = 0.0  # of the moving average of the encoder's weights, which is saved at the end; 0: no average
+    ema_decay: float = (
+        0.0  # decay of the moving average of the encoder's weights, which is saved at the end; 0: no average
+    )
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ class LoopConfig:
     """The device, the precision, measurements and checkpoints."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the encoders' layers; everything else is float32
+    precision: Literal["float32", "bfloat16"] = (
+        "float32"  # precision of the encoders' layers; everything else is float32
+    )
     workers: int = 0  # processes that load batches in advance; 0: the training process loads them
     evaluate_steps: int = 50  # steps between measurements on held-out mixtures; 0: no measurements
     held_out_mixtures: int = 192

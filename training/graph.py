@@ -26,24 +26,24 @@ _AXES = (("batch",), ("batch", "time"), ("batch", "frames"))  # dynamic axes of 
 
 
 class ExportError(Exception):
-    """A bundle was not written, and nothing of it is left behind."""
+    """A bundle could not be written; no partial bundle remains."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file as it was written."""
+    """Facts about a written ONNX file."""
 
     sha256: str
     opset: int
-    linear: tuple[str, ...] = ()  # nodes that are the encoder's linear layers; spectrum and whitening are none
+    linear: tuple[str, ...] = ()  # nodes of the encoder's linear layers, without spectrum and whitening
 
 
 def write_graph(student: Student, path: Path) -> Graph:
-    """Trace a student and write it as one ONNX file, with batch and samples dynamic."""
+    """Trace a student and write it as one ONNX file with dynamic batch and samples."""
     example = torch.zeros(2, 16_000)
     example[:, ::7] = 0.1
     with warnings.catch_warnings():
-        # The exporter warns of its own use of deprecated parts of torch.
+        # The exporter itself uses deprecated parts of torch.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             student,
@@ -51,16 +51,16 @@ def write_graph(student: Student, path: Path) -> Graph:
             dynamo=True,
             input_names=["waveform"],
             output_names=[_PLACEHOLDER + name for name in Outputs._fields],
-            # Without bounds: an encoder may have its own, and the exporter fails over two that do not agree.
+            # No bounds, because they could conflict with bounds of an encoder, and then the export fails.
             dynamic_shapes={"waveform": {0: "batch", 1: "samples"}},
             external_data=False,
             verbose=False,
         )
     if program is None:
-        raise ExportError("The exporter gave no model.")
+        raise ExportError("The exporter returned no model.")
     model = program.model_proto
     linear = tuple(node.name for node in model.graph.node if _is_linear(node, student))
-    # Notes of the exporter's own (source lines, node names) are no part of a model and vary between processes.
+    # The exporter's metadata (source lines, node names) varies between processes.
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info):
         del part.metadata_props[:]
         part.doc_string = ""

@@ -86,7 +86,7 @@ def write_int8_golden(model: Path, path: Path, sample_rate: int, window: WindowC
     moved = max(map(relative_difference, outputs, shaken))
     if not moved <= TOLERANCE / 2:
         raise ExportError(
-            f"The outputs of the int8 graph are not stable: noise of {_LAST_DIGIT:g} moves its outputs by {moved:.1e}, and "
+            f"The outputs of the int8 graph are not stable: noise of {_LAST_DIGIT:g} moves them by {moved:.1e}, and "
             f"{TOLERANCE / 2:g} is allowed, so that other processors can verify it. Export it without --int8."
         )
     return save_golden(path, waveform, outputs, TOLERANCE)
@@ -96,9 +96,9 @@ def write_int8_golden(model: Path, path: Path, sample_rate: int, window: WindowC
 class Comparison:
     """Results of a float32 graph and its int8 graph on the same machines and the same thread."""
 
-    separations: Mapping[str, Mapping[str, Separation]]  # by graph, then by machine
-    milliseconds: Mapping[str, float]  # per window, by graph
-    megabytes: Mapping[str, float]  # by graph
+    separations: Mapping[str, Mapping[str, Separation]]  # areas by graph and machine
+    milliseconds: Mapping[str, float]  # time per window, by graph
+    megabytes: Mapping[str, float]  # size of the file, by graph
     distance: float  # largest cosine distance between both embeddings of a window
 
     def mean(self, graph: str, area: str) -> float:

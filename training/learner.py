@@ -34,7 +34,7 @@ class Learner(nn.Module):
 
     @classmethod
     def seeded(cls, student: Student, classes: int, teacher_dim: int, config: Config) -> Self:
-        """Create a learner with random weights that depend on `seed` alone; a copy of the student needs no projection."""
+        """Create a learner whose random weights depend on `seed` alone, with a projection if the teacher needs one."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             return cls(student, classes, None if config.teacher.is_copy else teacher_dim, config)

@@ -70,7 +70,7 @@ def domain_metrics(
 
 
 def harmonic_mean(values: Sequence[Values]) -> Values:
-    """Compute the harmonic mean over the sequence, of values clamped to the machine epsilon as the official evaluator."""
+    """Compute the harmonic mean over the sequence; as officially, values are clamped to the machine epsilon."""
     clamped = np.maximum(np.stack(values), sys.float_info.epsilon)
     mean: Values = len(clamped) / (1.0 / clamped).sum(axis=0)
     return mean

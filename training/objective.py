@@ -54,8 +54,8 @@ class Objective:
 
         Args:
             predictions: student's vectors and logits of the mixtures, and its vectors of the unmixed sounds.
-            clean: teacher's vectors of the clean sounds, each `(batch, ..., dim)`: one for embeddings, one per layer for
-                grids.
+            clean: teacher's vectors of the clean sounds, each `(batch, ..., dim)`: one for embeddings, one per layer
+                for grids.
             noise: teacher's vectors of the noises, in the same form.
             tags: multi-hot labels, `(batch, classes)`.
             share: lambda, `(batch,)`.
@@ -79,7 +79,7 @@ class Predictions(NamedTuple):
 
     mixtures: Vectors  # each (batch, ..., dim)
     logits: Tensor  # (batch, classes)
-    singles: Vectors = ()  # of the sounds that `anchored` selects, each (batch // 2, ..., dim)
+    singles: Vectors = ()  # vectors of the sounds that `anchored` selects, each (batch // 2, ..., dim)
 
 
 # Of four mixtures the anchor embeds the source of one and the noise of another. Embedding all of them would double the

@@ -12,7 +12,7 @@ _VARIANCE_FLOOR = 1e-8
 
 
 class Pooling(nn.Module, ABC):
-    """Pools a token grid `(batch, time, freq, dim)` to `(batch, statistics * freq * dim)`, keeping the frequency axis."""
+    """Pools a token grid `(batch, time, freq, dim)` over time to `(batch, statistics * freq * dim)`."""
 
     name: ClassVar[str]
     statistics: ClassVar[int]
@@ -91,7 +91,7 @@ class ReadoutOutput(NamedTuple):
 
     pooled: Tensor
     whitened: Tensor
-    embedding: Tensor  # of unit norm
+    embedding: Tensor  # unit norm
 
 
 class Readout(nn.Module):

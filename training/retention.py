@@ -1,6 +1,6 @@
 """Measures whether a student retains: the distance of its embeddings of held-out mixtures to the target.
 
-The mixtures are made of clips that no training step draws. Nothing is masked, so the student is measured as it is served.
+The mixtures are made of clips that no training step draws. Nothing is masked: the student is measured as it is served.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -43,7 +43,7 @@ class Selection:
         return 0 < self._config.patience <= self._worse
 
     def measure(self, step: int, *, last: bool) -> Sequence[Retention]:
-        """Measure the student after `step` if a measurement is due, and keep its weights if they are the best so far."""
+        """Measure the student after `step` if a measurement is due, and keep its weights if they are the best."""
         every = self._config.evaluate_steps
         due = every and (last or step % every == 0)
         if self._held_out is None or not due:

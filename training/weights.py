@@ -68,8 +68,8 @@ def _kind(held: str, name: str | None, bundle: Path) -> type[Encoder]:
         return kind
     if is_path(held):
         raise CheckpointError(
-            f"{bundle} holds weights of {held}, a class that is not part of Offkey. It is imported only if you name it: "
-            f"--encoder {held}"
+            f"{bundle} holds weights of {held}, a class that is not part of Offkey. It is imported only if you name "
+            f"it: --encoder {held}"
         )
     try:
         return find_encoder(held)

@@ -41,12 +41,12 @@ class Result:
     config: ExperimentConfig
     machines: tuple[JudgedMachine, ...]
     noise: Noise
-    manifests: Mapping[str, Manifest]  # by method
+    manifests: Mapping[str, Manifest]  # manifests by method
     milliseconds: Mapping[str, float]  # per clip of 10 s, by method
     comparison: Comparison
     notes: tuple[str, ...]
     provider: str
-    choices: tuple[Choice, ...]  # with one machine left out; empty if none are configured
+    choices: tuple[Choice, ...]  # choices with one machine left out; empty if none are configured
 
     @property
     def methods(self) -> tuple[str, ...]:

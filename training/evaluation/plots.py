@@ -1,4 +1,4 @@
-"""Scores against the signal-to-noise ratio: by condition, and by machine."""
+"""Draws scores over the signal-to-noise ratio, by condition and by machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _RELATIONS = ("matched", "mismatch")
 
 
 def draw(result: Result, path: Path) -> list[Path]:
-    """Draw beside the JSON file at `path`: `-auc.png`, `-official.png` and `-machines.png`."""
+    """Draw `-auc.png`, `-official.png` and `-machines.png` next to the JSON file at `path`; return the files."""
     conditions = [condition.name for condition in NOISY]
     panels = [(name, ALL, name) for name in conditions]
     wanted = {
@@ -65,7 +65,7 @@ def _figure(
 
 
 def save(figure: Figure, picture: Path) -> None:
-    """Write a picture, whole or not at all; its folder is made."""
+    """Write a picture atomically; create its folder."""
     picture.parent.mkdir(parents=True, exist_ok=True)
     temporary = picture.with_name(f"{picture.name}.part")
     figure.savefig(temporary, dpi=120, format="png")
@@ -75,7 +75,7 @@ def save(figure: Figure, picture: Path) -> None:
 def _panel(result: Result, panel: Axes, scorer: str, metric: str, machine: str, condition: str) -> None:
     snrs = sorted(result.config.snr_db)
     grouped = {name for names in result.config.groups.values() for name in names}
-    shown = [method for method in result.compared if method not in grouped]  # a group stands for its methods
+    shown = [method for method in result.compared if method not in grouped]  # a group replaces its methods
     free = [method for method in shown if method not in _FIXED]
     colors = _FIXED | dict(zip(free, _COLORS * len(free), strict=False))
     for method in shown:

@@ -1,4 +1,4 @@
-"""What an experiment found, for programs (JSON) and for people (Markdown)."""
+"""Writes the results of an experiment as JSON and as Markdown."""
 
 import math
 from collections.abc import Iterable
@@ -21,10 +21,10 @@ from training.evaluation.timing import SPEED
 from training.run import environment, git_revision
 
 _COMPARED = ("auc", "official")
-_READ = {
+_TITLES = {
     "nearest": "distance to the nearest train clip",
     "domain-nearest": "distance to the nearest train clip of a domain, standardized, the smaller",
-    "served": "as `POST /score` answers",
+    "served": "as `POST /score` returns it",
 }
 _SHOWN = (
     ("nearest", "auc", "AUC"),
@@ -34,17 +34,17 @@ _SHOWN = (
     ("served", "official", "Official score"),
 )
 _ON_CARD = (_SHOWN[0], *_SHOWN[3:])
-_GAPS = (_SHOWN[0], _SHOWN[2])  # by the paper's scoring too, whose share was published
+_GAPS = (_SHOWN[0], _SHOWN[2])  # the paper's scoring is included, because its share was published
 
 
 def write(result: Result, path: Path, command: str) -> None:
-    """Write `path` (JSON) and the Markdown beside it."""
+    """Write `path` (JSON), and a Markdown file next to it."""
     write_json(path, as_json(result, command))
     write_text(path.with_suffix(".md"), f"# Experiment\n\n```sh\n{command}\n```\n\n{markdown(result)}")
 
 
 def as_json(result: Result, command: str) -> dict[str, Any]:
-    """Everything, figure by figure; a figure that is not defined is null."""
+    """Return all results; undefined figures are null."""
     about = {
         "command": command,
         "config": asdict(result.config),
@@ -70,7 +70,7 @@ def as_json(result: Result, command: str) -> dict[str, Any]:
 
 
 def figures(result: Result, command: str) -> list[dict[str, str | float]]:
-    """What goes on a bundle's card: name, value and command, as `offkey export --measured` reads them."""
+    """List the figures for a bundle's card: name, value and command, as `offkey export --measured` reads them."""
     rows: list[tuple[str, float]] = []
     for method in result.compared:
         named = f"oracle of {result.config.reference}" if method == ORACLE else _title(result, method)
@@ -106,14 +106,14 @@ def _methods(result: Result) -> Iterable[dict[str, Any]]:
 
 
 def _scores(result: Result) -> Iterable[dict[str, Any]]:
-    for key in result.comparison.known:
+    for key in result.comparison.keys:
         yield _named(key) | ends(result.comparison.interval(key))
 
 
 def _differences(result: Result) -> Iterable[dict[str, Any]]:
-    """Every pair of methods, in the cells of the tables."""
+    """Yield the difference of every pair of methods in the cells of the tables."""
     shown = {*summaries(result.config.snr_db), *directions(result.config.snr_db)}
-    for key in result.comparison.known:
+    for key in result.comparison.keys:
         if key.cell in shown and key.metric in _COMPARED:
             for other in result.compared[: result.compared.index(key.method)]:
                 yield _named(key) | {"less": other} | ends(result.comparison.difference(key, other))
@@ -122,7 +122,7 @@ def _differences(result: Result) -> Iterable[dict[str, Any]]:
 def _gaps(result: Result) -> Iterable[dict[str, Any]]:
     reference, snrs = result.config.reference, result.config.snr_db
     shown = {*summaries(snrs)[1:], *directions(snrs)}
-    for key in result.comparison.known:
+    for key in result.comparison.keys:
         if key.cell in shown and key.metric in _COMPARED and key.method not in (reference, ORACLE):
             gap = result.comparison.gap(key, reference, ORACLE)
             if gap is not None:
@@ -130,7 +130,7 @@ def _gaps(result: Result) -> Iterable[dict[str, Any]]:
 
 
 def _choices(result: Result) -> Iterable[dict[str, Any]]:
-    """The choice without each machine; the last row is the mean over machines."""
+    """Yield the choice without each machine; the last row is the mean over machines."""
     for choice in result.choices:
         yield {
             "machine": choice.machine,
@@ -157,16 +157,16 @@ def _named(key: Key) -> dict[str, Any]:
 
 
 def markdown(result: Result) -> str:
-    """The tables. Brackets hold 95 % intervals."""
+    """Format the tables; brackets contain 95 % intervals."""
     parts = []
     for scorer, metric, title in _SHOWN:
         parts += [
-            f"## {title}, {_READ[scorer]}{_backend(result) if scorer == 'served' else ''}",
+            f"## {title}, {_TITLES[scorer]}{_backend(result) if scorer == 'served' else ''}",
             _main_table(result, scorer, metric),
             "By direction of the mismatch, bank to tests:",
             _direction_table(result, scorer, metric),
         ]
-    parts += ["## Noisy, by machine: AUC, " + _READ["nearest"], _machine_table(result)]
+    parts += ["## Noisy, by machine: AUC, " + _TITLES["nearest"], _machine_table(result)]
     parts += [
         f"## Noisy, against {result.config.baseline} and {LOGMEL}: differences of AUC",
         _difference_table(result),
@@ -175,20 +175,20 @@ def markdown(result: Result) -> str:
         parts += [f"## Chosen with one machine left out, by noisy AUC{_backend(result)}", _choice_table(result)]
     for scorer, metric, title in _GAPS:
         head = f"## Share of the gap from {result.config.reference} to the oracle that is closed"
-        parts += [f"{head}: {title}, {_READ[scorer]}", _gap_table(result, scorer, metric)]
+        parts += [f"{head}: {title}, {_TITLES[scorer]}", _gap_table(result, scorer, metric)]
     if result.notes:
         parts += ["## Notes on the data", "\n".join(f"- {note}" for note in result.notes)]
     return "\n\n".join(parts) + "\n"
 
 
 def _title(result: Result, method: str) -> str:
-    """The name of a method as tables show it; of a group with the number of its methods."""
+    """Format the name of a method; a group gets the number of its methods."""
     members = result.config.groups.get(method, ())
     return f"{method}, mean of {len(members)}" if members else method
 
 
 def _backend(result: Result) -> str:
-    """Said where it is not the service's default."""
+    """Format the backend; empty for the default of the service."""
     return "" if result.config.backend == DEFAULT_BACKEND else f" with {result.config.backend}"
 
 

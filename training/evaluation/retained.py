@@ -52,7 +52,7 @@ def measure(runs: Sequence[Run], config: RetentionConfig, progress: Callable[[in
     """Measure finished runs of one config with several training seeds.
 
     Args:
-        runs: at least one run; all together are the group `STUDENT`.
+        runs: one or more runs; together they are the group `STUDENT`.
         config: data and ratios.
         progress: callback with the number of measured machines and the total.
 
@@ -121,10 +121,10 @@ def _measure(
     clean = _pooled(frozen, clips)
     for seed in range(config.seeds):
         for kind in KINDS:
-            stretches = list(Sound("noise", "test", kind, None, seed).waveforms(machine, noise, frozen.sample_rate))
-            target = Targets(frozen, clean, _pooled(frozen, stretches))
+            segments = list(Sound("noise", "test", kind, None, seed).waveforms(machine, noise, frozen.sample_rate))
+            target = Targets(frozen, clean, _pooled(frozen, segments))
             for snr in config.snr_db:
-                mixtures = [mix(clip, stretch, snr) for clip, stretch in zip(clips, stretches, strict=True)]
+                mixtures = [mix(clip, segment, snr) for clip, segment in zip(clips, segments, strict=True)]
                 for method, student in methods.items():
                     for space, metric, values in target.compare(_pooled(student, mixtures)):
                         key = (method, space, machine.name, Cell(MIXED, snr), metric)
@@ -191,7 +191,7 @@ def _row(comparison: Comparison, space: str, scope: str, snr: float) -> list[str
 def write(comparison: Comparison, path: Path, command: str) -> None:
     """Write all figures as JSON."""
     rows: list[dict[str, Any]] = []
-    for key in comparison.known:
+    for key in comparison.keys:
         named = {**key._asdict(), "cell": key.cell.condition, "snr_db": key.cell.snr_db}
         rows.append(named | ends(comparison.interval(key)))
     write_json(path, {"command": command, "figures": rows})

@@ -22,7 +22,7 @@ class ClipEmbeddings:
     """Embeds clips as the service does, and loads the cached embeddings."""
 
     embedders: Mapping[str, BundleEmbedder]
-    channel: int | None  # channel to embed; None: the mean of all channels, as in the service
+    channel: int | None  # channel to embed; None for the mean of all channels, as in the service
     cache: EmbeddingCache
 
     def embed(self, clips: Sequence[JudgedClip], workers: int, progress: Progress) -> dict[Path, str]:

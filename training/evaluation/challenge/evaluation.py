@@ -66,9 +66,9 @@ class Evaluation:
 
     config: EvaluationConfig
     machines: tuple[JudgedMachine, ...]  # without the clips that were refused
-    manifests: Mapping[str, Manifest]  # by name of the bundle
+    manifests: Mapping[str, Manifest]  # manifests by name of the bundle
     refused: Mapping[str, str]  # reasons, by clip that could not be used
-    judged: Mapping[tuple[str, str], Judged]  # by bundle and machine
+    judged: Mapping[tuple[str, str], Judged]  # results by bundle and machine
 
     @property
     def form(self) -> Form:
