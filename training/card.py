@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.manifest import WEIGHTS_FILE, Manifest, Measurement
+from service.encoder.bundle import WEIGHTS_FILE, Manifest, Measurement
 
 _LIMITS = """\
 - Each window is scaled to the same level before it is embedded. A fault that changes only the loudness is not

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from service.manifest import MANIFEST_FILE
+from service.encoder.bundle import MANIFEST_FILE
 from training.config import Config, ConfigError, EncoderConfig
 from training.encoders import CheckpointError, Encoder, find_encoder
 from training.readout import POOLINGS

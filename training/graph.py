@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.manifest import Golden, file_sha256
+from service.encoder.bundle import Golden, file_sha256
 from training.config import WindowConfig
 from training.student import Outputs, Student
 
@@ -128,7 +128,7 @@ def check_parity(student: Student, path: Path, window: WindowConfig) -> float:
 
 
 def write_golden(student: Student, path: Path, window: WindowConfig) -> Golden:
-    """Write golden vectors: the outputs of PyTorch for synthetic waveforms, as in `service.manifest.Golden`."""
+    """Write golden vectors: the outputs of PyTorch for synthetic waveforms, as in `service.encoder.bundle.Golden`."""
     waveform = golden_waveforms(student.sample_rate, window)
     return save_golden(path, waveform, _outputs(student, waveform), TOLERANCE)
 

@@ -71,7 +71,7 @@ def test_python_examples(serve: Callable[..., str], tmp_path: Path) -> None:
     script = "\n".join(re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL))
     url = serve(tmp_path / "data")
     prepare = (
-        "from pathlib import Path\nfrom service.client import Client\n"
+        "from pathlib import Path\nfrom offkey.client import Client\n"
         "from service.synthetic import plan_tree, write_tree\n"
         f"clips = plan_tree(['fan-synthetic'], train_source=3, train_target=0, test_each=0)\n"
         f"write_tree(Path('.'), clips)\n"

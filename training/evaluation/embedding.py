@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 from service.domain.distance import Vectors
-from service.domain.errors import OffkeyError
+from offkey.errors import OffkeyError
 from training.data.catalog import DataError
 from training.evaluation.embedders import Embedded, Embedder
 from training.evaluation.embedding_cache import EmbeddingCache

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from service.domain.machine import Domain
-from service.manifest import Manifest
+from offkey.vocabulary import Domain
+from service.encoder.bundle import Manifest
 from service.settings import Device
 from training.config import ConfigError
 from training.data.catalog import DataError

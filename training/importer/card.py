@@ -1,6 +1,6 @@
 """Writes the card of an imported bundle, as Markdown."""
 
-from service.manifest import Manifest
+from service.encoder.bundle import Manifest
 from training.importer.checks import QUIETER_DB, Findings
 
 

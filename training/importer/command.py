@@ -41,7 +41,7 @@ def import_(
     with user_errors():
         from pydantic import ValidationError
 
-        from service.manifest import WindowSpec
+        from service.encoder.bundle import WindowSpec
         from training.graph import ExportError
         from training.importer.bundle import ImportRequest, import_bundle
 

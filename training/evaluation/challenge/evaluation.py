@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from service.domain.backends import DEFAULT_BACKEND, check_backend
 from service.domain.threshold import Threshold
-from service.manifest import Manifest
+from service.encoder.bundle import Manifest
 from training.config import ConfigError
 from training.data.catalog import DataError
 from training.data.layouts.collection import Collection
