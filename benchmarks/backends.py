@@ -17,8 +17,8 @@ import numpy as np
 from machine import write
 from rich.progress import Progress
 
-from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from offkey.vocabulary import Domain
+from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from service.settings import shipped_bundle
 from service.synthetic import plan_tree, write_tree
 from training.evaluation.comparison import ALL, Cell, Comparison, Key, cells
@@ -218,7 +218,7 @@ def rows(comparison: Comparison) -> Iterator[dict[str, object]]:
             if interval is not None:
                 less = comparison.difference(key, DEFAULT_BACKEND)
                 yield {
-                    "view": key.reading,
+                    "view": key.scorer,
                     "backend": key.method,
                     "machine": key.machine,
                     "condition": str(key.cell),

@@ -15,9 +15,9 @@ from rich.progress import Progress
 
 from service.encoder.bundle import BundleError, file_sha256, load_manifest
 from training import export as export_module
-from training.factory import build_student
 from training.config import Config
 from training.export import export_run
+from training.factory import build_student
 from training.graph import ExportError, Graph, check_parity, synthetic_waveforms, write_graph
 from training.loop import train
 from training.run import Run

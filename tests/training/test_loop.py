@@ -13,8 +13,8 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from training.factory import build_student
 from training.config import Config, ConfigError, OptimConfig
+from training.factory import build_student
 from training.loop import train
 from training.mixing import mix
 from training.provenance import trace

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.config import ObjectiveConfig
-from training.objective import ANCHOR_PERIOD, Predictions, Objective, anchored, target
+from training.objective import ANCHOR_PERIOD, Objective, Predictions, anchored, target
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from training.factory import build_student
 from training.config import Config
 from training.data.shard import Shard
+from training.factory import build_student
 from training.processes import Processes
 from training.sounds import Sounds
 from training.student import Level, Student

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.factory import build_student
 from training.config import Config, ConfigError
 from training.data.orders import WithoutReplacement
 from training.data.windows import Window
+from training.factory import build_student
 from training.mixing import mix
 from training.sounds import Sounds
 from training.whitening import Covariance, fit_whitening

@@ -10,13 +10,13 @@ from fastapi.testclient import TestClient
 from rich.progress import Progress
 
 from service.app import create_app
-from service.encoder.encoder import Encoder
 from service.encoder.bundle import BundleError
+from service.encoder.encoder import Encoder
 from service.settings import Device, Settings
-from training.factory import load_trained
 from training.config import Config, ConfigError
 from training.encoders.beats import BEATs
 from training.export import export_run
+from training.factory import load_trained
 from training.loop import train
 from training.run import Run
 

@@ -15,10 +15,10 @@ from rich.progress import Progress
 
 from service.encoder.encoder import Encoder as Served
 from service.settings import Device
-from training.factory import load_trained, read_with
 from training.config import Config, ConfigError, EncoderConfig
 from training.encoders import BEATs, CheckpointError, encoder_reference, find_encoder
 from training.export import export_run
+from training.factory import load_trained, read_with
 from training.loop import resume, train
 from training.reexport import reexport
 from training.run import Run

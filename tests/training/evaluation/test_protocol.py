@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.catalog import DataError
+from training.evaluation.embedders import Embedded, oracle
 from training.evaluation.noise import KINDS, ROLES, Kind, Noise, Role, generator, unit_power
 from training.evaluation.protocol import CLEAN, LEVEL, NOISY, Sound, mix, sounds
 from training.evaluation.tree import JudgedMachine, read_tree
-from training.evaluation.embedders import Embedded, oracle
 
 RATE = 16_000
 

@@ -10,12 +10,12 @@ import torch
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from training.factory import build_student, load_trained
 from training.cli import app
 from training.config import Config
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound, mix
 from training.evaluation.tree import read_tree
+from training.factory import build_student, load_trained
 from training.loop import train
 from training.run import Run
 

@@ -9,18 +9,18 @@ import soundfile
 import torch
 from fastapi.testclient import TestClient
 
+from offkey.vocabulary import Domain
 from service.app import create_app
 from service.audio.budget import UNLIMITED
 from service.domain.backends import DEFAULT_BACKEND
-from offkey.vocabulary import Domain
 from service.settings import Device, Settings
 from training.config import ConfigError
 from training.data.catalog import DataError
+from training.evaluation.embedders import BandsEmbedder, BundleEmbedder, Embedded, LogmelEmbedder, check_device
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound
 from training.evaluation.scores import nearest, scorers, served
 from training.evaluation.tree import read_tree
-from training.evaluation.embedders import BandsEmbedder, BundleEmbedder, Embedded, LogmelEmbedder, check_device
 
 RATE = 16_000
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from service.audio.decode import AudioLimits, decode
 from offkey.errors import OffkeyError
+from service.audio.decode import AudioLimits, decode
 from training.data.channels import UnreadableError, read_clip
 from training.evaluation.embedders import BundleEmbedder, Embedded
 from training.evaluation.embedding_cache import EmbeddingCache
