@@ -17,9 +17,9 @@ from training.config import Config, ConfigError, OptimConfig
 from training.factory import build_student
 from training.loop import train
 from training.mixing import mix
+from training.optimizer import learning_rate_factor, parameter_groups
 from training.provenance import trace
 from training.run import Run
-from training.trainer import learning_rate_factor, parameter_groups
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -109,7 +109,7 @@ def test_a_run_tells_what_it_heard(
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("encoder", {"name": "efficientbat"}, "No encoder is called 'efficientbat'.*There are: ast, beats"),
+        ("encoder", {"name": "efficientbat"}, "There is no encoder 'efficientbat'.*Encoders: ast, beats"),
         ("readout", {"layers": ["logmel"]}, "takes no layer of efficientat-16k, which has block_00"),
         ("readout", {"layers": ["block_99"]}, "has no layer block_99; it has logmel, block_00"),
         ("readout", {"pooling": "median"}, "No pooling is called 'median'. There are: mean"),
@@ -133,8 +133,8 @@ def test_noise_must_be_named(tiny_config: Callable[..., Config], tmp_path_factor
     [
         ("optim", {"accumulate": 3}, "`optim.batch` is 2, which does not divide among 1 processes"),
         ("optim", {"ema_decay": 1.0}, "`optim.ema_decay`"),
-        ("optim", {"batch": 0}, "`optim.batch` is 0"),
-        ("loop", {"keep_checkpoints": 0}, "`loop.keep_checkpoints` is 0"),
+        ("optim", {"batch": 0}, "`optim.batch` must be at least 1, not 0"),
+        ("loop", {"keep_checkpoints": 0}, "`loop.keep_checkpoints` must be at least 1, not 0"),
         ("data", {"window_seconds": 0.001}, "`data.window_seconds` is 0.001 s"),
         ("mixing", {"snr_db": float("nan")}, "finite numbers of dB, not nan"),
     ],
@@ -251,7 +251,7 @@ def test_a_projection_is_fitted_once_for_the_same_student_clips_and_settings(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("fitted again")
 
-    monkeypatch.setattr("training.loop.fit_whitening", refuse)
+    monkeypatch.setattr("training.whitening.fit_whitening", refuse)
     assert torch.equal(matrix(frozen), first)
     for changed in ({"epsilon": 0.5}, {"mixtures": 20}, {"layers": ["block_02"]}):
         with pytest.raises(AssertionError, match="fitted again"):

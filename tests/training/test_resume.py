@@ -98,7 +98,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(whole: Run, config
     run = Run(tmp_path / "copy")
     shutil.copytree(whole.folder, run.folder)
     shutil.rmtree(run.folder / "checkpoints")
-    with pytest.raises(RunError, match=r"`seed` was 0 when .* began and is 1 now"):
+    with pytest.raises(RunError, match=r"`seed` was 0 when .* was started and is 1 now"):
         go_on(run, dataclasses.replace(run.config, seed=1))
     go_on(run)
     assert columns(run) == columns(whole)
@@ -123,7 +123,7 @@ def test_what_has_changed_is_named(whole: Run, tmp_path: Path) -> None:
         assert value in result.output
     about = (whole.folder / "run.json").read_text()
     (whole.folder / "run.json").write_text(about.replace('"learning_rate": 0.003', '"learning_rate": 0.004'))
-    with pytest.raises(RunError, match=r"`optim.learning_rate` was 0.003 when .* began and is 0.004 now"):
+    with pytest.raises(RunError, match=r"`optim.learning_rate` was 0.003 when .* was started and is 0.004 now"):
         go_on(whole)
     fingerprint = whole.about["data_fingerprint"]
     (whole.folder / "run.json").write_text(about.replace(fingerprint, "0" * 64))
@@ -133,7 +133,7 @@ def test_what_has_changed_is_named(whole: Run, tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_the_run_and_spares_the_checkpoint_before(whole: Run, config: Config, tmp_path: Path) -> None:
     shutil.rmtree(whole.checkpoints[-1])
-    with no_room(20_000), pytest.raises(RunError, match=rf"step {STEPS} could not be written: .*00000008 is as it was"):
+    with no_room(20_000), pytest.raises(RunError, match=rf"step {STEPS} could not be written: .*00000008 is intact"):
         go_on(whole)
     assert [path.name for path in (whole.folder / "checkpoints").iterdir()] == ["00000008"]
     go_on(whole)

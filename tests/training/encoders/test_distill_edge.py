@@ -44,7 +44,7 @@ def test_distill_export_serve(
     small += ["loop.workers=0", f"data.manifest={clips}", f"data.cache={tmp_path / 'cache'}"]
     words = [f"encoder.checkpoint={tiny_checkpoint}", f"teacher.checkpoint={teacher}", *small]
     runs = [
-        Run(Path(_offkey("distill", str(RECIPE), *words, f"optim.steps={steps}", "--runs", str(tmp_path / "runs"))))
+        Run(Path(_offkey("train", str(RECIPE), *words, f"optim.steps={steps}", "--runs", str(tmp_path / "runs"))))
         for steps in (4, 3)
     ]
     about = [run.latest()[1] for run in runs]

@@ -57,7 +57,7 @@ def test_differences_are_taken_from_the_group_of_the_reference() -> None:
         ({"snr_db": [float("nan")]}, "-10 to 30 dB, not nan"),
         ({"snr_db": []}, "not nothing"),
         ({"snr_db": [0, 0.0]}, "twice"),
-        ({"snr_db": ["0"]}, "of kind float"),
+        ({"snr_db": ["0"]}, "of type float"),
         ({"seeds": 0}, "`seeds` is 1 at least"),
         ({"bootstrap": 5}, "`bootstrap` is 100 at least"),
         ({"methods": []}, "Name a bundle"),

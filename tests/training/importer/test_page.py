@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from service import manifest
+from service.encoder import bundle as manifest
 from service.encoder.bundle import Manifest, load_manifest
 from training.importer.checks import LARGEST_DIM
 from training.importer.command import app
