@@ -75,6 +75,6 @@ optim.batch = 2
     assert small == {**plain, "int8": Int8(tmp_path, 0.02), "weights": False}
 
 
-@pytest.mark.parametrize("command", ["train", "reexport", "export"])
+@pytest.mark.parametrize("command", ["train", "export"])
 def test_help_says_what_it_does(command: str) -> None:
     assert "run folder" in runner.invoke(app, [command, "--help"]).output

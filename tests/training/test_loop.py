@@ -113,7 +113,11 @@ def test_a_run_tells_what_it_heard(
         ("readout", {"layers": ["logmel"]}, "takes no layer of efficientat-16k, which has block_00"),
         ("readout", {"layers": ["block_99"]}, "has no layer block_99; it has logmel, block_00"),
         ("readout", {"pooling": "median"}, "No pooling is called 'median'. There are: mean"),
-        ("window", {"min_seconds": 0.001}, "`window.min_seconds` is 0.001 s, but efficientat-16k needs 0.02 s"),
+        (
+            "window",
+            {"min_seconds": 0.001},
+            "`window.min_seconds` is 0.001 s, but efficientat-16k needs at least 0.02 s",
+        ),
     ],
 )
 def test_names_that_are_not_known_are_refused_with_those_that_are(

@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(run: Run, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_module, "save_file", half_written)
-    with pytest.raises(RunError, match=r"step 10 .*No space left.* 00000005|00000005 is as it was.*--resume"):
+    with pytest.raises(RunError, match=r"step 10 .*No space left.* 00000005|00000005 is intact.*--resume"):
         run.save(10, {"weight": torch.zeros(3)}, {}, keep=9)
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["00000005"]
     assert run.latest()[1]["step"] == 5
@@ -67,7 +67,7 @@ def test_what_is_missing_or_damaged_is_named(run: Run, tmp_path: Path) -> None:
     (run.folder / "checkpoints" / "00000002" / "state.json").write_text(json.dumps({})[:1])
     with pytest.raises(RunError, match="00000002 is damaged"):
         run.latest()
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         _ = Run(tmp_path / "nowhere").about
 
 

@@ -97,5 +97,5 @@ def test_few_maps_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_no_usable_clip_is_an_error_that_says_why(tmp_path: Path) -> None:
     found = catalog(tmp_path, text=b"not audio at all")
-    with pytest.raises(DataError, match=r"the first, text\.wav: The clip is not audio"):
+    with pytest.raises(DataError, match=r"the first is text\.wav: The clip is not audio"):
         AudioCache(tmp_path / "cache", 16_000).windows(found.clips, seconds=1.0)

@@ -88,7 +88,7 @@ def test_a_pretrained_encoder_has_no_head() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer_norm_first": True}, "`layer_norm_first` is True, only False is handled"),
+        ({"layer_norm_first": True}, "`layer_norm_first` is True, only False is supported"),
         ({"activation_fn": "glu"}, "`activation_fn` is 'glu'"),
         ({"encoder_layers": None}, "`encoder_layers` is None"),
         ({"encoder_layers": 4}, r"missing: encoder.layers.3.self_attn.relative_attention_bias"),

@@ -58,7 +58,7 @@ def test_a_waveform_too_short_is_refused(kind: type[Any]) -> None:
 
 
 @each_encoder
-def test_layers_after_the_deepest_asked_for_are_not_run(kind: type[Any]) -> None:
+def test_layers_after_the_deepest_requested_one_are_not_run(kind: type[Any]) -> None:
     encoder = kind.tiny(0)
     ran: list[int] = []
     for i, block in enumerate(blocks(encoder)):
@@ -82,7 +82,7 @@ def test_layers_after_the_deepest_asked_for_are_not_run(kind: type[Any]) -> None
 @pytest.mark.parametrize("layers", [[], ["layer_04"], ["layer_01", "six"]])
 @each_encoder
 def test_an_unknown_layer_is_refused(kind: type[Any], layers: Sequence[str]) -> None:
-    with pytest.raises(ValueError, match=r"layers asked for: .*; there are layer_00 to layer_03"):
+    with pytest.raises(ValueError, match=r"requested layers: .*; there are layer_00 to layer_03"):
         kind.tiny(0)(noise(1, 4000), layers)
 
 

@@ -173,7 +173,7 @@ def test_labels_may_stand_in_a_table(
     words += ["--work", str(evaluated / "work")]
     missing = CliRunner().invoke(app, words)
     assert missing.exit_code == 1
-    assert "hides whether it is normal" in missing.stderr
+    assert "does not contain its condition" in missing.stderr
     found = CliRunner().invoke(app, [*words, "--labels", str(table)])
     assert found.exit_code == 0, found.output
     values = [
@@ -244,9 +244,9 @@ def test_damaged_clips_are_counted_and_named_and_a_bank_of_none_is_refused(
     ("words", "said"),
     [
         (["/no/such/tree"], "There is no folder of machines at /no/such/tree"),
-        (["TREE", "--false-alarm-rate", "0"], "The false-alarm rate is between 0 and 1, not 0"),
-        (["TREE", "--false-alarm-rate", "nan"], "The false-alarm rate is between 0 and 1, not nan"),
-        (["TREE", "--bootstrap", "1"], "100 replicates at least, not 1"),
+        (["TREE", "--false-alarm-rate", "0"], "The false-alarm rate must be between 0 and 1, not 0"),
+        (["TREE", "--false-alarm-rate", "nan"], "The false-alarm rate must be between 0 and 1, not nan"),
+        (["TREE", "--bootstrap", "1"], "at least 100 replicates, not 1"),
         (["TREE", "--labels", "/no/labels.csv"], "There is no label file at /no/labels.csv"),
         (["TREE", "--channel", "left"], "near, far or a number from 0"),
     ],

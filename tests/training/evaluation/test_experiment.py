@@ -139,7 +139,7 @@ def test_groups_have_rows_and_one_of_them_is_chosen_without_each_machine(
     shutil.copytree(tree / names[0], tmp_path / "one" / names[0])
     result = runner.invoke(app, [*words, "--machines", str(tmp_path / "one")])
     assert result.exit_code == 1
-    assert "holds only fan-synthetic" in " ".join(result.output.split())
+    assert "has only fan-synthetic" in " ".join(result.output.split())
 
 
 def test_killed_it_loses_no_cell_that_was_written(words: list[str], tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_mistakes_are_one_line_and_exit_1(words: list[str], tiny_bundle: Path, t
     (tmp_path / "noise" / "stationary").mkdir(parents=True)
     for more, message in (
         (["--machines", str(tmp_path / "absent")], "no folder of machines at"),
-        (["--noise", str(tmp_path / "noise")], "no nonstationary/ below it"),
-        (["--noise", str(tmp_path / "absent")], "no stationary/ below it"),
+        (["--noise", str(tmp_path / "noise")], "no nonstationary/;"),
+        (["--noise", str(tmp_path / "absent")], "no stationary/;"),
         (["seedz=3"], "The nearest is 'seeds'"),
         (["--snr", "loud"], "Write --snr 0,-5"),
         (["--snr", "-11"], "-10 to 30 dB, not -11"),
@@ -207,7 +207,7 @@ def test_mistakes_are_one_line_and_exit_1(words: list[str], tiny_bundle: Path, t
         assert "Traceback" not in told
     nothing = runner.invoke(app, ["experiment"])
     assert nothing.exit_code == 1
-    assert "Name the folder of machines" in nothing.output
+    assert "The folder of machines is missing" in nothing.output
 
 
 def test_a_method_may_be_a_training_run(

@@ -104,7 +104,7 @@ def test_runs_that_cannot_be_measured_together_are_refused(
     words = ["--machines", str(tree), "--noise", str(noise), "--json", str(tmp_path / "out.json")]
     result = CliRunner().invoke(app, ["retention", str(runs[0].folder), str(run.folder), *words])
     assert result.exit_code == 1
-    assert "started elsewhere" in result.output
+    assert "started from different encoders" in result.output
     wrong = CliRunner().invoke(app, ["retention", str(runs[0].folder), *words, "--snr", "loud"])
     assert wrong.exit_code == 1
     assert "is no list of ratios" in wrong.output
