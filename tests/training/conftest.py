@@ -3,49 +3,36 @@
 import csv
 import functools
 import json
+import os
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-import onnx_ir
 import pytest
 import soundfile
 import torch
 
 from training.config import Config, from_table, to_table
 from training.encoders import EfficientAT16k
-from training.student import Student
 
 LABELS = ("hum", "buzz", "hiss", "rumble")
 
 
+@pytest.fixture(scope="session")
+def trace_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of traces, which all workers and the process of `warm_offkey` share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "traces"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _each_architecture_is_traced_once() -> Iterator[None]:
-    """Reuse the trace of a student for students of the same architecture with other weights: tracing takes seconds.
-
-    The first trace of an architecture is a real one, and exports compare every graph with PyTorch.
-    """
-    export = torch.onnx.export
-    traces: dict[str, onnx.ModelProto] = {}
-
-    def reuse(model: torch.nn.Module, *arguments: Any, **options: Any) -> Any:
-        if not isinstance(model, Student) or any(map(callable, vars(model.encoder).values())):  # a test changed it
-            return export(model, *arguments, **options)
-        weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        shapes = [(name, value.dtype, tuple(value.shape)) for name, value in weights.items()]
-        key = f"{model} {model.readout.layers} {model.encoder.sizes} {shapes}"
-        if key not in traces:
-            traces[key] = export(model, *arguments, optimize=False, **options).model_proto
-        program = torch.onnx.ONNXProgram(onnx_ir.from_proto(traces[key]), None)
-        stored = program.model.graph.initializers
-        program.apply_weights({name: value.detach() for name, value in weights.items() if name in stored})
-        program.optimize()
-        return program
-
+def _each_architecture_is_traced_once(trace_folder: Path) -> Iterator[None]:
+    traces = runpy.run_path(str(Path(__file__).with_name("traces.py")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.onnx, "export", reuse)
+        patch.setattr(torch.onnx, "export", traces["reuse"](trace_folder))
         yield
 
 

@@ -64,7 +64,7 @@ def test_distill_export_serve(
 
 def test_the_page_computes_from_what_the_recipe_says() -> None:
     config = load_config(RECIPE)
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "train-a-student.md").read_text(encoding="utf-8")
     page = " ".join(text.partition("### A full-size teacher")[2].partition("\n## ")[0].split())
     assert "computed, not measured" in page
     per_second = float(re.findall(r"hence ([0-9.]+) s per second", page)[0])

@@ -1,4 +1,4 @@
-"""An encoder outside Offkey: docs/bring-your-own-encoder.md as it stands there, and what is refused."""
+"""An encoder outside Offkey: docs/how-to/own-encoder.md as it stands there, and what is refused."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ from training.reexport import reexport
 from training.run import Run
 from training.weights import read_weights, write_weights
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "bring-your-own-encoder.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "own-encoder.md"
 OWN = "my_encoder:SmallEncoder"
 SMALL = {"mixtures = 2000": "mixtures = 24", "optim.steps=2000": "optim.steps=2 optim.batch=4"}
 

@@ -260,7 +260,7 @@ def test_what_cannot_be_evaluated_is_said(tree: Path, words: list[str], said: st
 def test_the_commands_of_the_page_run(
     tree: Path, hidden: tuple[Path, Path], tiny_bundle: Path, evaluated: Path, tmp_path: Path
 ) -> None:
-    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "evaluate.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)```", page, re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
     assert len(commands) >= 3
