@@ -107,6 +107,7 @@ def test_it_trains(folder: Path) -> None:
     assert torch.equal(tensors["student.readout.whitening.matrix"], torch.eye(8 * 32))  # not whitened
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_one_command_compares_the_arms(folder: Path) -> None:
     """Both files are copied with fewer steps and shorter windows and, as tracing is slow, one layer and two arms."""
     text = PAPER.read_text(encoding="utf-8")
