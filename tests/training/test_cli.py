@@ -76,5 +76,5 @@ optim.batch = 2
 
 
 @pytest.mark.parametrize("command", ["train", "export"])
-def test_help_says_what_it_does(command: str) -> None:
+def test_help_describes_the_command(command: str) -> None:
     assert "run folder" in runner.invoke(app, [command, "--help"]).output

@@ -54,7 +54,7 @@ def traced(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_module, "write_graph", copy)
 
 
-def test_a_run_that_measured_nothing_says_so(bundle: Path) -> None:
+def test_the_card_of_a_run_without_measurements_says_so(bundle: Path) -> None:
     assert "Not recorded: the run measured no held-out mixtures" in (bundle / "CARD.md").read_text()
 
 
@@ -93,7 +93,7 @@ def test_blocks_behind_the_read_out_are_not_in_the_graph(bundle: Path) -> None:
     assert sum(node.op_type == "Conv" for node in graph.node) == stem + 2 * blocks
 
 
-def test_only_permissive_clips_are_heard_and_each_is_attributed(bundle: Path) -> None:
+def test_only_permissive_clips_are_used_and_each_is_attributed(bundle: Path) -> None:
     with (bundle / "ATTRIBUTION.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["clip"] for row in rows} == {f"{number}.wav" for number in range(10)}
@@ -115,7 +115,7 @@ def test_weights_that_differ_from_the_graph_are_refused_and_leave_nothing(run: R
     assert list((tmp_path / "models" / "tiny").iterdir()) == []
 
 
-def test_an_embedding_that_hangs_on_its_batch_mates_is_refused(
+def test_an_embedding_that_depends_on_its_batch_mates_is_refused(
     tiny_config: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = tiny_config(readout={"layers": ["block_00"]})
@@ -130,7 +130,7 @@ def test_an_embedding_that_hangs_on_its_batch_mates_is_refused(
 
 
 @pytest.mark.usefixtures("traced")
-def test_a_bundle_is_replaced_only_when_asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_is_replaced_only_on_request(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = tmp_path / "models"
     bundle = export_run(run, "tiny", "1", models)
     (bundle / "golden.npz").write_bytes(b"damaged")

@@ -79,25 +79,25 @@ def test_a_seed_gives_the_same_losses_and_they_fall(
     assert state["teacher_hits"] + state["teacher_misses"] == 20 * 4 * 2
 
 
-def test_no_two_steps_hear_the_same_mixtures(
+def test_no_two_steps_have_the_same_mixtures(
     tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a run that drew anew from the same seed at every step would."""
-    heard: dict[str, list[torch.Tensor]] = {"3": [], "4": []}
-    for seed, mixtures in heard.items():
+    """A run that drew from the same seed at every step would repeat them."""
+    mixed: dict[str, list[torch.Tensor]] = {"3": [], "4": []}
+    for seed, mixtures in mixed.items():
 
-        def listen(*parts: torch.Tensor, mixtures: list[torch.Tensor] = mixtures) -> torch.Tensor:
+        def record(*parts: torch.Tensor, mixtures: list[torch.Tensor] = mixtures) -> torch.Tensor:
             mixtures.append(mix(*parts))
             return mixtures[-1]
 
-        monkeypatch.setattr("training.trainer.mix", listen)
+        monkeypatch.setattr("training.trainer.mix", record)
         trained(replace(tiny_config(mixing={"snr_db": [-5.0, 5.0], "draw": "uniform"}), seed=int(seed)), tmp_path)
-    first, other = heard.values()
+    first, other = mixed.values()
     assert len(first) == 3
     assert not any(torch.equal(a, b) for a, b in combinations([*first, *other], 2))
 
 
-def test_a_run_tells_what_it_heard(
+def test_a_run_records_its_clips_and_classes(
     tiny_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with Progress(disable=True) as progress:
@@ -122,7 +122,7 @@ def test_a_run_tells_what_it_heard(
         ),
     ],
 )
-def test_names_that_are_not_known_are_refused_with_those_that_are(
+def test_unknown_names_are_refused_with_the_valid_ones(
     tiny_config: Callable[..., Config], section: str, values: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -72,7 +72,7 @@ def test_another_space_is_refused_and_leaves_nothing(bundle: Path, monkeypatch: 
     assert [path.name for path in bundle.parent.iterdir()] == ["1"]
 
 
-def test_what_cannot_be_made_again_is_told(bundle: Path, run: Run, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_again_is_refused(bundle: Path, run: Run, tmp_path: Path) -> None:
     light = export_run(run, "light", "1", tmp_path / "models", weights=False)
     with pytest.raises(CheckpointError, match=r"has no encoder\.safetensors"):
         reexport(light, "2")

@@ -17,7 +17,7 @@ def run(tmp_path: Path) -> Run:
     return Run.create(tmp_path, "small", Config(seed=7), {"data_fingerprint": "abc"})
 
 
-def test_the_folder_tells_config_origin_revision_and_environment(run: Run) -> None:
+def test_the_folder_has_config_provenance_revision_and_environment(run: Run) -> None:
     assert run.config == Config(seed=7)
     assert run.about["data_fingerprint"] == "abc"
     assert run.about["git_revision"]

@@ -28,7 +28,7 @@ def test_weights_of_every_encoder_come_back(name: str, tmp_path: Path, monkeypat
     encoder = ENCODERS[name].tiny(seed=3)
     digest = write_weights(encoder, tmp_path / "encoder.safetensors")
 
-    (tmp_path / "any").write_bytes(b"")  # whoever reads the other files of a bundle reads this one
+    (tmp_path / "any").write_bytes(b"")  # readable like the other files of a bundle
     assert (tmp_path / "encoder.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
 
     class Stored:
@@ -69,7 +69,7 @@ def test_a_bundle_is_a_start(make_config: Callable[..., Config], clips: Path, tm
     second = export_run(still, "second", "1", tmp_path / "models", weights=False)
     manifest = load_manifest(second)
     assert manifest.provenance.encoder == "tiny/1"
-    assert sum(part.clips for part in manifest.provenance.data) == 10, "what its start heard, each clip once"
+    assert sum(part.clips for part in manifest.provenance.data) == 10, "the clips of its start, each once"
     with (second / "ATTRIBUTION.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 10
     assert (second / "LICENSE.tiny").is_file(), "the license of the published weights goes on"

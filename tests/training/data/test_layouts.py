@@ -63,7 +63,7 @@ def test_a_name_says_what_it_was_made_of(
     assert DcaseName.parse(stem) == DcaseName(f"{section:02d}", f"{number:04d}", domain, split, condition, attributes)
 
 
-def test_only_the_train_split_of_a_tree_is_read_unless_asked(write_clips: Callable[..., Path]) -> None:
+def test_only_the_train_split_of_a_tree_is_read_by_default(write_clips: Callable[..., Path]) -> None:
     root = write_clips(
         "fan/train/section_00_source_train_normal_0000_.wav",
         "fan/source_test/section_00_source_test_0000.wav",
@@ -99,10 +99,10 @@ def test_near_and_far_are_the_left_and_the_right_channel(tmp_path: Path, write_c
     audio = AudioCache(tmp_path / "cache", 16_000)
     expected = {"near": samples[:, 0], "1": samples[:, 1], "far": samples[:, 1], "": samples.mean(axis=1)}
     keys = set()
-    for channel, heard in expected.items():
+    for channel, samples in expected.items():
         found = read_collections([Collection(layout="dcase", path=str(root), channel=channel)])
         window = audio.windows(found.clips, seconds=0.2)
-        assert np.allclose(audio.batch(window)[0].numpy(), heard, atol=1e-6), channel
+        assert np.allclose(audio.batch(window)[0].numpy(), samples, atol=1e-6), channel
         keys.add(window[0].key)
     assert len(keys) == 3  # far is 1
     found = read_collections([Collection(layout="dcase", path=str(root), channel="2")])

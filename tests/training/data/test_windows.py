@@ -70,7 +70,7 @@ def test_damaged_cached_samples_are_made_anew(tmp_path: Path) -> None:
         assert np.array_equal(again.batch(again.windows(found.clips, seconds=1.0)).numpy(), expected)
 
 
-def test_every_corrupt_clip_is_named_with_its_reason_and_the_others_are_heard(tmp_path: Path) -> None:
+def test_every_corrupt_clip_is_named_with_its_reason_and_the_others_are_used(tmp_path: Path) -> None:
     tone = 0.1 * np.sin(np.arange(8_000))
     nan = tone.copy()
     nan[7] = np.nan

@@ -56,7 +56,7 @@ def test_base_has_the_published_parameters() -> None:
     assert round(sum(value.numel() for value in state.values()) / 1e6) == 91  # the paper says 90 M, without a head
 
 
-def test_padding_is_not_heard() -> None:
+def test_padding_is_not_used() -> None:
     """A clip of whole patches gives the same alone and padded, where no patch is half padding."""
     encoder = BEATs.tiny(0)
     logmel = torch.randn(2, 320, 128, generator=torch.Generator().manual_seed(0))

@@ -19,7 +19,7 @@ def sound(encoder: Encoder, batch: int, seconds: float = 0.6) -> torch.Tensor:
 
 
 @each_encoder
-def test_it_says_who_made_it_and_what_it_takes(name: str) -> None:
+def test_it_states_its_authors_and_its_input(name: str) -> None:
     encoder = ENCODERS[name].tiny(seed=0)
     assert encoder.name == name
     assert encoder.license
@@ -58,7 +58,7 @@ def test_grids_have_the_shapes_it_names_down_to_the_shortest_waveform(name: str)
 
 @each_encoder
 @torch.no_grad()
-def test_a_clip_does_not_hear_its_batch_mates(name: str) -> None:
+def test_a_clip_does_not_depend_on_its_batch_mates(name: str) -> None:
     encoder = ENCODERS[name].tiny(seed=0)
     waveform = sound(encoder, 3)
     last = encoder.layers[-1]

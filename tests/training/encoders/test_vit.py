@@ -104,7 +104,7 @@ def test_a_grid_is_time_by_frequency(kind: type[Any]) -> None:
 
 
 @each_encoder
-def test_a_clip_is_heard_alike_alone_and_in_a_batch(kind: type[Any], relative: Callable[..., float]) -> None:
+def test_a_clip_has_one_embedding_alone_and_in_a_batch(kind: type[Any], relative: Callable[..., float]) -> None:
     encoder = kind.tiny(0)
     waveform = noise(3, 5000)
     with torch.no_grad():

@@ -31,7 +31,7 @@ def test_file_overrides_and_options_lie_on_each_other(tmp_path: Path) -> None:
     )
 
 
-def test_the_reference_is_frozen_or_the_first_or_what_is_asked_for() -> None:
+def test_the_reference_is_frozen_or_the_first_or_the_configured_one() -> None:
     two = {"methods": [{"name": "a", "bundle": "x"}, {"name": "frozen", "bundle": "y"}]}
     assert load_experiment(None, (), GIVEN).reference == "a"
     assert load_experiment(None, (), GIVEN | two).reference == "frozen"

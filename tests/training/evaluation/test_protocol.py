@@ -72,8 +72,11 @@ def frequency(samples: np.ndarray) -> int:
 def test_bank_and_test_noise_come_from_disjoint_recordings(tmp_path: Path) -> None:
     noise = Noise.read(tones(tmp_path, 5), RATE)
     for kind, extra in (("stationary", 0), ("nonstationary", 100)):
-        heard = {role: {frequency(part) for part in drawn(noise, kind, role, [8_000] * 20, 0)} for role in ROLES}
-        assert heard == {"bank": {500 + extra, 1_000 + extra, 1_500 + extra}, "test": {750 + extra, 1_250 + extra}}
+        drawn_sounds = {role: {frequency(part) for part in drawn(noise, kind, role, [8_000] * 20, 0)} for role in ROLES}
+        assert drawn_sounds == {
+            "bank": {500 + extra, 1_000 + extra, 1_500 + extra},
+            "test": {750 + extra, 1_250 + extra},
+        }
     hashes = [set(noise.sha256(kind, role)) for kind in KINDS for role in ROLES]
     assert not any(one & other for one, other in itertools.combinations(hashes, 2))
 
@@ -81,8 +84,8 @@ def test_bank_and_test_noise_come_from_disjoint_recordings(tmp_path: Path) -> No
 def test_recordings_are_drawn_without_replacement_until_exhausted(tmp_path: Path) -> None:
     noise = Noise.read(tones(tmp_path, 6), RATE)
     for seed in range(10):
-        heard = [frequency(part) for part in drawn(noise, "stationary", "bank", [4_000] * 9, seed)]
-        assert all(sorted(heard[start : start + 3]) == [500, 1_000, 1_500] for start in (0, 3, 6))
+        drawn_sounds = [frequency(part) for part in drawn(noise, "stationary", "bank", [4_000] * 9, seed)]
+        assert all(sorted(drawn_sounds[start : start + 3]) == [500, 1_000, 1_500] for start in (0, 3, 6))
 
 
 def test_where_a_stretch_begins_is_random_and_a_short_recording_begins_again(recordings: Noise) -> None:
@@ -105,7 +108,7 @@ def test_draws_hang_on_seed_machine_kind_and_role_alone(machines: list[JudgedMac
     assert all(noise_of(*other) != base for other in others)
 
 
-def test_a_mixture_holds_the_noise_that_the_oracle_hears(machines: list[JudgedMachine], recordings: Noise) -> None:
+def test_a_mixture_has_the_noise_of_the_oracle(machines: list[JudgedMachine], recordings: Noise) -> None:
     fan = machines[0]
     clean, stretch = (
         list(Sound(*part).waveforms(fan, recordings, RATE))
@@ -134,8 +137,8 @@ def test_the_conditions_are_those_of_the_paper_and_both_mismatches() -> None:
         ("stationary", "nonstationary", "mismatch"),
         ("nonstationary", "stationary", "mismatch"),
     ]
-    heard = list(sounds((0.0, -5.0), 3, oracle=False))
-    assert len(heard) == len(set(heard)) == 2 * (1 + 2 * 2 * 3)
+    drawn_sounds = list(sounds((0.0, -5.0), 3, oracle=False))
+    assert len(drawn_sounds) == len(set(drawn_sounds)) == 2 * (1 + 2 * 2 * 3)
     assert {sound.part for sound in sounds((0.0,), 3, oracle=True)} == {"noise"}
 
 

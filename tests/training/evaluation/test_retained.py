@@ -107,4 +107,4 @@ def test_runs_that_cannot_be_measured_together_are_refused(
     assert "started from different encoders" in result.output
     wrong = CliRunner().invoke(app, ["retention", str(runs[0].folder), *words, "--snr", "loud"])
     assert wrong.exit_code == 1
-    assert "is no list of ratios" in wrong.output
+    assert "is not a list of ratios" in wrong.output

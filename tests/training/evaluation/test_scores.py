@@ -39,20 +39,22 @@ def test_served_scores_are_those_of_a_real_service(
     settings = Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1, backend=backend)
     with TestClient(create_app(settings)) as api:
         for machine in read_tree(tree):
-            heard = {
+            waveforms = {
                 role: list(Sound("mixture", role, kind, 0.0, 1).waveforms(machine, recordings, RATE))
                 for role, kind in (("bank", "stationary"), ("test", "nonstationary"))
             }
             assert api.put(f"/machines/{machine.name}").status_code == 201
-            for clip, samples in zip(machine.train, heard["bank"], strict=True):
+            for clip, samples in zip(machine.train, waveforms["bank"], strict=True):
                 asked = {"machine_id": machine.name, "domain": str(clip.domain)}
                 files = [("clips", (clip.path.name, wav(samples)))]
                 assert api.post("/enroll", params=asked, files=files).status_code == 201
-            files = [("clips", (clip.path.name, wav(s))) for clip, s in zip(machine.test, heard["test"], strict=True)]
+            files = [
+                ("clips", (clip.path.name, wav(s))) for clip, s in zip(machine.test, waveforms["test"], strict=True)
+            ]
             answer = api.post("/score", params={"machine_id": machine.name}, files=files)
             assert answer.status_code == 200, answer.text
             embedded = {
-                role: Embedded.join([embedder.embed(samples) for samples in clips]) for role, clips in heard.items()
+                role: Embedded.join([embedder.embed(samples) for samples in clips]) for role, clips in waveforms.items()
             }
             assert len(embedded["test"].vectors) > 2 * len(machine.test)  # several windows to a clip
             found = served(backend)(embedded["bank"], [clip.domain for clip in machine.train], embedded["test"])
@@ -75,7 +77,7 @@ def fan(tree: Path, noise: Path, tiny_bundle: Path) -> tuple[Embedded, list[Doma
 
 
 @pytest.mark.parametrize("scorer", scorers().values(), ids=scorers())
-def test_a_score_does_not_hang_on_other_test_clips(fan: tuple[Embedded, list[Domain], Embedded], scorer) -> None:
+def test_a_score_does_not_depend_on_other_test_clips(fan: tuple[Embedded, list[Domain], Embedded], scorer) -> None:
     bank, domains, test = fan
     together = scorer(bank, domains, test)
     clips = test.windows()
@@ -102,7 +104,7 @@ def test_a_bank_that_cannot_score_is_refused() -> None:
         served()(one, [Domain.SOURCE], one)
 
 
-def test_the_log_mel_view_is_the_graphs_own_and_knows_no_level(tiny_bundle: Path) -> None:
+def test_the_log_mel_embedder_is_that_of_the_graph_without_level(tiny_bundle: Path) -> None:
     bundle = BundleEmbedder(tiny_bundle)
     embedder = LogmelEmbedder(bundle)
     clip = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
@@ -118,9 +120,9 @@ def test_the_bands_of_the_frames_are_unit_vectors_apart_and_together(tiny_bundle
     embedder = BandsEmbedder(bundle)
     clip = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
     frames = next(bundle.encoder._runner.run([clip], ["frames"], UNLIMITED))[0][0]  # (time, bands, dim)
-    heard = Embedded.join([embedder.embed(clip)])
-    assert np.linalg.norm(heard.vectors[0]) == pytest.approx(1.0, abs=1e-6)
-    parts = embedder.parts(heard)
+    embedded = Embedded.join([embedder.embed(clip)])
+    assert np.linalg.norm(embedded.vectors[0]) == pytest.approx(1.0, abs=1e-6)
+    parts = embedder.parts(embedded)
     assert len(parts) == embedder.bands == frames.shape[1]
     for band, part in enumerate(parts):
         mean = frames[:, band].mean(axis=0)
@@ -166,6 +168,6 @@ def test_embeddings_of_a_gpu_are_kept_apart(tiny_bundle: Path, monkeypatch: pyte
     assert other.key == f"{cpu.key} CPUExecutionProvider"
 
 
-def test_cells_of_different_bundles_are_told_apart(tiny_bundle: Path, bundle: Path) -> None:
+def test_embeddings_of_different_bundles_have_different_keys(tiny_bundle: Path, bundle: Path) -> None:
     one, other = BundleEmbedder(tiny_bundle), BundleEmbedder(bundle)
     assert len({one.key, other.key, LogmelEmbedder(one).key, LogmelEmbedder(other).key}) == 4
