@@ -1,14 +1,17 @@
 """Exports a run as a model bundle, after comparing its graph with PyTorch."""
 
 import json
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from offkey import atomic
 from service.encoder.bundle import (
     CARD_FILE,
     GOLDEN_FILE,
@@ -79,9 +82,8 @@ def export_run(
     figures = _measurements(measured)
     figures += _retention(run, steps, f"offkey export {run.folder} --name {name} --version {version}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
-        temporary.chmod(0o755)
+    with _replaceable(folder) as move_away, atomic.replacing(folder) as temporary:
+        temporary.mkdir()
         model, golden_file = temporary / MODEL_FILE, temporary / GOLDEN_FILE
         graph = write_graph(student, model)
         check_parity(student, model, config.window)
@@ -101,10 +103,8 @@ def export_run(
         (temporary / ATTRIBUTION_FILE).write_text(provenance.attribution_csv(), encoding="utf-8")
         for path in provenance.licenses:
             shutil.copyfile(path, temporary / path.name)
-        _put(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        if replace:
+            move_away()
     return folder
 
 
@@ -218,16 +218,19 @@ def _retention(run: Run, step: int, command: str) -> tuple[Measurement, ...]:
     )
 
 
-def _put(temporary: Path, folder: Path) -> None:
-    if not folder.exists():
-        temporary.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".replaced-"))
-    folder.rename(old / "bundle")
+@contextmanager
+def _replaceable(folder: Path) -> Iterator[Callable[[], None]]:
+    """Yield a function that moves an existing bundle away; restore the bundle if the block raises, else remove it."""
+    old = folder.with_name(f".{secrets.token_hex(8)}")
     try:
-        temporary.rename(folder)
+        yield partial(_move, folder, old)
     except BaseException:
-        (old / "bundle").rename(folder)
+        if old.exists():
+            old.rename(folder)
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _move(folder: Path, target: Path) -> None:
+    if folder.exists():
+        folder.rename(target)

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from offkey import atomic
 from training.retention import SELECTING_SNR, Retention, as_rows, from_rows
 from training.run import Run
 
@@ -71,9 +72,8 @@ def plot_run(rows: Sequence[Mapping[str, float]], measured: Sequence[tuple[int, 
     name = picture.parent.name
     panels[0].set_title(f"Losses of {name}" + (f", and their mean over {width} steps" if width > 1 else ""))
     panels[-1].set_xlabel("step")
-    temporary = picture.with_suffix(".part")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(picture)
+    with atomic.replacing(picture) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def _draw_loss(panel: Axes, rows: Sequence[Mapping[str, float]], name: str, color: str, width: int) -> None:

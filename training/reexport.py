@@ -1,7 +1,6 @@
 """Re-exports a bundle's graph with the present exporter: a faster graph, the same embeddings."""
 
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from offkey import atomic
 from service.encoder.bundle import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, load_manifest
 from training.card import card
 from training.config import WindowConfig
@@ -54,10 +54,8 @@ def reexport(bundle: Path, version: str, encoder: str | None = None) -> Path:
     spec = manifest.window
     window = WindowConfig(seconds=spec.seconds, hop_seconds=spec.hop_seconds, min_seconds=spec.min_seconds)
     student = _student(bundle, manifest.readout.layers, manifest.readout.pooling, encoder)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
-        shutil.copytree(bundle, temporary, dirs_exist_ok=True)
-        temporary.chmod(0o755)
+    with atomic.replacing(folder) as temporary:
+        shutil.copytree(bundle, temporary)
         graph = write_graph(student, temporary / MODEL_FILE)
         check_parity(student, temporary / MODEL_FILE, window)
         waveform = {"waveform": golden_waveforms(student.sample_rate, window)}
@@ -82,10 +80,6 @@ def reexport(bundle: Path, version: str, encoder: str | None = None) -> Path:
         licensed = any(temporary.glob("LICENSE*"))
         (temporary / MANIFEST_FILE).write_text(changed.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (temporary / CARD_FILE).write_text(card(changed, licensed=licensed), encoding="utf-8")
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder
 
 

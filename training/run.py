@@ -3,11 +3,9 @@
 import csv
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,13 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from offkey import atomic
 from training.config import Config, from_table, to_table
 
 _PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "soundfile", "soxr")
 
 
 RUN_FILE = "run.json"
-_UNFINISHED = ".writing-"
 
 
 class RunError(Exception):
@@ -78,22 +76,16 @@ class Run:
         parent = self.folder / "checkpoints"
         parent.mkdir(exist_ok=True)
         final = parent / f"{step:08d}"
-        for left in parent.glob(f"{_UNFINISHED}*"):  # of a killed process
+        for left in parent.glob(".*"):  # of a killed process
             shutil.rmtree(left, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=_UNFINISHED))
         try:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / "model.safetensors")
-            (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
-            for file in temporary.iterdir():
-                _flush(file)
-            temporary.rename(final)
-            _flush(parent)
+            with atomic.replacing(final) as temporary:
+                temporary.mkdir()
+                stored = {name: value.contiguous() for name, value in tensors.items()}
+                save_file(stored, temporary / "model.safetensors")
+                (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
             raise RunError(self._not_written(step, error)) from error
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         for old in self.checkpoints[:-keep]:
             shutil.rmtree(old)
         return final
@@ -160,9 +152,7 @@ class StepLog:
         if not text:
             self.path.unlink()
             return
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path)
+        atomic.write_text(self.path, text)
 
 
 def _new_folder(parent: Path, name: str) -> Path:
@@ -176,14 +166,6 @@ def _new_folder(parent: Path, name: str) -> Path:
             folder = parent / f"{name}-{number}"
         else:
             return folder
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def git_revision() -> str:

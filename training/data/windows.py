@@ -141,7 +141,10 @@ def _varies(samples: Samples) -> bool:
 
 
 def save_array(path: Path, array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
-    """Write a `.npy` file atomically."""
+    """Write a `.npy` file of a cache atomically.
+
+    It is not flushed to disk, because a cache is filled at every step and its readers detect truncated files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:

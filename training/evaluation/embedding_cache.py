@@ -1,14 +1,13 @@
 """Caches embeddings on disk by content, so that a sound is embedded once."""
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from offkey import atomic
 from training.data.catalog import DataError
 from training.evaluation.embedders import Embedded
 
@@ -32,16 +31,8 @@ class EmbeddingCache:
         """Write embeddings atomically."""
         path = self.path(embedder, sound)
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez(file, vectors=embedded.vectors, clips=embedded.clips)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic.replacing(path) as temporary:
+            np.savez(temporary, vectors=embedded.vectors, clips=embedded.clips)
 
     def load(self, embedder: str, sound: str) -> Embedded:
         """Load cached embeddings. Raises `DataError` if the file is damaged."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from offkey import atomic
 from training.evaluation.comparison import ALL, Cell, Key
 from training.evaluation.config import LOGMEL, ORACLE
 from training.evaluation.experiment import Result
@@ -67,9 +68,8 @@ def _figure(
 def save(figure: Figure, picture: Path) -> None:
     """Write a picture atomically; create its folder."""
     picture.parent.mkdir(parents=True, exist_ok=True)
-    temporary = picture.with_name(f"{picture.name}.part")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(picture)
+    with atomic.replacing(picture) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def _panel(result: Result, panel: Axes, scorer: str, metric: str, machine: str, condition: str) -> None:

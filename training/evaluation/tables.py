@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from offkey import atomic
 from training.evaluation.bootstrap import Interval, recordings_of
 from training.evaluation.tree import JudgedMachine
 
@@ -24,9 +25,7 @@ def write_json(path: Path, sections: Mapping[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically; create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    atomic.write_text(path, text)
 
 
 def describe(machine: JudgedMachine) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from offkey import atomic
 from service.audio.decode import Samples
 from service.encoder.processor import processor_name
 from training.evaluation.embedders import BundleEmbedder
@@ -35,9 +36,7 @@ def milliseconds(bundles: Mapping[str, BundleEmbedder], rounds: int, cache: Path
     else:
         found = _measure({hashes[name]: embedder for name, embedder in bundles.items()}, rounds)
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-        temporary.replace(path)
+        atomic.write_text(path, json.dumps(found))
     return {name: found[sha256] for name, sha256 in hashes.items()}
 
 

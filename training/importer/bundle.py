@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from offkey import atomic
 from service.encoder.bundle import (
     CARD_FILE,
     GOLDEN_FILE,
@@ -110,9 +110,8 @@ def import_bundle(request: ImportRequest, models: Path) -> tuple[Path, Findings]
     dim = embedding_dim(unwrapped, source.embedding, request.sample_rate, request.window)
     del unwrapped  # a large model would be in memory twice
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
-        temporary.chmod(0o755)
+    with atomic.replacing(folder) as temporary:
+        temporary.mkdir()
         onnx.save(wrap(source, dim, logmel, remove_level=request.remove_level), str(temporary / MODEL_FILE))
         candidate = Candidate(temporary / MODEL_FILE, "waveform")
         findings = check(candidate, dim, request.sample_rate, request.window)
@@ -125,10 +124,6 @@ def import_bundle(request: ImportRequest, models: Path) -> tuple[Path, Findings]
         (temporary / ATTRIBUTION_FILE).write_text(credits_text([owed]), encoding="utf-8")
         if request.license_file is not None:
             shutil.copyfile(request.license_file, temporary / _LICENSE_FILE)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder, findings
 
 
