@@ -1,4 +1,4 @@
-"""An interrupted run goes on as if nothing had been, or says why it cannot."""
+"""An interrupted run resumes to the same losses, or raises an error with the reason."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""A run folder tells where a student came from, and its checkpoints are whole."""
+"""A run folder has the provenance of a student, and complete checkpoints."""
 
 import csv
 import json

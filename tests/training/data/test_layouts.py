@@ -1,4 +1,4 @@
-"""What each layout refuses, and what names say. docs/training-data.md is tested for what they read."""
+"""Errors of each layout, and parts of names; the examples of docs/how-to/training-data.md test what layouts read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,8 +58,8 @@ def test_names_of_every_year(stem: str, name: DcaseName | None) -> None:
 def test_a_name_says_what_it_was_made_of(
     section: int, domain: str, split: str, condition: str, number: int, attributes: str
 ) -> None:
-    told = [f"section_{section:02d}", domain, split, condition, f"{number:04d}"]
-    stem = "_".join(part for part in told if part) + f"_{attributes}"
+    parts = [f"section_{section:02d}", domain, split, condition, f"{number:04d}"]
+    stem = "_".join(part for part in parts if part) + f"_{attributes}"
     assert DcaseName.parse(stem) == DcaseName(f"{section:02d}", f"{number:04d}", domain, split, condition, attributes)
 
 

@@ -59,7 +59,7 @@ def test_a_clip_is_decoded_and_resampled_once(tmp_path: Path, monkeypatch: pytes
     assert np.array_equal(again.batch(windows).numpy(), first.batch(windows).numpy())
 
 
-def test_damaged_cached_samples_are_made_anew(tmp_path: Path) -> None:
+def test_damaged_cached_samples_are_decoded_again(tmp_path: Path) -> None:
     found = catalog(tmp_path, tone=0.1 * np.sin(np.arange(8_000)))
     first = AudioCache(tmp_path / "cache", 8_000)
     expected = first.batch(first.windows(found.clips, seconds=1.0)).numpy()

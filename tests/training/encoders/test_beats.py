@@ -53,7 +53,7 @@ def test_base_has_the_published_parameters() -> None:
     assert state["encoder.pos_conv.0.weight_v"].shape == (768, 48, 128)
     assert state["encoder.layers.0.self_attn.relative_attention_bias.weight"].shape == (320, 12)
     assert state["encoder.layers.11.self_attn.grep_linear.weight"].shape == (8, 64)
-    assert round(sum(value.numel() for value in state.values()) / 1e6) == 91  # the paper says 90 M, without a head
+    assert round(sum(value.numel() for value in state.values()) / 1e6) == 91  # 90 M in the paper, without a head
 
 
 def test_padding_is_not_used() -> None:

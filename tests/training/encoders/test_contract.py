@@ -36,7 +36,7 @@ def test_a_tone_at_the_center_of_a_band_is_loudest_in_it(name: str) -> None:
     centers = front_end.centers_hz
     assert len(centers) == front_end.bands
     time = torch.arange(front_end.sample_rate, dtype=torch.float64) / front_end.sample_rate
-    for band in range(30, front_end.bands - 2, 9):  # below, bands are narrower than what the window can tell apart
+    for band in range(30, front_end.bands - 2, 9):  # lower bands are narrower than the resolution of the window
         tone = 0.1 * torch.sin(2 * torch.pi * centers[band] * time).float()
         middle = front_end(tone[None])[0, 20:60].mean(dim=0)
         assert int(middle.argmax()) == band, centers[band]

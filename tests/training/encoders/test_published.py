@@ -57,7 +57,7 @@ def refusal(tmp_path: Path) -> Callable[[type[Any], Any], str]:
 
 @each_encoder
 def test_a_published_file_gives_the_same_encoder(kind: type[Any], published_form: Form, tmp_path: Path) -> None:
-    # Published AST tells its number of heads by its width alone.
+    # The number of heads of a published AST follows from its width alone.
     encoder = AST(ASTConfig(dim=128, heads=2, depth=2, classes=5)) if kind is AST else kind.tiny(0)
     torch.save(published_form(encoder), tmp_path / "weights.pt")
     loaded = kind.from_checkpoint(tmp_path / "weights.pt")

@@ -125,7 +125,7 @@ def test_tiny_is_random_by_its_seed_alone(kind: type[Any]) -> None:
 @each_encoder
 def test_no_two_parameters_share_memory(kind: type[Any]) -> None:
     state = kind.tiny(0).state_dict()
-    assert len({value.data_ptr() for value in state.values()}) == len(state)  # safetensors asks for it
+    assert len({value.data_ptr() for value in state.values()}) == len(state)  # safetensors requires it
 
 
 @each_encoder

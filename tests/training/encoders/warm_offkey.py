@@ -29,13 +29,13 @@ def serve(path: str, traces: str) -> None:
     torch.onnx.export = reuse(Path(traces))  # type: ignore[assignment]
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
         while True:
-            connection, _ = listener.accept()
+            connection, _ = server.accept()
             if os.fork() == 0:
-                listener.close()
+                server.close()
                 _run(connection)
             connection.close()
 

@@ -126,7 +126,7 @@ def test_one_command_compares_the_arms(folder: Path) -> None:
         ("retain", 2),
     ]
     assert found["methods"][1]["dim"] == 8 * 32
-    # Where the file says that the paper's figures are to be read.
+    # The place of the paper's figures according to the head of the file.
     heading = "## Official score, distance to the nearest train clip of a domain, standardized, the smaller"
     section = printed.split(heading)[1].split("\n## ")[0].split("By direction of the mismatch, bank to tests:")[1]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.strip().splitlines()]

@@ -1,4 +1,4 @@
-"""The protocol itself: exact ratios, level that says nothing, disjoint noise, conditions, seeds, the oracle."""
+"""The protocol: exact ratios, no effect of the level, disjoint noise, conditions, seeds, the oracle."""
 
 import itertools
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_level_does_not_leak(machines: list[JudgedMachine], recordings: Noise) -
 
 
 def tones(folder: Path, count: int) -> Path:
-    """Noise recordings that are told apart by their frequency."""
+    """Noise recordings with different frequencies."""
     for kind in KINDS:
         (folder / kind).mkdir(parents=True)
         for number in range(count):

@@ -1,4 +1,4 @@
-"""What is measured is what is served, and no score hangs on another test clip."""
+"""Measured scores are served scores, and no score depends on another test clip."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The challenge's csv files, read as the official evaluator of each year reads them, give the figures that are reported.
+"""The CSV files, read as the official evaluator of each year does, give the reported figures.
 
 The evaluators are followed step by step with scikit-learn (y-kawagu/dcase2020_task2_evaluator and
 dcase2021_task2_evaluator, Kota-Dohi/dcase2022_evaluator; that of 2023 computes the same as that of 2022).
@@ -29,7 +29,7 @@ Scored = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # label, domain,
 
 @pytest.fixture(scope="module")
 def evaluate(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, dict]]:
-    """`evaluate(tree, *words)` -> folder of the csv files, and what the JSON file tells."""
+    """`evaluate(tree, *words)` -> folder of the csv files, and the content of the JSON file."""
     work = tmp_path_factory.mktemp("work")
 
     def run(tree: Path, *words: str) -> tuple[Path, dict]:
@@ -43,7 +43,7 @@ def evaluate(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
 
 def read(folder: Path, which: str, truth: Callable[[str], tuple[int, int]]) -> Scored:
-    """Both files of a section, in the order of their names; `truth` tells label and domain of a name."""
+    """Both files of a section, in the order of their names; `truth` returns label and domain of a name."""
     with (folder / f"anomaly_score_{which}.csv").open() as file:
         scores = sorted(csv.reader(file))
     with (folder / f"decision_result_{which}.csv").open() as file:
