@@ -24,11 +24,12 @@ from training.config import Config, load_config
 from training.data.batches import Batch
 from training.data.shard import Shard
 from training.factory import build_student
+from training.learner import Learner
 from training.mixing import mix
 from training.processes import Processes
 from training.sounds import Sounds
 from training.teacher import FrozenStudent, Teacher
-from training.trainer import Learner, Trainer
+from training.trainer import Trainer
 
 BLOCK = 6  # steps; the first of each block starts the loader and is not counted
 

@@ -8,11 +8,12 @@ import torch
 from training.config import Config
 from training.data.shard import Shard
 from training.factory import build_student
+from training.learner import Learner
 from training.processes import Processes
 from training.sounds import Sounds
 from training.student import Level, Student
 from training.teacher import FrozenStudent, Teacher
-from training.trainer import Learner, Trainer
+from training.trainer import Trainer
 
 
 class World:

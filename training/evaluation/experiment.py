@@ -108,7 +108,7 @@ def run(config: ExperimentConfig, progress: Progress) -> Result:
     bundles = {name: given.get(name) or BundleEmbedder(folder, device) for name, folder in folders.items()}
     reference = bundles[config.reference]
     embedders: dict[str, Embedder] = {LOGMEL: LogmelEmbedder(reference), **bundles}
-    embeddings = MachineEmbeddings(noise, rate, EmbeddingCache(work / "cells"))
+    embeddings = MachineEmbeddings(noise, rate, EmbeddingCache(work / "embeddings"))
     passes: list[tuple[list[Embedder], bool]] = [(list(embedders.values()), False), ([reference], True)]
     wanted = [
         (machine, sound, own)

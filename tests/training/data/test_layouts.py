@@ -194,5 +194,5 @@ def test_damaged_segment_files_are_named(row: str, message: str, write_clips: Ca
 def test_a_key_without_meaning_and_an_unknown_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="splits, channel is not used by the layout 'manifest'"):
         read_collections([Collection(path="m.csv", splits=("train",), channel="near")])
-    with pytest.raises(DataError, match="No layout is called 'ecs50'; the nearest is 'esc50'"):
+    with pytest.raises(DataError, match="There is no layout 'ecs50'; the nearest is 'esc50'"):
         read_collections([Collection(layout="ecs50", path=str(tmp_path))])

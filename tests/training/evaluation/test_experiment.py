@@ -89,7 +89,7 @@ def test_everything_is_written_and_a_second_run_embeds_nothing(
         monkeypatch.setattr(embedder, "embed", lambda *_: pytest.fail("a clip was embedded again"))
     run(words)
     assert (out / "found.json").read_text() == text
-    cell = max((tmp_path / "work" / "cells").rglob("*.npz"))
+    cell = max((tmp_path / "work" / "embeddings").rglob("*.npz"))
     whole = cell.read_bytes()
     for damaged in (whole[:100], b"", whole.replace(b"vectors", b"victors")):
         cell.write_bytes(damaged)
@@ -149,7 +149,7 @@ def test_killed_it_loses_no_cell_that_was_written(words: list[str], second_bundl
     words = words[: place - 1] + words[place + 1 :]
     command = [sys.executable, "-m", "training", *words, "workers=1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    cells = tmp_path / "work" / "cells"
+    cells = tmp_path / "work" / "embeddings"
     deadline = time.monotonic() + 60
     while len(list(cells.rglob("*.npz"))) < 6:
         assert time.monotonic() < deadline

@@ -328,7 +328,7 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path, imported: Importer) -> 
             imported()
     with path.open("wb") as file:
         file.truncate(LARGEST_MODEL + 1)
-    with pytest.raises(ExportError, match="1 GiB is the most"):
+    with pytest.raises(ExportError, match="1 GiB is the maximum"):
         imported()
 
 

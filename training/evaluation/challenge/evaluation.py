@@ -119,7 +119,7 @@ def evaluate(config: EvaluationConfig, progress: Progress) -> Evaluation:
     labels = None if config.labels is None else Labels.read(config.labels)
     machines = read_tree(config.tree, labels)
     embedders = _embedders(config.bundles)
-    embeddings = ClipEmbeddings(embedders, channel, EmbeddingCache(config.work / "cells"))
+    embeddings = ClipEmbeddings(embedders, channel, EmbeddingCache(config.work / "embeddings"))
     clips = [clip for machine in machines for clip in (*machine.train, *machine.test)]
     refused = embeddings.embed(clips, config.workers, progress)
     usable = tuple(_without(machine, refused, config.tree) for machine in machines)
