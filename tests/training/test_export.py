@@ -190,3 +190,15 @@ def test_golden_waveforms_are_reproducible_and_unlike_each_other() -> None:
     first, second = (synthetic_waveforms(3, 8_000, 16_000) for _ in range(2))
     assert np.array_equal(first, second)
     assert np.abs(np.corrcoef(first)[np.triu_indices(3, 1)]).max() < 0.5
+
+
+def test_a_failed_replacement_restores_the_bundle(tmp_path: Path) -> None:
+    folder = tmp_path / "1"
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    with pytest.raises(OSError, match="full"), export_module._replaceable(folder) as move_away:
+        move_away()
+        assert not folder.exists()
+        raise OSError("the disk is full")
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    assert (folder / "file").read_text() == "old"
