@@ -69,7 +69,9 @@ class AuditEntry(Answer):
         description="name of the key; `anonymous` if there was none, `command line` if the service was stopped"
     )
     key_id: str | None
-    action: str = Field(examples=["enroll", "delete-machine"], description="action; docs/how-to/keys.md lists all of them")
+    action: str = Field(
+        examples=["enroll", "delete-machine"], description="action; docs/how-to/keys.md lists all of them"
+    )
     machine_id: str | None
     detail: str
     request_id: str | None = Field(

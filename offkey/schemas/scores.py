@@ -87,7 +87,9 @@ class Scores(Answer):
 
     machine_id: str
     bundle: str = Field(description="name and version of the model bundle", examples=["offkey-small/3"])
-    backend: str = Field(examples=["nearest"], description="scoring backend; docs/reference/scoring.md lists all of them")
+    backend: str = Field(
+        examples=["nearest"], description="scoring backend; docs/reference/scoring.md lists all of them"
+    )
     generation: int = Field(description="generation of the bank in the comparison")
     threshold: Threshold
     clips: list[ClipScore]

@@ -13,19 +13,20 @@ from typer.testing import CliRunner
 from service.encoder.bundle import MANIFEST_FILE, Measurement, file_sha256, load_manifest
 from service.encoder.encoder import Encoder
 from service.settings import Device
-from training import regraph
+from training import reexport as reexport_module
 from training.cli import app
 from training.config import Config
 from training.encoders import CheckpointError
 from training.export import export_run
 from training.graph import ExportError, synthetic_waveforms
 from training.loop import train
+from training.reexport import SAME, reexport
 from training.run import Run
 
 
 @pytest.fixture(scope="module")
 def run(make_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("regraph")
+    folder = tmp_path_factory.mktemp("reexport")
     with Progress(disable=True) as progress:
         return train(make_config(folder / "cache"), "tiny", folder / "runs", progress)
 
@@ -41,7 +42,7 @@ def bundle(run: Run, tmp_path: Path) -> Path:
 
 
 def test_banks_go_on_with_the_new_graph(bundle: Path) -> None:
-    printed = CliRunner().invoke(app, ["export-again", str(bundle), "--version", "2"], catch_exceptions=False)
+    printed = CliRunner().invoke(app, ["reexport", str(bundle), "--version", "2"], catch_exceptions=False)
     folder = Path(printed.stdout.strip().splitlines()[-1])
     assert folder == bundle.parent / "2"
 
@@ -52,29 +53,29 @@ def test_banks_go_on_with_the_new_graph(bundle: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in bundle.iterdir())
     clip = synthetic_waveforms(1, 48_000, after.input.sample_rate)[0]
     old, new = (Encoder(path, Device.CPU).embed(clip)[0] for path in (bundle, folder))  # golden vectors are checked
-    assert np.abs(old - new).max() <= regraph.SAME
-    with pytest.raises(ExportError, match="already there"):
-        regraph.graph_again(bundle, "2")
+    assert np.abs(old - new).max() <= SAME
+    with pytest.raises(ExportError, match="exists"):
+        reexport(bundle, "2")
 
 
 def test_another_space_is_refused_and_leaves_nothing(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = regraph._student
+    made = reexport_module._student
 
     def moved(*arguments: object) -> object:
         student = made(*arguments)
         student.readout.whitening.mean.add_(1e-2)
         return student
 
-    monkeypatch.setattr(regraph, "_student", moved)
+    monkeypatch.setattr(reexport_module, "_student", moved)
     with pytest.raises(ExportError, match=r"differ .* by .*Nothing was written"):
-        regraph.graph_again(bundle, "2")
+        reexport(bundle, "2")
     assert [path.name for path in bundle.parent.iterdir()] == ["1"]
 
 
-def test_what_cannot_be_made_again_is_told(bundle: Path, run: Run, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_again_is_refused(bundle: Path, run: Run, tmp_path: Path) -> None:
     light = export_run(run, "light", "1", tmp_path / "models", weights=False)
     with pytest.raises(CheckpointError, match=r"has no encoder\.safetensors"):
-        regraph.graph_again(light, "2")
+        reexport(light, "2")
 
     model = onnx.load(str(bundle / "model.onnx"))
     for value in model.graph.initializer:
@@ -85,4 +86,4 @@ def test_what_cannot_be_made_again_is_told(bundle: Path, run: Run, tmp_path: Pat
     manifest = load_manifest(bundle).model_copy(update={"model_sha256": file_sha256(foreign / "model.onnx")})
     (foreign / "manifest.json").write_text(manifest.model_dump_json())
     with pytest.raises(ExportError, match=r"no projection readout\.whitening\.mean"):
-        regraph.graph_again(foreign, "2")
+        reexport(foreign, "2")

@@ -1,4 +1,4 @@
-"""Where a student comes from: the checkpoint it started at, and every clip that it and its starts have heard."""
+"""The provenance of a student: the checkpoint that it started from, and every clip that it was trained on."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from training.sounds import read_catalog
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a bundle owes."""
+class Provenance:
+    """Starting point, licenses and credits of a student."""
 
-    start: str  # the checkpoint, by the name people know it under
-    licenses: tuple[Path, ...]  # texts that travel with what was made from it
+    start: str  # common name of the first checkpoint
+    licenses: tuple[Path, ...]  # license texts that must be copied into the bundle
     credits: tuple[Credit, ...]
 
     @property
     def data(self) -> tuple[DataSource, ...]:
-        """Clips counted by set, license and source."""
+        """Number of clips by set, license and source."""
         counts = Counter((credit.set, credit.license, credit.source.partition(",")[0]) for credit in self.credits)
         return tuple(
             DataSource(name=name, clips=count, license=license_, attribution=f"{source}; clips in {ATTRIBUTION_FILE}")
@@ -31,40 +31,40 @@ class Origin:
         )
 
     def attribution_csv(self) -> str:
-        """The text of `ATTRIBUTION_FILE`."""
+        """Format the text of `ATTRIBUTION_FILE`."""
         return credits_text(self.credits)
 
 
-def trace(run: Run) -> Origin:
-    """Follow a run to the published file that it began with, through other runs and bundles.
+def trace(run: Run) -> Provenance:
+    """Trace a run back to the published file that it started from, through other runs and bundles.
 
     Raises:
-        RunError, ConfigError, DataError, BundleError: one of them is not complete.
+        RunError, ConfigError, DataError, BundleError: a run, file or bundle is incomplete.
     """
     start = _start(run.config)
-    clips = heard(run)
+    clips = trained_clips(run)
     composed = {clip.path.parent.parent for clip in clips if clip.set == COMPOSED}
     owed = {credit(clip) for clip in clips if clip.set != COMPOSED}
-    for folder in composed:  # what is composed owes what it is composed of
+    for folder in composed:  # credits of the recordings that the clips are composed of
         owed.update(read_credits(folder / ATTRIBUTION_FILE))
-    return Origin(start.start, start.licenses, tuple(sorted({*start.credits, *owed})))
+    return Provenance(start.start, start.licenses, tuple(sorted({*start.credits, *owed})))
 
 
-def heard(run: Run) -> list[Clip]:
-    """The clips of a run. Raises `DataError` if they are gone."""
+def trained_clips(run: Run) -> list[Clip]:
+    """List the clips that a run was trained on. Raises `DataError` if they are missing."""
     names = set(run.about["clips"])
     return [clip for clip in read_catalog(run.config).clips if clip.name in names]
 
 
-def _start(config: Config) -> Origin:
+def _start(config: Config) -> Provenance:
     path = Path(config.encoder.checkpoint)
     if (path / RUN_FILE).is_file():
         before = trace(Run(path))
-        return Origin(path.name, before.licenses, before.credits)
+        return Provenance(path.name, before.licenses, before.credits)
     if (path / MANIFEST_FILE).is_file():
         manifest = load_manifest(path)
-        return Origin(f"{manifest.name}/{manifest.version}", _licenses(path), read_credits(path / ATTRIBUTION_FILE))
-    return Origin(path.stem, _licenses(path.parent), ())
+        return Provenance(f"{manifest.name}/{manifest.version}", _licenses(path), read_credits(path / ATTRIBUTION_FILE))
+    return Provenance(path.stem, _licenses(path.parent), ())
 
 
 def _licenses(folder: Path) -> tuple[Path, ...]:

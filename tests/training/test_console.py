@@ -10,10 +10,10 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from training import terminal
+from training import console
 
 SCRIPT = """
-from training.terminal import progress_bars
+from training.console import progress_bars
 with progress_bars() as progress:
     task = progress.add_task("whitening", total=40)
     for done in range(1, 41):
@@ -37,14 +37,14 @@ def clock() -> Clock:
 def lines(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """What a console that is no terminal has got."""
     text = io.StringIO()
-    monkeypatch.setattr(terminal, "_console", Console(file=text, width=40, get_time=clock))
+    monkeypatch.setattr(console, "_console", Console(file=text, width=40, get_time=clock))
     return lambda: text.getvalue().splitlines()
 
 
 def test_a_log_file_gets_a_line_every_ten_seconds_and_one_at_the_end(
     clock: Clock, lines: Callable[[], list[str]]
 ) -> None:
-    with terminal.progress_bars() as progress:
+    with console.progress_bars() as progress:
         task = progress.add_task("training", total=400)
         for step in range(1, 401):
             clock.now += 0.125
@@ -59,24 +59,24 @@ def test_a_log_file_gets_a_line_every_ten_seconds_and_one_at_the_end(
         "[0.400]: 400/400, 100",
     ]
     assert found[0].endswith(", 0:00:40 left")
-    assert found[4].endswith(", 0:00:50 in all")
+    assert found[4].endswith(", 0:00:50 in total")
 
 
 def test_advancing_a_task_prints_as_updating_it_does(clock: Clock, lines: Callable[[], list[str]]) -> None:
-    with terminal.progress_bars() as progress:
-        task = progress.add_task("hearing clips", total=60)
+    with console.progress_bars() as progress:
+        task = progress.add_task("embedding clips", total=60)
         for _ in range(30):
             clock.now += 1
             progress.advance(task, 2)
     assert [line.partition("%")[0] for line in lines()] == [
-        "hearing clips: 22/60, 37", "hearing clips: 42/60, 70", "hearing clips: 60/60, 100",
+        "embedding clips: 22/60, 37", "embedding clips: 42/60, 70", "embedding clips: 60/60, 100",
     ]  # fmt: skip
 
 
 def test_tasks_have_lines_of_their_own_and_what_is_not_shown_has_none(
     clock: Clock, lines: Callable[[], list[str]]
 ) -> None:
-    with terminal.progress_bars() as progress:
+    with console.progress_bars() as progress:
         first, second = (progress.add_task(name, total=2) for name in ("first", "second"))
         hidden = progress.add_task("hidden", total=2, visible=False)
         endless = progress.add_task("endless", total=None)
@@ -91,7 +91,7 @@ def test_other_processes_of_a_run_print_nothing(
     lines: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    with terminal.progress_bars() as progress:
+    with console.progress_bars() as progress:
         progress.update(progress.add_task("training", total=1), completed=1)
     assert lines() == []
 

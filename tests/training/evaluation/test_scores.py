@@ -1,4 +1,4 @@
-"""What is measured is what is served, and no score hangs on another test clip."""
+"""Measured scores are served scores, and no score depends on another test clip."""
 
 import io
 from pathlib import Path
@@ -17,11 +17,11 @@ from service.settings import Device, Settings
 from service.usecases.service import Service
 from training.config import ConfigError
 from training.data.catalog import DataError
+from training.evaluation.embedders import BandsEmbedder, BundleEmbedder, Embedded, LogmelEmbedder, check_device
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound
-from training.evaluation.readings import nearest, readings, served
+from training.evaluation.scores import nearest, scorers, served
 from training.evaluation.tree import read_tree
-from training.evaluation.views import BandsView, BundleView, Embedded, LogmelView, check_device
 
 RATE = 16_000
 
@@ -36,24 +36,26 @@ def wav(samples: np.ndarray) -> bytes:
 def test_served_scores_are_those_of_a_real_service(
     tree: Path, noise: Path, tiny_bundle: Path, tmp_path: Path, backend: str
 ) -> None:
-    recordings, view = Noise.read(noise, RATE), BundleView(tiny_bundle)
+    recordings, embedder = Noise.read(noise, RATE), BundleEmbedder(tiny_bundle)
     settings = Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1, backend=backend)
     with TestClient(create_app(Service.open(settings))) as api:
         for machine in read_tree(tree):
-            heard = {
-                role: list(Sound("mixture", role, kind, 0.0, 1).heard(machine, recordings, RATE))
+            waveforms = {
+                role: list(Sound("mixture", role, kind, 0.0, 1).waveforms(machine, recordings, RATE))
                 for role, kind in (("bank", "stationary"), ("test", "nonstationary"))
             }
             assert api.put(f"/machines/{machine.name}").status_code == 201
-            for clip, samples in zip(machine.train, heard["bank"], strict=True):
+            for clip, samples in zip(machine.train, waveforms["bank"], strict=True):
                 asked = {"machine_id": machine.name, "domain": str(clip.domain)}
                 files = [("clips", (clip.path.name, wav(samples)))]
                 assert api.post("/enroll", params=asked, files=files).status_code == 201
-            files = [("clips", (clip.path.name, wav(s))) for clip, s in zip(machine.test, heard["test"], strict=True)]
+            files = [
+                ("clips", (clip.path.name, wav(s))) for clip, s in zip(machine.test, waveforms["test"], strict=True)
+            ]
             answer = api.post("/score", params={"machine_id": machine.name}, files=files)
             assert answer.status_code == 200, answer.text
             embedded = {
-                role: Embedded.join([view.embed(samples) for samples in clips]) for role, clips in heard.items()
+                role: Embedded.join([embedder.embed(samples) for samples in clips]) for role, clips in waveforms.items()
             }
             assert len(embedded["test"].vectors) > 2 * len(machine.test)  # several windows to a clip
             found = served(backend)(embedded["bank"], [clip.domain for clip in machine.train], embedded["test"])
@@ -62,28 +64,31 @@ def test_served_scores_are_those_of_a_real_service(
 
 @pytest.fixture(scope="module")
 def fan(tree: Path, noise: Path, tiny_bundle: Path) -> tuple[Embedded, list[Domain], Embedded]:
-    machine, view, recordings = read_tree(tree)[0], BundleView(tiny_bundle), Noise.read(noise, RATE)
+    machine, embedder, recordings = read_tree(tree)[0], BundleEmbedder(tiny_bundle), Noise.read(noise, RATE)
     bank, test = (
         Embedded.join(
-            [view.embed(s) for s in Sound("mixture", role, "stationary", 0.0, 0).heard(machine, recordings, RATE)]
+            [
+                embedder.embed(s)
+                for s in Sound("mixture", role, "stationary", 0.0, 0).waveforms(machine, recordings, RATE)
+            ]
         )
         for role in ("bank", "test")
     )
     return bank, [clip.domain for clip in machine.train], test
 
 
-@pytest.mark.parametrize("reading", readings().values(), ids=readings())
-def test_a_score_does_not_hang_on_other_test_clips(fan: tuple[Embedded, list[Domain], Embedded], reading) -> None:
+@pytest.mark.parametrize("scorer", scorers().values(), ids=scorers())
+def test_a_score_does_not_depend_on_other_test_clips(fan: tuple[Embedded, list[Domain], Embedded], scorer) -> None:
     bank, domains, test = fan
-    together = reading(bank, domains, test)
+    together = scorer(bank, domains, test)
     clips = test.windows()
     assert len(together) == len(clips) == 16
-    alone = np.concatenate([reading(bank, domains, Embedded.join([windows])) for windows in clips])
+    alone = np.concatenate([scorer(bank, domains, Embedded.join([windows])) for windows in clips])
     assert np.array_equal(alone, together)
     order = np.random.default_rng(0).permutation(len(clips))
-    assert np.array_equal(reading(bank, domains, Embedded.join([clips[n] for n in order])), together[order])
+    assert np.array_equal(scorer(bank, domains, Embedded.join([clips[n] for n in order])), together[order])
     # Nor on what they sound like: with the other clips replaced by one of the bank, a score stays.
-    mixed = reading(bank, domains, Embedded.join([clips[3], *[bank.windows()[0]] * 5]))
+    mixed = scorer(bank, domains, Embedded.join([clips[3], *[bank.windows()[0]] * 5]))
     assert mixed[0] == together[3]
 
 
@@ -100,26 +105,26 @@ def test_a_bank_that_cannot_score_is_refused() -> None:
         served()(one, [Domain.SOURCE], one)
 
 
-def test_the_log_mel_view_is_the_graphs_own_and_knows_no_level(tiny_bundle: Path) -> None:
-    bundle = BundleView(tiny_bundle)
-    view = LogmelView(bundle)
+def test_the_log_mel_embedder_is_that_of_the_graph_without_level(tiny_bundle: Path) -> None:
+    bundle = BundleEmbedder(tiny_bundle)
+    embedder = LogmelEmbedder(bundle)
     clip = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
-    whole = next(bundle.encoder._runs.run([clip], ["logmel"], UNLIMITED))[0][0].mean(axis=0)
+    whole = next(bundle.encoder._runner.run([clip], ["logmel"], UNLIMITED))[0][0].mean(axis=0)
     whole -= whole.mean()
-    assert view.embed(clip)[0] == pytest.approx(whole / np.linalg.norm(whole), abs=1e-6)
-    assert view.embed(4 * clip)[0] == pytest.approx(view.embed(clip)[0], abs=1e-3)
-    assert len(view.embed(np.tile(clip, 2))) == len(bundle.embed(np.tile(clip, 2))) == 3
+    assert embedder.embed(clip)[0] == pytest.approx(whole / np.linalg.norm(whole), abs=1e-6)
+    assert embedder.embed(4 * clip)[0] == pytest.approx(embedder.embed(clip)[0], abs=1e-3)
+    assert len(embedder.embed(np.tile(clip, 2))) == len(bundle.embed(np.tile(clip, 2))) == 3
 
 
 def test_the_bands_of_the_frames_are_unit_vectors_apart_and_together(tiny_bundle: Path) -> None:
-    bundle = BundleView(tiny_bundle)
-    view = BandsView(bundle)
+    bundle = BundleEmbedder(tiny_bundle)
+    embedder = BandsEmbedder(bundle)
     clip = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
-    frames = next(bundle.encoder._runs.run([clip], ["frames"], UNLIMITED))[0][0]  # (time, bands, dim)
-    heard = Embedded.join([view.embed(clip)])
-    assert np.linalg.norm(heard.vectors[0]) == pytest.approx(1.0, abs=1e-6)
-    parts = view.parts(heard)
-    assert len(parts) == view.bands == frames.shape[1]
+    frames = next(bundle.encoder._runner.run([clip], ["frames"], UNLIMITED))[0][0]  # (time, bands, dim)
+    embedded = Embedded.join([embedder.embed(clip)])
+    assert np.linalg.norm(embedded.vectors[0]) == pytest.approx(1.0, abs=1e-6)
+    parts = embedder.parts(embedded)
+    assert len(parts) == embedder.bands == frames.shape[1]
     for band, part in enumerate(parts):
         mean = frames[:, band].mean(axis=0)
         assert part.vectors[0] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-5)
@@ -141,7 +146,7 @@ def test_the_papers_scoring_is_that_of_each_domains_bank_by_hand(fan: tuple[Embe
         np.fill_diagonal(own, np.inf)
         left_out = own.min(axis=1)
         standardized.append(((1 - test.vectors @ part.T).min(axis=1) - left_out.mean()) / left_out.std())
-    found = readings()["domain-nearest"](bank, domains, test)
+    found = scorers()["domain-nearest"](bank, domains, test)
     assert found == pytest.approx(np.min(standardized, axis=0), abs=1e-4)
 
 
@@ -149,21 +154,21 @@ def test_the_papers_scoring_is_that_of_each_domains_bank_by_hand(fan: tuple[Embe
 def test_a_gpu_that_is_not_there_is_an_error_and_no_detour(tiny_bundle: Path) -> None:
     check_device(Device.AUTO)
     check_device(Device.CPU)
-    assert BundleView(tiny_bundle, Device.AUTO).key == BundleView(tiny_bundle).key
-    for make in (check_device, lambda device: BundleView(tiny_bundle, device)):
+    assert BundleEmbedder(tiny_bundle, Device.AUTO).key == BundleEmbedder(tiny_bundle).key
+    for make in (check_device, lambda device: BundleEmbedder(tiny_bundle, device)):
         with pytest.raises(ConfigError, match=r"^device=cuda, but the model runs on CPU.* set device=cpu\.$"):
             make(Device.CUDA)
 
 
 def test_embeddings_of_a_gpu_are_kept_apart(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = BundleView(tiny_bundle)
-    monkeypatch.setattr("training.evaluation.views.CPU", "another")
+    cpu = BundleEmbedder(tiny_bundle)
+    monkeypatch.setattr("training.evaluation.embedders.CPU", "another")
     assert cpu.on_cpu
-    other = BundleView(tiny_bundle)  # as if its provider were no CPU
+    other = BundleEmbedder(tiny_bundle)  # as if its provider were no CPU
     assert not other.on_cpu
     assert other.key == f"{cpu.key} CPUExecutionProvider"
 
 
-def test_cells_of_different_bundles_are_told_apart(tiny_bundle: Path, bundle: Path) -> None:
-    one, other = BundleView(tiny_bundle), BundleView(bundle)
-    assert len({one.key, other.key, LogmelView(one).key, LogmelView(other).key}) == 4
+def test_embeddings_of_different_bundles_have_different_keys(tiny_bundle: Path, bundle: Path) -> None:
+    one, other = BundleEmbedder(tiny_bundle), BundleEmbedder(bundle)
+    assert len({one.key, other.key, LogmelEmbedder(one).key, LogmelEmbedder(other).key}) == 4

@@ -1,7 +1,6 @@
-"""A bundle's graph made again by the present exporter, from the bundle alone: faster, and the same embeddings."""
+"""Re-exports a bundle's graph with the present exporter: a faster graph, the same embeddings."""
 
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from offkey import atomic
 from service.encoder.bundle import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, load_manifest
 from training.card import card
 from training.config import WindowConfig
@@ -26,38 +26,36 @@ from training.run import git_revision
 from training.student import Student
 from training.weights import read_weights
 
-SAME = 1e-5  # largest difference of embeddings that counts as none, of unit vectors
-_PROJECTION = ("readout.whitening.mean", "readout.whitening.matrix")  # initializers of every graph we write
+SAME = 1e-5  # largest accepted relative difference of embeddings
+_PROJECTION = ("readout.whitening.mean", "readout.whitening.matrix")  # initializers of every exported graph
 
 
-def graph_again(bundle: Path, version: str, encoder: str | None = None) -> Path:
-    """Write `<name>/<version>/` beside a bundle, with a graph that the present exporter makes of its weights.
+def reexport(bundle: Path, version: str, encoder: str | None = None) -> Path:
+    """Write `<name>/<version>/` next to a bundle, with a new graph of the same weights; return the folder.
 
-    The embedding space stays the same, so banks go on without being embedded again, and the measured figures
-    stay but those of speed.
+    The embedding space is the same, so stored embeddings stay valid. The measured figures are kept, except those of
+    speed.
 
     Args:
-        bundle: folder of a bundle in float32 with its encoder's weights.
-        version: of the new bundle, digits.
-        encoder: name of the bundle's encoder, as in a config. It must be given for a class in a module of the user's.
+        bundle: folder of a float32 bundle with its encoder's weights.
+        version: version of the new bundle: digits.
+        encoder: name of the bundle's encoder, as in a config; required for a class in a user's module.
 
     Raises:
-        ExportError: the bundle has no projection of ours, the embeddings of the new graph differ by more than `SAME`,
-            or the version is already there.
-        BundleError, CheckpointError: the bundle is damaged, or has no weights to make a graph of.
+        ExportError: the graph has no projection of this exporter, the embeddings of the new graph differ by more than
+            `SAME`, or the version exists.
+        BundleError, CheckpointError: the bundle is damaged, or has no weights.
         ConfigError: there is no such encoder.
     """
     manifest = load_manifest(bundle)
     folder = bundle.resolve().parent / version
     if folder.exists():
-        raise ExportError(f"{folder} is already there. Give another --version.")
+        raise ExportError(f"{folder} exists. Choose another --version.")
     spec = manifest.window
     window = WindowConfig(seconds=spec.seconds, hop_seconds=spec.hop_seconds, min_seconds=spec.min_seconds)
     student = _student(bundle, manifest.readout.layers, manifest.readout.pooling, encoder)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
-        shutil.copytree(bundle, temporary, dirs_exist_ok=True)
-        temporary.chmod(0o755)
+    with atomic.replacing(folder) as temporary:
+        shutil.copytree(bundle, temporary)
         graph = write_graph(student, temporary / MODEL_FILE)
         check_parity(student, temporary / MODEL_FILE, window)
         waveform = {"waveform": golden_waveforms(student.sample_rate, window)}
@@ -66,7 +64,7 @@ def graph_again(bundle: Path, version: str, encoder: str | None = None) -> Path:
         if not difference <= SAME:
             raise ExportError(
                 f"The new graph's embeddings differ from those of {bundle} by {difference:.1e}; {SAME:g} is allowed "
-                "in one embedding space. Nothing was written. Export the run it came from under a new name."
+                "in one embedding space. Nothing was written. Export its run under a new name."
             )
         changed = manifest.model_copy(
             update={
@@ -82,10 +80,6 @@ def graph_again(bundle: Path, version: str, encoder: str | None = None) -> Path:
         licensed = any(temporary.glob("LICENSE*"))
         (temporary / MANIFEST_FILE).write_text(changed.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (temporary / CARD_FILE).write_text(card(changed, licensed=licensed), encoding="utf-8")
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder
 
 

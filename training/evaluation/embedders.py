@@ -1,4 +1,4 @@
-"""How a method hears a clip: unit vectors of its windows, cut as the service cuts them."""
+"""Embedders of clips: unit vectors of windows that are cut as in the service."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,16 +22,16 @@ from service.encoder.session import CPU, DeviceError, open_session
 from service.settings import Device
 from training.config import ConfigError
 
-_IR, _OPSET = 8, 17  # of the graph that a device is tried with: any runtime reads it
+_IR, _OPSET = 8, 17  # versions of the graph that tests a device; every runtime reads them
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Windows of clips.
+    """Embeddings of the windows of clips.
 
     Attributes:
-        vectors: `(windows, dim)`, unit norm.
-        clips: `(windows,)`, the number of the clip that each belongs to, rising.
+        vectors: vectors of unit norm, `(windows, dim)`.
+        clips: index of the clip of each window, `(windows,)`, ascending.
     """
 
     vectors: Vectors
@@ -39,33 +39,33 @@ class Embedded:
 
     @classmethod
     def join(cls, parts: Iterable[Vectors]) -> "Embedded":
-        """Put the windows of clip after clip together."""
+        """Concatenate the windows of clips."""
         rows = list(parts)
         return cls(np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows]))
 
     def windows(self) -> list[Vectors]:
-        """The windows of each clip."""
+        """Split the vectors by clip."""
         return np.split(self.vectors, np.flatnonzero(np.diff(self.clips)) + 1)
 
 
-class View(Protocol):
-    """Waveform in, unit vectors of its windows out. Safe to call from many threads at once."""
+class Embedder(Protocol):
+    """Computes unit vectors of the windows of a waveform. Thread-safe."""
 
     @property
     def key(self) -> str:
-        """What the vectors hang on, beside the waveform."""
+        """Key of everything that determines the vectors except the waveform."""
 
     def embed(self, samples: Samples) -> Vectors:
-        """`(samples,)` to `(windows, dim)`. Raises `OffkeyError` if the clip is too short."""
+        """Embed `(samples,)` as `(windows, dim)`. Raises `OffkeyError` if the clip is too short."""
 
 
-class BundleView:
-    """The embedding of a bundle, by the service's own encoder.
+class BundleEmbedder:
+    """The embedding of a bundle, computed by the service's encoder.
 
     Attributes:
-        folder: of the bundle.
-        encoder: that is run.
-        on_cpu: whether it runs on the CPU, which `auto` falls back to.
+        folder: folder of the bundle.
+        encoder: encoder of the service.
+        on_cpu: whether the encoder runs on the CPU, which is the fallback of `auto`.
     """
 
     def __init__(self, folder: Path, device: Device = Device.CPU) -> None:
@@ -75,7 +75,7 @@ class BundleView:
             self.encoder = Encoder(folder, device)
         self.on_cpu = self.encoder.provider == CPU
         self.key = f"embedding {self.encoder.manifest.model_sha256}"
-        if not self.on_cpu:  # another device rounds otherwise
+        if not self.on_cpu:  # another device rounds differently
             self.key += f" {self.encoder.provider}"
 
     def embed(self, samples: Samples) -> Vectors:
@@ -84,7 +84,7 @@ class BundleView:
 
 
 def check_device(device: Device) -> None:
-    """Run a small graph on a device. Raises `ConfigError` if it ends up on another."""
+    """Run a small graph on a device. Raises `ConfigError` if it runs on another device."""
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["x"], ["y"])],
@@ -101,17 +101,17 @@ def check_device(device: Device) -> None:
 
 @contextmanager
 def _device_errors() -> Iterator[None]:
-    """Name the key of an experiment where the service names its setting."""
+    """Raise device errors of the service as errors of the config key."""
     try:
         yield
     except DeviceError as error:
         raise ConfigError(str(error).replace("OFFKEY_DEVICE", "device")) from error
 
 
-class _PartView:
-    """A bundle's graph up to another of its outputs than the embedding, on the CPU."""
+class _GraphEmbedder:
+    """A bundle's graph up to an output other than the embedding, on the CPU."""
 
-    def __init__(self, bundle: BundleView, output: str) -> None:
+    def __init__(self, bundle: BundleEmbedder, output: str) -> None:
         manifest = bundle.encoder.manifest
         self.window = round(manifest.window.seconds * manifest.input.sample_rate)
         self.hop = round(manifest.window.hop_seconds * manifest.input.sample_rate)
@@ -131,15 +131,15 @@ class _PartView:
             yield self._session.run([self._output], {"waveform": window[None]})[0][0]
 
 
-class LogmelView(_PartView):
-    """The mean log-mel spectrum over a window without its level: what must be beaten."""
+class LogmelEmbedder(_GraphEmbedder):
+    """The mean log-mel spectrum of a window without its level: the baseline."""
 
-    def __init__(self, bundle: BundleView) -> None:
-        """Take the front end out of a bundle's graph."""
+    def __init__(self, bundle: BundleEmbedder) -> None:
+        """Extract the front end from a bundle's graph."""
         super().__init__(bundle, "logmel")
 
     def embed(self, samples: Samples) -> Vectors:
-        """Mean spectra of the windows of a clip, `(windows, bands)`."""
+        """Compute the mean spectra of the windows of a clip, `(windows, bands)`."""
         rows = []
         for logmel in self._windows(samples):  # (frames, bands)
             mean = logmel.mean(axis=0)
@@ -148,15 +148,15 @@ class LogmelView(_PartView):
         return np.stack(rows).astype(np.float32)
 
 
-class BandsView(_PartView):
-    """The mean of a bundle's `frames` over time, for each of its places along frequency by itself.
+class BandsEmbedder(_GraphEmbedder):
+    """The mean of a bundle's `frames` over time, separately for each position along frequency.
 
     Attributes:
-        bands: places along frequency.
+        bands: number of positions along frequency.
     """
 
-    def __init__(self, bundle: BundleView) -> None:
-        """Take the graph up to `frames`. Raises `ValueError` if they have no frequency axis."""
+    def __init__(self, bundle: BundleEmbedder) -> None:
+        """Extract the graph up to `frames`. Raises `ValueError` if they have no frequency axis."""
         super().__init__(bundle, "frames")
         dims = {output.name: output.dims for output in bundle.encoder.manifest.outputs}["frames"]
         if len(dims) != 4:
@@ -164,7 +164,7 @@ class BandsView(_PartView):
         self.bands = int(dims[2])
 
     def embed(self, samples: Samples) -> Vectors:
-        """`(windows, bands * dim)`: unit vectors of the bands one after another, together of unit norm."""
+        """Compute the concatenated unit vectors of the bands, scaled to unit norm: `(windows, bands * dim)`."""
         rows = []
         for frames in self._windows(samples):  # (time, bands, dim)
             mean = frames.mean(axis=0)
@@ -172,14 +172,14 @@ class BandsView(_PartView):
             rows.append(mean.ravel() / np.sqrt(self.bands))
         return np.stack(rows).astype(np.float32)
 
-    def parts(self, heard: Embedded) -> list[Embedded]:
-        """What `embed` gave, band by band, each `(windows, dim)` of unit norm."""
-        of_bands = np.split(heard.vectors * np.float32(np.sqrt(self.bands)), self.bands, axis=1)
-        return [Embedded(np.ascontiguousarray(one), heard.clips) for one in of_bands]
+    def parts(self, embedded: Embedded) -> list[Embedded]:
+        """Split embeddings by band, each `(windows, dim)` of unit norm."""
+        of_bands = np.split(embedded.vectors * np.float32(np.sqrt(self.bands)), self.bands, axis=1)
+        return [Embedded(np.ascontiguousarray(one), embedded.clips) for one in of_bands]
 
 
 def oracle(clean: Embedded, noise: Embedded) -> Embedded:
-    """What the paper calls oracle: the mean of the embeddings of a clip and of the noise it is mixed with, apart."""
+    """Compute the oracle of the paper: the mean of the embeddings of a clip and of its noise."""
     mean = clean.vectors.astype(np.float64) + noise.vectors
     mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     return Embedded(mean.astype(np.float32), clean.clips)
