@@ -18,7 +18,7 @@ from machine import write
 from rich.progress import Progress
 
 from service.domain.backends import BACKENDS, DEFAULT_BACKEND
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.settings import shipped_bundle
 from service.synthetic import plan_tree, write_tree
 from training.evaluation.cells import Cells
@@ -97,8 +97,8 @@ def main() -> None:
                 for one in machines
                 for sound in sounds((SNR,), given.seeds, oracle=False)
             ]
-            listener.hear(wanted, given.workers, progress)
-            heard = Heard(listener, views, bands, given.seeds)
+            listener.embed(wanted, given.workers, progress)
+            heard = Embedding(listener, views, bands, given.seeds)
             measured[title] = measure([(machine, [machine]) for machine in machines], heard, progress)
             together[title] = measure([(one_bank(machines), machines)], heard, progress)
     print(f"{found['bundle']}, AUC as served\n\n{overview(measured)}")
@@ -116,7 +116,7 @@ def one_bank(machines: Sequence[JudgedMachine]) -> JudgedMachine:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Embedding:
     """Every clip of a tree, embedded by every view under every condition."""
 
     listener: Listener
@@ -142,7 +142,7 @@ class Heard:
 
 
 def measure(
-    banks: Sequence[tuple[JudgedMachine, Sequence[JudgedMachine]]], heard: Heard, progress: Progress
+    banks: Sequence[tuple[JudgedMachine, Sequence[JudgedMachine]]], heard: Embedding, progress: Progress
 ) -> Comparison:
     """Scores of every backend and view, as methods of a comparison. A bank is of one machine or of several."""
     comparison = Comparison([whole for whole, _ in banks], (SNR,), heard.seeds, REPLICATES)

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from service.domain.detector import Detector
 from service.domain.distance import Vectors, nearest_rows
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
 from service.domain.threshold import conformal_threshold, guard_bound
 

@@ -20,14 +20,14 @@ from machine import write
 from numpy.typing import NDArray
 from rich.progress import track
 
-from service.audio import AudioLimits, decode
-from service.bank import BankRows, MemoryBank
+from service.audio.decode import AudioLimits, decode
+from service.bank import BankRows, Bank
 from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.distance import Vectors, cosine_distances, nearest_rows
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.threshold import conformal_threshold
-from service.encoder import Encoder
+from service.encoder.encoder import Encoder
 from service.settings import Device, shipped_bundle
 from training.evaluation.noise import KINDS, Noise, Role
 from training.evaluation.tables import table
@@ -197,7 +197,7 @@ def spent() -> Iterator[dict[str, object]]:
     for backend in BACKENDS:
         for cap in TIMED:
             begin = time.perf_counter()
-            bank = MemoryBank.build(rows, exact_limit=10_000, backend=backend, coreset_windows=cap)
+            bank = Bank.build(rows, exact_limit=10_000, backend=backend, coreset_windows=cap)
             built = time.perf_counter() - begin
             asked = []
             for _ in range(20):

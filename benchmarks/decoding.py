@@ -18,11 +18,11 @@ from machine import write
 from rich.console import Console
 from rich.table import Table
 
-from service.audio import AudioLimits, decode
-from service.budget import UNLIMITED
-from service.decoding import Decoders
-from service.decoding.wire import Terms
-from service.pcm import read_pcm
+from service.audio.decode import AudioLimits, decode
+from service.audio.budget import UNLIMITED
+from service.audio.processes import Decoders
+from service.audio.processes.messages import DecodeLimits
+from service.audio.plain_wav import read_pcm
 
 RATE = 16_000
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=500)
     rounds = parser.parse_args().rounds
     limits = AudioLimits()
-    decoders = Decoders(Terms(limits, 20 * 2**20, 10), wall_seconds=30.0)
+    decoders = Decoders(DecodeLimits(limits, 20 * 2**20, 10), wall_seconds=30.0)
     decoders.check()
     table = Table("10 s clip", "in process, ms", "in a child, ms", "added, ms", "plain, ms")
     result = {}

@@ -27,17 +27,17 @@ from machine import write
 from numpy.typing import NDArray
 from rich.progress import track
 
-from service.audio import AudioLimits, decode
+from service.audio.decode import AudioLimits, decode
 from service.domain.localization import Reference
-from service.domain.machine import Domain
-from service.domain.spectrogram import Spectrogram, coarse
-from service.manifest import MODEL_FILE
+from offkey.vocabulary import Domain
+from service.domain.spectrogram import Spectrogram, downsampled
+from service.encoder.bundle import MODEL_FILE
 from service.settings import Device, Settings, shipped_bundle
 from service.synthetic import MACHINES
 from service.synthetic.machines import LEVEL_DBFS, SAMPLE_RATE, Split, SyntheticMachine
 from service.synthetic.signal import gain, rms
 from service.usecases.clip import Upload
-from service.usecases.context import Context
+from service.usecases.service import Context
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.score import score_clips
 from training.evaluation.tables import table
@@ -49,8 +49,8 @@ RAISED = np.log(10) / 10 / 5  # 1 dB, in the log-mel units of the shipped bundle
 VIEWS = ("log-mel", "fine", "broad", "frames")
 REQUESTS = 300
 Samples = NDArray[np.float64]
-Heard = dict[str, Spectrogram]  # by view
-Bank = Sequence[tuple[Domain, int, Heard]]  # domain and recording of each clip
+Embedding = dict[str, Spectrogram]  # by view
+Bank = Sequence[tuple[Domain, int, Embedding]]  # domain and recording of each clip
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Trial:
 
     machine: str
     fault: str
-    heard: Heard
+    heard: Embedding
     inside: NDArray[np.bool_]
     raised: NDArray[np.bool_] | None
 
@@ -82,11 +82,11 @@ class Ears:
             str(bundle / MODEL_FILE), options, providers=["CPUExecutionProvider"]
         )
 
-    def hear(self, samples: Samples) -> Heard:
+    def embed(self, samples: Samples) -> Embedding:
         """One window."""
         waveform = samples[None].astype(np.float32)
         frames, logmel = (one[0] for one in self._session.run(["frames", "logmel"], {"waveform": waveform}))
-        cells = coarse(logmel, len(samples) / SAMPLE_RATE)
+        cells = downsampled(logmel, len(samples) / SAMPLE_RATE)
         fine = over_time(logmel, len(cells))
         broad = np.stack([fine[:, start : start + 7].mean(axis=1) for start in range(0, fine.shape[1], 7)], axis=1)
         return {"log-mel": cells, "fine": fine, "broad": broad, "frames": over_time(frames, len(cells))}
@@ -164,7 +164,7 @@ def share(values: Sequence[float | np.bool_]) -> float | None:
 def synthetic_bank(machine: SyntheticMachine, ears: Ears) -> Bank:
     """20 source clips and 5 target clips."""
     return [
-        (domain, number, ears.hear(machine.clip(split="train", domain=domain.value, number=number)))
+        (domain, number, ears.embed(machine.clip(split="train", domain=domain.value, number=number)))
         for domain, clips in ((Domain.SOURCE, 20), (Domain.TARGET, 5))
         for number in range(clips)
     ]
@@ -176,7 +176,7 @@ def synthetic_trials(machine: SyntheticMachine, ears: Ears, rng: np.random.Gener
     for domain in Domain:
         condition = machine.condition(domain.value)
         for number in range(20):
-            healthy = ears.hear(machine.clip(split="test", domain=domain.value, number=number))
+            healthy = ears.embed(machine.clip(split="test", domain=domain.value, number=number))
             yield Trial(machine.machine_id, "healthy", healthy, np.zeros(len(healthy["log-mel"]), bool), None)
         for severity in SEVERITIES:
             for _ in range(10):
@@ -189,7 +189,7 @@ def synthetic_trials(machine: SyntheticMachine, ears: Ears, rng: np.random.Gener
                 fade, span = when(len(without), rng)
                 clip = without + background + (faulty - without) * fade
                 level = gain(LEVEL_DBFS) / rms(clip)
-                heard, before = ears.hear(level * clip), ears.hear(level * (without + background))
+                heard, before = ears.embed(level * clip), ears.embed(level * (without + background))
                 raised = heard["log-mel"] - before["log-mel"] >= RAISED
                 yield Trial(machine.machine_id, f"severity {severity} %", heard, inside(span, heard), raised)
 
@@ -197,14 +197,14 @@ def synthetic_trials(machine: SyntheticMachine, ears: Ears, rng: np.random.Gener
 def recorded(folder: JudgedMachine, ears: Ears, rng: np.random.Generator) -> tuple[Bank, list[Trial]]:
     """The bank of a machine, its healthy test clips, and each of them with two seconds of two faulty ones."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(clip.recording for clip in folder.train))}
-    bank = [(clip.domain, numbers[clip.recording], ears.hear(read(clip.path))) for clip in folder.train]
+    bank = [(clip.domain, numbers[clip.recording], ears.embed(read(clip.path))) for clip in folder.train]
     faulty = [(clip.domain, read(clip.path)) for clip in folder.test if clip.anomalous]
     trials = []
     for clip in folder.test:
         if clip.anomalous:
             continue
         whole = read(clip.path)
-        heard = ears.hear(whole)
+        heard = ears.embed(whole)
         trials.append(Trial(folder.name, "healthy", heard, np.zeros(len(heard["log-mel"]), bool), None))
         others = [samples for domain, samples in faulty if domain is clip.domain]
         for number in rng.choice(len(others), 2, replace=False):
@@ -213,7 +213,7 @@ def recorded(folder: JudgedMachine, ears: Ears, rng: np.random.Generator) -> tup
                 continue
             fade, span = when(length, rng)
             other = others[number][:length] * (rms(whole) / rms(others[number]))
-            heard = ears.hear(whole[:length] * np.sqrt(1 - fade) + other * np.sqrt(fade))
+            heard = ears.embed(whole[:length] * np.sqrt(1 - fade) + other * np.sqrt(fade))
             trials.append(Trial(folder.name, "fault of two seconds", heard, inside(span, heard), None))
     return bank, trials
 
@@ -233,7 +233,7 @@ def when(samples: int, rng: np.random.Generator) -> tuple[Samples, tuple[float, 
     return fade, (begin / seconds, (begin + FAULT_SECONDS) / seconds)
 
 
-def inside(span: tuple[float, float], heard: Heard) -> NDArray[np.bool_]:
+def inside(span: tuple[float, float], heard: Embedding) -> NDArray[np.bool_]:
     """Which steps lie in the fault for half their length or more."""
     steps = len(heard["log-mel"])
     middles = (np.arange(steps) + 0.5) / steps

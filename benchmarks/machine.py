@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from service.processor import cores, processor_name
+from service.encoder.processor import cores, processor_name
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -27,11 +27,11 @@ from rich.progress import track
 from rich.table import Table
 from serving import Running, offkey, prepare, running
 
-from service.bank import KeptCalibrations
+from service.bank import CalibrationCache
 from service.domain.backends import DEFAULT_BACKEND
-from service.domain.conditions import measure
-from service.domain.machine import Domain
-from service.manifest import load_manifest
+from service.domain.acoustics import measure
+from offkey.vocabulary import Domain
+from service.encoder.bundle import load_manifest
 from service.settings import Settings, shipped_bundle
 from service.store import Action, BankLimits, NewClip, Store
 
@@ -127,7 +127,7 @@ def filled(root: Path, machines: int, windows: int) -> Iterator[Path]:
     clips = [_clip(number, vector) for number, vector in enumerate(_vectors(windows))]
     manifest = load_manifest(shipped_bundle())
     store = Store.open(data)
-    kept = KeptCalibrations(data / "runtime" / "calibrations")
+    kept = CalibrationCache(data / "runtime" / "calibrations")
     try:
         for number in track(range(machines), f"{machines} machines of {windows} windows", transient=True):
             record, _ = store.put_machine(f"m{number}", description="")
@@ -178,7 +178,7 @@ def _clip(number: int, vector: np.ndarray) -> NewClip:
         channels=1,
         vectors=vector[None, :],
         starts=np.zeros(1),
-        conditions=measure(noise, 16_000, source_rate=16_000, channels=1, clipped=0.0),
+        acoustics=measure(noise, 16_000, source_rate=16_000, channels=1, clipped=0.0),
         spectrograms=(rng.standard_normal((20, 35)).astype(np.float32),),
         audio=None,
     )

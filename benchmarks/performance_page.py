@@ -58,9 +58,9 @@ def serving(network: str) -> str:
     sides, versions = found["sides"], found["peers"]
     rows = []
     for name in dict.fromkeys(key.rpartition(" @")[0] for key in sides):
-        crowded, alone = sides.get(f"{name} @32"), sides.get(f"{name} @1")
+        busy_threads, alone = sides.get(f"{name} @32"), sides.get(f"{name} @1")
         title = SIDES.get(name, f"{name} {versions[name]}" if name in versions else name)
-        rows.append([title, *(show(crowded) if crowded else "" for show in AT_32.values())])
+        rows.append([title, *(show(busy_threads) if busy_threads else "" for show in AT_32.values())])
         rows[-1] += [show(alone) if alone else "" for show in AT_1.values()]
     return markdown(["", *AT_32, *AT_1], rows)
 

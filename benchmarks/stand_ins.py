@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from service.manifest import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, OutputSpec, load_manifest
+from service.encoder.bundle import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, OutputSpec, load_manifest
 from service.settings import shipped_bundle
 from training.config import WindowConfig
 from training.encoders import EAT, EfficientAT16k

@@ -14,22 +14,22 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from service import __version__
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.job import JobKind
-from service.middleware import BodyLimit, Observe
-from service.problems import problem_response
-from service.routes import clips, jobs, keys, machines, operations
-from service.schemas import Problem
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import JobKind
+from service.http.middleware import BodyLimit, Observe
+from service.http.problems import problem_response
+from service.http.routes import clips, jobs, keys, machines, operations
+from offkey.schemas import Problem
 from service.settings import Settings
-from service.usecases.access import Gate
-from service.usecases.context import Context
+from service.usecases.authenticate import Authenticator
+from service.usecases.service import Context
 from service.usecases.drift import watch_drift
-from service.usecases.jobs.archives import EnrollArchive, sweep_archives
-from service.usecases.jobs.reembed import Reembed
-from service.usecases.jobs.runner import Runner
-from service.usecases.jobs.snapshots import MakeSnapshot, sweep_snapshots
-from service.usecases.jobs.work import Kind
-from service.workers import Workers
+from service.jobs.archives import EnrollArchive, sweep_archives
+from service.jobs.reembed import Reembed
+from service.jobs.runner import Runner
+from service.jobs.snapshots import MakeSnapshot, sweep_snapshots
+from service.jobs.handler import Kind
+from service.usecases.admission import WorkPool
 
 # Probes and lists have threads of their own, so that no load of clips keeps them waiting, and so has the look at keys,
 # so that no crowd before the door does.
@@ -58,16 +58,16 @@ def create_app(settings: Settings) -> FastAPI:
     """
     context = Context.open(settings)
     try:
-        gate = Gate(settings, context.store)
+        authenticator = Authenticator(settings, context.store)
     except BaseException:
         context.close()
         raise
-    workers = Workers(context.workers, settings.queue_limit)
-    readers = Workers(_READERS, settings.queue_limit, name="reader")
-    gatekeepers = Workers(_GATEKEEPERS, settings.queue_limit, name="gatekeeper")
-    uploads = Workers(_UPLOADS, _UPLOADS, name="upload")
+    workers = WorkPool(context.workers, settings.queue_limit)
+    light_pool = WorkPool(_READERS, settings.queue_limit, name="reader")
+    auth_pool = WorkPool(_GATEKEEPERS, settings.queue_limit, name="gatekeeper")
+    uploads = WorkPool(_UPLOADS, _UPLOADS, name="upload")
     runner = Runner(context, _JOBS)
-    pools = {"uploads": uploads, "workers": workers, "readers": readers, "gatekeepers": gatekeepers}
+    pools = {"uploads": uploads, "workers": workers, "readers": light_pool, "gatekeepers": auth_pool}
     context.metrics.watch_jobs(context.store.jobs.states)
     context.metrics.watch(**{name: partial(getattr, pool, "permits") for name, pool in pools.items()})
 
@@ -75,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweep_archives(context)
         sweep_snapshots(context)
-        context.pending_scores.start(partial(watch_drift, context))
+        context.score_buffer.start(partial(watch_drift, context))
         runner.start()
         try:
             yield
@@ -97,10 +97,10 @@ def create_app(settings: Settings) -> FastAPI:
     # FastAPI documents this way of changing its document: the method of the one application is replaced.
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.state.context = context
-    app.state.gate = gate
+    app.state.authenticator = authenticator
     app.state.workers = workers
-    app.state.readers = readers
-    app.state.gatekeepers = gatekeepers
+    app.state.light_pool = light_pool
+    app.state.auth_pool = auth_pool
     app.state.uploads = uploads
     app.state.runner = runner
     app.state.pools = tuple(pools.values())

@@ -41,7 +41,7 @@ def test_the_domain_needs_numpy_alone(path: Path) -> None:
         assert top in sys.stdlib_module_names or top == "numpy" or module.startswith("service.domain"), module
 
 
-@pytest.mark.parametrize("module", ["service", "service.app", "service.cli", "service.client", "training.cli"])
+@pytest.mark.parametrize("module", ["service", "service.app", "service.cli", "offkey.client", "training.cli"])
 def test_serving_never_loads_torch(module: str) -> None:
     found = run(f"import {module}, sys; sys.exit('torch' in sys.modules)")
     assert found.returncode == 0, found.stderr
@@ -49,7 +49,7 @@ def test_serving_never_loads_torch(module: str) -> None:
 
 def test_the_client_needs_no_model_runtime() -> None:
     found = run(
-        "import service.client, sys; sys.exit(bool({'onnxruntime', 'hnswlib', 'sqlalchemy'} & set(sys.modules)))"
+        "import offkey.client, sys; sys.exit(bool({'onnxruntime', 'hnswlib', 'sqlalchemy'} & set(sys.modules)))"
     )
     assert found.returncode == 0, found.stderr
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.manifest import MANIFEST_FILE
+from service.encoder.bundle import MANIFEST_FILE
 from training.config import Config, ConfigError, EncoderConfig
 from training.encoders import CheckpointError, Encoder, find_encoder
 from training.readout import POOLINGS

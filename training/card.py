@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.manifest import WEIGHTS_FILE, Manifest, Measurement
+from service.encoder.bundle import WEIGHTS_FILE, Manifest, Measurement
 
 _LIMITS = """\
 - Each window is brought to the same level before it is heard: a fault that changes nothing but the loudness is

@@ -1,7 +1,7 @@
 """The errors that a person can mend, in one place for the command line."""
 
-from service.domain.errors import OffkeyError
-from service.manifest import BundleError
+from offkey.errors import OffkeyError
+from service.encoder.bundle import BundleError
 from training.config import ConfigError
 from training.data.catalog import DataError
 from training.encoders.base import CheckpointError

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.manifest import Golden, file_sha256
+from service.encoder.bundle import Golden, file_sha256
 from training.config import WindowConfig
 from training.student import Outputs, Student
 
@@ -126,7 +126,7 @@ def check_parity(student: Student, path: Path, window: WindowConfig) -> float:
 
 
 def write_golden(student: Student, path: Path, window: WindowConfig) -> Golden:
-    """Write what PyTorch gives for made-up waveforms; see `service.manifest.Golden`."""
+    """Write what PyTorch gives for made-up waveforms; see `service.encoder.bundle.Golden`."""
     waveform = golden_waveforms(student.sample_rate, window)
     return save_golden(path, waveform, _outputs(student, waveform), TOLERANCE)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from service.manifest import Golden, Measurement, WindowSpec, file_sha256
+from service.encoder.bundle import Golden, Measurement, WindowSpec, file_sha256
 from training.config import WindowConfig
 from training.graph import ExportError, Graph, golden_waveforms, open_graph, relative_difference, save_golden
 from training.separation import Machine, Separation, read_machines, read_windows, separation

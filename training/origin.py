@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.manifest import MANIFEST_FILE, DataSource, load_manifest
+from service.encoder.bundle import MANIFEST_FILE, DataSource, load_manifest
 from training.composition.dataset import SET as COMPOSED
 from training.config import Config
 from training.data.catalog import Clip

@@ -9,7 +9,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from service.manifest import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, load_manifest
+from service.encoder.bundle import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, load_manifest
 from training.card import card
 from training.config import WindowConfig
 from training.evaluation.timing import SPEED

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio import AudioLimits, Samples, cut, decode
-from service.domain.errors import OffkeyError
-from service.manifest import WindowSpec
+from service.audio.decode import AudioLimits, Samples, cut, decode
+from offkey.errors import OffkeyError
+from service.encoder.bundle import WindowSpec
 from training.data.catalog import Clip, DataError
 from training.data.layouts import read_collections
 from training.data.layouts.collection import Collection

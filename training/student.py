@@ -86,7 +86,7 @@ class Student(nn.Module):
         reading: Reading = self.readout(self._grids(self._logmel(waveform)))
         return reading
 
-    def hear(
+    def embed(
         self,
         waveform: Tensor,
         level: Level,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.manifest import MODEL_FILE, load_manifest
+from service.encoder.bundle import MODEL_FILE, load_manifest
 from training.config import ConfigError
 from training.data.windows import Window, save_array
 from training.student import Level, Space, Student, Vectors
@@ -59,7 +59,7 @@ class FrozenStudent:
     def vectors(self, waveform: Tensor) -> Vectors:
         """As `Network.vectors`."""
         with torch.inference_mode():
-            return self.student.hear(waveform, self.level, self.space, half=self.half).vectors
+            return self.student.embed(waveform, self.level, self.space, half=self.half).vectors
 
     @property
     def dim(self) -> int:

@@ -61,7 +61,7 @@ class Learner(nn.Module):
         return self._vectors(waveform, None)[0]
 
     def _vectors(self, waveform: Tensor, augment: Callable[[Tensor], Tensor] | None) -> tuple[Vectors, Tensor]:
-        vectors, whitened = self.student.hear(waveform, self._level, self._space, augment, half=self._half)
+        vectors, whitened = self.student.embed(waveform, self._level, self._space, augment, half=self._half)
         if self.projection is not None:
             vectors = (functional.normalize(self.projection(whitened), dim=1),)
         return vectors, whitened

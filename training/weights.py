@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from service.manifest import WEIGHTS_FILE, file_sha256, load_manifest
+from service.encoder.bundle import WEIGHTS_FILE, file_sha256, load_manifest
 from training.encoders import CheckpointError, Encoder, encoder_reference, find_encoder, is_path
 from training.encoders.published import load_finite
 from training.tables import ConfigError

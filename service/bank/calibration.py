@@ -11,9 +11,9 @@ from service.bank.rows import BankRows
 from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.envelope import Envelope
-from service.domain.errors import ErrorKind, OffkeyError
+from offkey.errors import ErrorKind, OffkeyError
 from service.domain.localization import Reference
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Calibration:
 
 def _envelope(rows: BankRows, at: NDArray[np.int64]) -> Envelope | None:
     recordings = dict(zip(rows.clips[at].tolist(), rows.recordings[at].tolist(), strict=True))
-    measured = [clip for clip in recordings if clip in rows.conditions]
-    return Envelope.of([rows.conditions[clip] for clip in measured], [recordings[clip] for clip in measured])
+    measured = [clip for clip in recordings if clip in rows.acoustics]
+    return Envelope.of([rows.acoustics[clip] for clip in measured], [recordings[clip] for clip in measured])
 
 
 def _reference(rows: BankRows, members: Mapping[Domain, NDArray[np.int64]]) -> tuple[Reference, int]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.conditions import Conditions
+from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.spectrogram import Spectrogram
 
 
@@ -27,7 +27,7 @@ class BankRows:
     starts: NDArray[np.float64]  # (n,) seconds
     domains: tuple[Domain, ...]  # (n,)
     names: Mapping[int, str]  # by clip id
-    conditions: Mapping[int, Conditions] = field(default_factory=dict)  # by clip id, of those that were measured
+    acoustics: Mapping[int, Acoustics] = field(default_factory=dict)  # by clip id, of those that were measured
     spectrograms: Mapping[int, Spectrogram] = field(default_factory=dict)  # by row; not of clips that have none
     noise: Vectors | None = None  # (m, dim), of the background without the machine
 

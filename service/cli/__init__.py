@@ -8,8 +8,8 @@ from rich.console import Console
 
 from service import __version__
 from service.cli import clips, demo, jobs, keys, machines, serve, shift, snapshots, synthesize, threshold
-from service.client import ProblemError, UnreachableError
-from service.domain.errors import OffkeyError
+from offkey.client import ProblemError, UnreachableError
+from offkey.errors import OffkeyError
 
 app = typer.Typer(
     name="offkey",

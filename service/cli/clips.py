@@ -14,9 +14,9 @@ from rich.table import Table
 
 from service.cli.common import URL, MachineId, Url, plain, progress
 from service.cli.jobs import followed
-from service.client import Client, ProblemError
-from service.domain.machine import Domain
-from service.schemas import ClipScore, EnrolledClip, Enrollment, Judgment, Scores, Threshold
+from offkey.client import Client, ProblemError
+from offkey.vocabulary import Domain
+from offkey.schemas import ClipScore, EnrolledClip, Enrollment, Judgment, Scores, Threshold
 
 app = typer.Typer()
 
@@ -245,7 +245,7 @@ def places(clip: ClipScore) -> Iterator[str]:
         for region in window.localization.regions if window.localization else ():
             yield (
                 f"Stands out: {region.start_s:g} to {region.end_s:g} s, {region.low_hz:.0f} to {region.high_hz:.0f} Hz"
-                f", {region.change} by {region.standout:.1f} deviations (p = {region.p_value:.2g})."
+                f", {region.change} by {region.deviation:.1f} deviations (p = {region.p_value:.2g})."
             )
 
 

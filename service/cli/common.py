@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from service.client import DEFAULT_URL
+from offkey.client import DEFAULT_URL
 
 Url = Annotated[str, typer.Option("--url", envvar="OFFKEY_URL", help="Address of the service.")]
 MachineId = Annotated[str, typer.Option("--machine", "-m", help="Machine id, one physical unit.")]

@@ -20,9 +20,9 @@ from rich.table import Table
 
 from service.cli.clips import score_table
 from service.cli.common import progress
-from service.client import Client
-from service.domain.machine import Domain
-from service.schemas import ClipScore, Scores
+from offkey.client import Client
+from offkey.vocabulary import Domain
+from offkey.schemas import ClipScore, Scores
 from service.synthetic import MACHINES, PlannedClip, plan_tree, write_tree
 
 app = typer.Typer()

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from service.cli.common import URL, Url, plain, progress
-from service.client import Client
-from service.domain.job import UNFINISHED, EntryStatus, JobState
-from service.schemas import Job
+from offkey.client import Client
+from offkey.vocabulary import UNFINISHED, EntryStatus, JobState
+from offkey.schemas import Job
 
 app = typer.Typer()
 

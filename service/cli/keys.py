@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from service.cli.common import plain
-from service.client import Client
-from service.domain.access import Scope, check_key_id
-from service.domain.errors import ErrorKind, OffkeyError
-from service.schemas import Key, KeySettings
+from offkey.client import Client
+from offkey.vocabulary import Scope
+from offkey.keys import check_key_id
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.schemas import Key, KeySettings
 
 if TYPE_CHECKING:
     from service.store import Store
@@ -120,7 +121,7 @@ def _all(store: "Store") -> Iterator[Key]:
 
 
 def _existing(data_dir: Path) -> Path:
-    from service.store.engine import DATABASE_FILE
+    from service.store.database.sqlite import DATABASE_FILE
 
     if not (data_dir / DATABASE_FILE).exists():
         raise FileNotFoundError(f"There is no store in {data_dir}. Name its folder with --data-dir, or use --url.")

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.cli.common import URL, Url, plain
-from service.client import Client
+from offkey.client import Client
 
 app = typer.Typer()
 

@@ -17,13 +17,13 @@ import uvicorn
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
-from service.domain.errors import OffkeyError
-from service.manifest import BundleError
+from offkey.errors import OffkeyError
+from service.encoder.bundle import BundleError
 from service.settings import Device, Settings
 
 if TYPE_CHECKING:
-    from service.usecases.jobs.runner import Runner
-    from service.workers import Workers
+    from service.jobs.runner import Runner
+    from service.usecases.admission import WorkPool
 
 app = typer.Typer()
 logger = logging.getLogger("offkey")
@@ -63,14 +63,14 @@ def serve(
 def run(settings: Settings) -> int:
     """Serve until a signal; return the exit status."""
     from service.app import create_app  # here, so that --help does not wait for ONNX Runtime
-    from service.decoding import NurseryError
-    from service.inference import DeviceError
-    from service.protocol import bounded_protocol
-    from service.usecases.access import OpenToNetworkError
+    from service.audio.processes import ForkServerError
+    from service.encoder.session import DeviceError
+    from service.http.protocol import bounded_protocol
+    from service.usecases.authenticate import OpenToNetworkError
 
     try:
         application = create_app(settings)
-    except (BundleError, DeviceError, NurseryError, OpenToNetworkError) as error:
+    except (BundleError, DeviceError, ForkServerError, OpenToNetworkError) as error:
         logger.critical("the service cannot start: %s", error)
         return 1
     except (OSError, OffkeyError) as error:

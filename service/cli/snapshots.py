@@ -20,7 +20,7 @@ _DATA = Path("data")
 @app.command()
 def snapshot(file: Snapshot, data_dir: DataDir = _DATA) -> None:
     """Pack a data folder into one file. The service may be running; the file appears whole or not at all."""
-    from service.store.snapshot import write_snapshot  # here, so that --help does not wait for SQLAlchemy
+    from service.store.snapshot.write import write_snapshot# here, so that --help does not wait for SQLAlchemy
 
     with _refusals():
         made = write_snapshot(data_dir, file)
@@ -36,7 +36,7 @@ def restore(
     ] = False,
 ) -> None:
     """Make a data folder hold what a snapshot holds. The service must not be running."""
-    from service.store.restore import restore as run
+    from service.store.snapshot.restore import restore as run
 
     with _refusals():
         found = run(file, data_dir, replace=replace)
@@ -51,8 +51,8 @@ def verify(
     ] = _DATA,
 ) -> None:
     """Check every page, relation and embedding, and name the machines that are damaged. Exit status 1 if one is."""
-    from service.store.check import check_database
-    from service.store.snapshot import SnapshotError, damage_told, data_database, unpack
+    from service.store.snapshot.check import check_database
+    from service.store.snapshot.write import SnapshotError, damage_told, data_database, unpack
 
     with _refusals():
         if path.is_dir():
@@ -68,7 +68,7 @@ def verify(
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    from service.store.snapshot import SnapshotError
+    from service.store.snapshot.write import SnapshotError
 
     try:
         yield

@@ -6,9 +6,9 @@ import typer
 
 from service.cli.clips import promise
 from service.cli.common import URL, MachineId, Url
-from service.client import Client
-from service.domain.threshold import Rule
-from service.schemas import ThresholdSettings
+from offkey.client import Client
+from offkey.vocabulary import Rule
+from offkey.schemas import ThresholdSettings
 
 app = typer.Typer()
 

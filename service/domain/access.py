@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from service.domain.errors import ErrorKind, OffkeyError
+from offkey.errors import ErrorKind, OffkeyError
 
 KEY_ID_PATTERN = r"^[0-9a-f]{12}$"
 KEY_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$"

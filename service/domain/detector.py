@@ -18,8 +18,8 @@ from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from service.domain.backends.base import Backend, LeftOut, Measures
 from service.domain.backends.neighbors import Nearest
 from service.domain.distance import Near, Vectors
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import Domain
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
 
 # A handful of recordings can agree by chance: their deviation is then no measure of what is normal.
@@ -66,9 +66,9 @@ class Detector:
     """
 
     backend: str
-    borrowed: frozenset[Domain]
+    pooled: frozenset[Domain]
     self_scores: Mapping[Domain, SelfScores]
-    usual_distance: Mapping[Domain, float]
+    mean_distance: Mapping[Domain, float]
     _fitted: tuple[tuple[Backend, Mapping[Domain, Scale]], ...]
 
     @classmethod
@@ -98,7 +98,7 @@ class Detector:
         window_scores: dict[Domain, list[Measures]] = {domain: [] for domain in banks}
         for kind in BACKENDS[backend]:
             one, left_out = kind.fit(banks, recordings)
-            scales, borrowed = _fit_scales(kind, left_out, counts)
+            scales, pooled = _fit_scales(kind, left_out, counts)
             fitted.append((one, scales))
             usual = scales if kind is Nearest else usual
             for domain in banks:
@@ -110,7 +110,7 @@ class Detector:
             domain: _of_clips(np.min(scores, axis=0), clips[domain], recordings[domain])
             for domain, scores in window_scores.items()
         }
-        return cls(backend, borrowed, self_scores, {domain: scale.mu for domain, scale in usual.items()}, tuple(fitted))
+        return cls(backend, pooled, self_scores, {domain: scale.mu for domain, scale in usual.items()}, tuple(fitted))
 
     @property
     def neighbors(self) -> int:
@@ -163,8 +163,8 @@ def _fit_scales(
         domain: Scale.fit(left_out[domain][domain], kind.sigma_floor) for domain, count in counts.items() if count > 1
     }
     lender = max(scales, key=lambda domain: counts[domain])
-    borrowed = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_RECORDINGS, counts[lender]))
-    return scales | {d: scales[lender].lend(scales.get(d), kind.sigma_floor) for d in borrowed}, borrowed
+    pooled = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_RECORDINGS, counts[lender]))
+    return scales | {d: scales[lender].lend(scales.get(d), kind.sigma_floor) for d in pooled}, pooled
 
 
 def _standardized(scales: Mapping[Domain, Scale], measures: Mapping[Domain, Measures]) -> list[Measures]:

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.conditions import Conditions, band_edges, frames_of
+from service.domain.acoustics import Acoustics, band_edges, frames_of
 
 Values = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ class Envelope:
     channels: frozenset[int]
 
     @classmethod
-    def of(cls, found: Sequence[Conditions], recordings: Sequence[Hashable]) -> Self | None:
+    def of(cls, found: Sequence[Acoustics], recordings: Sequence[Hashable]) -> Self | None:
         """The envelope of clips and the recording that each was cut from; None: they are too few for one."""
         if len(found) < _FEWEST_CLIPS:
             return None
@@ -113,11 +113,11 @@ class Envelope:
             channels=frozenset(one.channels for one in found),
         )
 
-    def differences(self, clip: Conditions, seconds: float) -> list[Difference]:
+    def differences(self, clip: Acoustics, seconds: float) -> list[Difference]:
         """Where a clip of this length (seconds) is outside."""
         return [*self._of_ranges(clip), *self._of_spectrum(clip, seconds), *self._of_file(clip)]
 
-    def _of_ranges(self, clip: Conditions) -> Iterator[Difference]:
+    def _of_ranges(self, clip: Acoustics) -> Iterator[Difference]:
         values = _ranged(clip)
         excess = np.maximum(values - self.high, self.low - values) / self.margins
         for at, one in enumerate(_RANGES):
@@ -125,7 +125,7 @@ class Envelope:
                 told = one.say(values[at], float(self.low[at]), float(self.high[at]), self.clips)
                 yield Difference(one.measure, float(excess[at]), told)
 
-    def _of_spectrum(self, clip: Conditions, seconds: float) -> Iterator[Difference]:
+    def _of_spectrum(self, clip: Acoustics, seconds: float) -> Iterator[Difference]:
         off = clip.spectrum - self.spectra  # (clips, bands)
         distances = np.sqrt(np.mean(np.square(off), axis=1))
         nearest = int(distances.argmin())
@@ -143,7 +143,7 @@ class Envelope:
             "would pass. There is other noise, the microphone or the machine's load is another, or this is the fault.",
         )
 
-    def _of_file(self, clip: Conditions) -> Iterator[Difference]:
+    def _of_file(self, clip: Acoustics) -> Iterator[Difference]:
         if clip.clipped > max(_CLIPPED, 2 * self.clipped):
             yield Difference(
                 Measure.CLIPPING,
@@ -170,7 +170,7 @@ class Envelope:
             )
 
 
-def unlike_all(envelopes: Sequence[Envelope], clip: Conditions, seconds: float) -> list[Difference]:
+def closest_differences(envelopes: Sequence[Envelope], clip: Acoustics, seconds: float) -> list[Difference]:
     """Where a clip of this length (seconds) is outside of the envelope that it fits best; none of no envelopes."""
     found = [one.differences(clip, seconds) for one in envelopes]
     return min(found, key=lambda own: max((one.excess for one in own), default=0.0), default=[])
@@ -218,7 +218,7 @@ _RANGES = (
 )
 
 
-def _ranged(clip: Conditions) -> tuple[float, float, float]:
+def _ranged(clip: Acoustics) -> tuple[float, float, float]:
     return clip.level_dbfs, clip.level_dbfs - clip.noise_floor_dbfs, math.log2(clip.bandwidth_hz)
 
 

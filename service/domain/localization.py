@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
 from service.domain.spectrogram import Spectrogram
 
@@ -39,7 +39,7 @@ class Region:
 
     steps: tuple[int, int]
     bands: tuple[int, int]
-    standout: float
+    deviation: float
     louder: bool
     p_value: float
 
@@ -89,8 +89,8 @@ class _Usual:
         all_mean, all_deviation = _moments(cells.sum(0), total.sum(0), squares.sum(0))
         return cls(all_mean, all_deviation, SelfScores.of(np.array(standouts), recordings))
 
-    def p_value(self, standout: float) -> float:
-        return (1.0 + self.standouts.at_least(standout)) / (self.standouts.recordings + 1)
+    def p_value(self, deviation: float) -> float:
+        return (1.0 + self.standouts.at_least(deviation)) / (self.standouts.recordings + 1)
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class Reference:
         own, cells = self._usual[domain], standing[domain]
         usual = own.standouts.quantile(own.standouts.recordings / 2)
         regions = tuple(
-            Region(steps, bands, standout, louder, own.p_value(standout))
-            for steps, bands, standout, louder in _regions(cells, usual)
+            Region(steps, bands, deviation, louder, own.p_value(deviation))
+            for steps, bands, deviation, louder in _regions(cells, usual)
         )
         return Located(domain, usual, regions, np.abs(cells).max(axis=1))
 
@@ -153,13 +153,13 @@ def _regions(cells: NDArray[np.float64], usual: float) -> list[Block]:
     found: list[Block] = []
     while len(found) < MOST_REGIONS:
         step, band = (int(place) for place in np.unravel_index(np.abs(left).argmax(), left.shape))
-        standout = float(abs(left[step, band]))
-        if standout < usual or standout == 0.0:
+        deviation = float(abs(left[step, band]))
+        if deviation < usual or deviation == 0.0:
             break
         louder = bool(left[step, band] > 0)
-        steps, bands = _grown(left if louder else -left, step, band, _EDGE * standout)
+        steps, bands = _grown(left if louder else -left, step, band, _EDGE * deviation)
         left[slice(*steps), slice(*bands)] = 0.0
-        found.append((steps, bands, standout, louder))
+        found.append((steps, bands, deviation, louder))
     return found
 
 

@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 
-from service.domain.errors import ErrorKind, OffkeyError
+from offkey.errors import ErrorKind, OffkeyError
 
 MACHINE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 

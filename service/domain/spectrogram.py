@@ -14,7 +14,7 @@ STEP_SECONDS = 0.5
 MOST_BANDS = 35  # of three mels in the shipped bundle; measured beside one and seven in benchmarks/localization.py
 
 
-def coarse(logmel: NDArray[np.float32], seconds: float) -> Spectrogram:
+def downsampled(logmel: NDArray[np.float32], seconds: float) -> Spectrogram:
     """Average a log-mel spectrogram `(frames, mels)` of a window that lasts `seconds`.
 
     Returns:

@@ -19,7 +19,7 @@ from enum import StrEnum
 import numpy as np
 
 from service.domain.gamma import gamma_quantile
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
 
 MIN_FALSE_ALARM_RATE = 1e-6  # as much as a million recordings could promise

@@ -6,21 +6,21 @@ import numpy as np
 from sqlalchemy import Connection, and_, bindparam, select
 
 from service.bank import BankRows, Known, Unread
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.store.clip_counts import ClipCounts
-from service.store.condition_rows import conditions_of
+from service.store.acoustics import acoustics_of
 from service.store.noise import noise_vectors
-from service.store.schema import clip, condition, embedding, spectrogram
+from service.store.schema import clip, acoustics, embedding, spectrogram
 from service.store.spectrograms import read_spectrograms
-from service.store.vectors import check_windows, stacked
+from service.store.embeddings import check_windows, stacked
 
 # Of conditions and spectrograms only whether there are any, which their keys tell.
 _BANK = (
     select(clip.c.clip_id, clip.c.domain, embedding.c.window, embedding.c.start_s, embedding.c.vector)
     .add_columns(embedding.c.checksum, clip.c.name, clip.c.recording)
-    .add_columns(condition.c.clip_id.label("measured"), spectrogram.c.window.label("pictured"))
+    .add_columns(acoustics.c.clip_id.label("measured"), spectrogram.c.window.label("pictured"))
     .join(embedding, embedding.c.clip_id == clip.c.clip_id, isouter=True)
-    .join(condition, condition.c.clip_id == clip.c.clip_id, isouter=True)
+    .join(acoustics, acoustics.c.clip_id == clip.c.clip_id, isouter=True)
     .join(
         spectrogram,
         and_(spectrogram.c.clip_id == clip.c.clip_id, spectrogram.c.window == embedding.c.window),
@@ -69,7 +69,7 @@ def bank_rows(
         starts=np.array(starts, dtype=np.float64),
         domains=tuple(domains[kind] for kind in kinds),
         names=dict(zip(ids, names, strict=True)),
-        conditions=Unread({clip_id for clip_id in measured if clip_id is not None}),
+        acoustics=Unread({clip_id for clip_id in measured if clip_id is not None}),
         spectrograms=Unread({at for at, window in enumerate(pictured) if window is not None}),
         noise=noise_vectors(connection, machine_key, vectors.shape[1]) if rows else vectors,
     )
@@ -78,7 +78,7 @@ def bank_rows(
     spectrograms = read_spectrograms(connection, machine_key)
     return replace(
         bank,
-        conditions={clip_id: found for clip_id, (found, _) in conditions_of(connection, machine_key).items()},
+        acoustics={clip_id: found for clip_id, (found, _) in acoustics_of(connection, machine_key).items()},
         spectrograms={
             at: spectrograms[place] for at, place in enumerate(zip(ids, windows, strict=True)) if place in spectrograms
         },

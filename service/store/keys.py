@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 from sqlalchemy import RowMapping, insert, select, update
 
-from service.domain.access import Caller, Scope, Token
-from service.domain.errors import ErrorKind, OffkeyError
+from service.domain.access import Caller
+from offkey.vocabulary import Scope
+from offkey.keys import Token
+from offkey.errors import ErrorKind, OffkeyError
 from service.store.audit import Action, record
 from service.store.schema import api_key
-from service.store.transactions import Transactions
+from service.store.database.base import Transactions
 
 _NO_KEY, _KEY = "no key", "key"  # in the memory of `Transactions`
 

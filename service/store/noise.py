@@ -9,12 +9,12 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, 
 
 from service.domain.access import Caller
 from service.domain.distance import Vectors
-from service.domain.errors import ErrorKind, OffkeyError
-from service.store.audio_rows import keep_noise_audio
+from offkey.errors import ErrorKind, OffkeyError
+from service.store.audio import keep_noise_audio
 from service.store.audit import Action, record
 from service.store.schema import machine, noise
-from service.store.transactions import Transactions
-from service.store.vectors import DTYPE, noise_checksum, stacked
+from service.store.database.base import Transactions
+from service.store.embeddings import DTYPE, noise_checksum, stacked
 
 MAX_NOISE_WINDOWS = 1_000  # of a machine
 

@@ -7,11 +7,11 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.conditions import Conditions
+from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.spectrogram import Spectrogram
-from service.domain.threshold import Rule
+from offkey.vocabulary import Rule
 
 
 class BankChangedError(Exception):
@@ -60,7 +60,7 @@ class ClipRecord:
     channels: int
     windows: int
     enrolled_at: datetime
-    conditions: Conditions | None  # None: not measured
+    acoustics: Acoustics | None  # None: not measured
 
     def __post_init__(self) -> None:
         """Raise ValueError or TypeError for what only a damaged database can hold."""
@@ -81,7 +81,7 @@ class NewClip:
     channels: int
     vectors: Vectors  # (windows, dim)
     starts: NDArray[np.float64]  # (windows,) seconds
-    conditions: Conditions | None = None  # None: not measured
+    acoustics: Acoustics | None = None  # None: not measured
     spectrograms: tuple[Spectrogram, ...] = ()  # of the windows; none if the bundle gives none
     audio: bytes | None = field(default=None, repr=False)  # the file; None: it is not to be kept
 

@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, select, update
 
 from service.domain.access import Caller
-from service.domain.conditions import Conditions
+from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
 from service.domain.spectrogram import Spectrogram
-from service.store.audio_rows import read_audio, read_noise_audio
+from service.store.audio import read_audio, read_noise_audio
 from service.store.audit import Action, record
-from service.store.clip_rows import check_size, write_windows
-from service.store.condition_rows import add_conditions
-from service.store.failures import quarantined
+from service.store.clips import check_size, write_windows
+from service.store.acoustics import add_acoustics
+from service.store.errors import isolate_machine
 from service.store.jobs import Step, take_step
-from service.store.machine_rows import machine_of_key, machine_record, machines
+from service.store.machines import machine_of_key, machine_record, machines
 from service.store.noise import move_noise
 from service.store.records import BankChangedError, BankLimits, MachineRecord
-from service.store.schema import audio, clip, condition, embedding, machine, noise, noise_audio, score, spectrogram
+from service.store.schema import audio, clip, acoustics, embedding, machine, noise, noise_audio, score, spectrogram
 from service.store.spectrograms import write_spectrograms
-from service.store.transactions import Transactions
+from service.store.database.base import Transactions
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class KeptClip:
 
 
 @dataclass(frozen=True)
-class Reheard:
+class Reembedded:
     """A clip as another bundle hears it."""
 
     vectors: Vectors  # (windows, dim)
     starts: NDArray[np.float64]  # (windows,) seconds
-    conditions: Conditions
+    acoustics: Acoustics
     spectrograms: tuple[Spectrogram, ...]
 
 
@@ -120,14 +120,14 @@ class Reembedding:
             OffkeyError: it is not what was posted.
         """
         read = read_noise_audio if kept.is_noise else read_audio
-        with self._read() as connection, quarantined(seen.machine_id):
+        with self._read() as connection, isolate_machine(seen.machine_id):
             return read(connection, kept.number)
 
     def move(
         self,
         seen: MachineRecord,
         embedding_space_id: str,
-        clips: Mapping[int, Reheard],
+        clips: Mapping[int, Reembedded],
         background: Mapping[int, Vectors],
         limits: BankLimits,
         step: Step | None = None,
@@ -153,14 +153,14 @@ class Reembedding:
             if machine_of_key(connection, seen).generation != seen.generation:
                 raise BankChangedError
             of_machine = select(clip.c.clip_id).where(clip.c.machine_key == key)
-            for table in (embedding, condition, spectrogram):
+            for table in (embedding, acoustics, spectrogram):
                 connection.execute(delete(table).where(table.c.clip_id.in_(of_machine)))
             for clip_id, domain in connection.execute(
                 select(clip.c.clip_id, clip.c.domain).where(clip.c.machine_key == key)
             ).all():
                 heard = clips[clip_id]
                 write_windows(connection, key, clip_id, domain, heard.vectors, heard.starts)
-                add_conditions(connection, clip_id, heard.conditions)
+                add_acoustics(connection, clip_id, heard.acoustics)
                 write_spectrograms(connection, clip_id, heard.spectrograms)
             for noise_id, vectors in background.items():
                 move_noise(connection, key, noise_id, embedding_space_id, vectors)

@@ -38,7 +38,7 @@ machine = Table(
 
 # A machine that is made again goes on counting where its forerunner of the same id ended: an answer of the one can
 # then never be taken for an answer of the other.
-retired = Table(
+deleted_machine = Table(
     "retired",
     metadata,
     Column("machine_id", String(64), primary_key=True),
@@ -83,7 +83,7 @@ audio = Table(
 )
 
 # What was measured of a clip's sound. Clips that were enrolled before it was measured have none.
-condition = Table(
+acoustics = Table(
     "condition",
     metadata,
     Column("clip_id", ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
@@ -151,7 +151,7 @@ spectrogram = Table(
 clips_of_machine = Index("clips_of_machine", clip.c.machine_key, clip.c.clip_id)
 
 # Goes with its machine: an answer must not tell of clips that went with a deleted one.
-answered = Table(
+idempotency = Table(
     "answered",
     metadata,
     Column("idempotency_key", String(255), primary_key=True),
@@ -161,7 +161,7 @@ answered = Table(
     Column("answered_at", DateTime(timezone=True), nullable=False),
 )
 
-answered_by_time = Index("answered_by_time", answered.c.answered_at)
+answered_by_time = Index("answered_by_time", idempotency.c.answered_at)
 
 api_key = Table(
     "api_key",

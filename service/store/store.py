@@ -18,28 +18,28 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.bank import BankRows, Known
 from service.domain.access import COMMAND_LINE, Caller
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.threshold import Rule
-from service.store.answered import AnsweredError, Once, earlier_answer, keep_answer
-from service.store.audio_rows import keep_missing_audio
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Rule
+from service.store.idempotency import AnsweredError, Once, earlier_answer, keep_answer
+from service.store.audio import keep_missing_audio
 from service.store.audit import Action, AuditRecord, audit_page, record
 from service.store.bank_rows import bank_rows
 from service.store.clip_counts import ClipCounts
-from service.store.clip_rows import add_clip, check_recording, check_size, clip_record, clips_by_content
-from service.store.condition_rows import COLUMNS
-from service.store.engine import DATABASE_FILE, open_engine
-from service.store.failures import RETRY_AFTER_SECONDS, quarantined
+from service.store.clips import add_clip, check_recording, check_size, clip_record, clips_by_content
+from service.store.acoustics import COLUMNS
+from service.store.database.sqlite import DATABASE_FILE, open_engine
+from service.store.errors import RETRY_AFTER_SECONDS, isolate_machine
 from service.store.jobs import Jobs, Step, take_step
 from service.store.keys import Keys
-from service.store.lock import FolderLock
-from service.store.machine_rows import machine_of_id, machine_of_key, machine_record, machines
+from service.store.database.lock import FolderLock
+from service.store.machines import machine_of_id, machine_of_key, machine_record, machines
 from service.store.noise import Noise
 from service.store.records import BankChangedError, BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.reembedding import Reembedding
-from service.store.restore import finish_restore
-from service.store.schema import clip, condition, embedding, machine, retired
-from service.store.shift import Shift
-from service.store.transactions import Transactions
+from service.store.snapshot.restore import finish_restore
+from service.store.schema import clip, acoustics, embedding, machine, deleted_machine
+from service.store.scores import Shift
+from service.store.database.base import Transactions
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Store:
             ).rowcount
             if not changed:
                 last = connection.execute(
-                    select(retired.c.generation).where(retired.c.machine_id == machine_id)
+                    select(deleted_machine.c.generation).where(deleted_machine.c.machine_id == machine_id)
                 ).scalar_one_or_none()
                 connection.execute(
                     insert(machine).values(
@@ -209,8 +209,8 @@ class Store:
         with self._write() as connection:
             gone = machine_of_id(connection, machine_id)
             connection.execute(delete(machine).where(machine.c.machine_key == gone.machine_key))
-            connection.execute(delete(retired).where(retired.c.machine_id == machine_id))
-            connection.execute(insert(retired).values(machine_id=machine_id, generation=gone.generation))
+            connection.execute(delete(deleted_machine).where(deleted_machine.c.machine_id == machine_id))
+            connection.execute(insert(deleted_machine).values(machine_id=machine_id, generation=gone.generation))
             record(connection, self._caller, Action.DELETE_MACHINE, machine_id, f"{gone.clips} clips")
             return gone.machine_key
 
@@ -224,7 +224,7 @@ class Store:
             key = machine_of_id(connection, machine_id).machine_key
             rows = connection.execute(
                 select(clip, windows, *COLUMNS)
-                .join(condition, condition.c.clip_id == clip.c.clip_id, isouter=True)
+                .join(acoustics, acoustics.c.clip_id == clip.c.clip_id, isouter=True)
                 .where(clip.c.machine_key == key, clip.c.clip_id > after)
                 .order_by(clip.c.clip_id)
                 .limit(limit)
@@ -351,7 +351,7 @@ class Store:
             found = connection.execute(_OF_BANK, {"machine_key": machine_key}).one_or_none()
             if found is None:
                 raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while it was scored.")
-            with quarantined(found.machine_id):
+            with isolate_machine(found.machine_id):
                 return bank_rows(
                     connection, self._counts, machine_key, found.generation, found.embedding_space_id, known
                 )

@@ -8,21 +8,21 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio import Waveform
-from service.budget import UNLIMITED, Budget
-from service.domain.conditions import Conditions, measure
+from service.audio.decode import Waveform
+from service.audio.budget import UNLIMITED, Budget
+from service.domain.acoustics import Acoustics, measure
 from service.domain.distance import Vectors
-from service.domain.errors import OffkeyError
+from offkey.errors import OffkeyError
 from service.domain.spectrogram import Spectrogram
-from service.encoder import Encoder
-from service.pcm import read_pcm
-from service.stages import Stage
+from service.encoder.encoder import Encoder
+from service.audio.plain_wav import read_pcm
+from service.telemetry.stages import Stage
 from service.turns import turn
-from service.usecases.context import Context
+from service.usecases.service import Context
 
 
 @dataclass(frozen=True)
-class Upload:
+class Clip:
     """A clip as it was posted, the name it was given or none, and the budget that the clips of its request share."""
 
     given_name: str
@@ -45,13 +45,13 @@ class EmbeddedClip:
     """A decoded clip with its conditions, and how its windows sound."""
 
     waveform: Waveform
-    conditions: Conditions
+    acoustics: Acoustics
     vectors: Vectors  # (windows, dim), unit norm
     starts: NDArray[np.float64]  # (windows,) seconds
     spectrograms: tuple[Spectrogram, ...]  # of the windows, or none at all
 
 
-def embed_clip(context: Context, encoder: Encoder, upload: Upload) -> EmbeddedClip:
+def embed_clip(context: Context, encoder: Encoder, upload: Clip) -> EmbeddedClip:
     """Decode and embed with an encoder that serves. Raises `OffkeyError` that names the clip if it cannot be."""
     try:
         with context.stages.during(Stage.DECODE):
@@ -60,7 +60,7 @@ def embed_clip(context: Context, encoder: Encoder, upload: Upload) -> EmbeddedCl
             if waveform is None:
                 waveform = context.decoders.decode(upload.data, encoder.sample_rate, upload.budget)
         with context.stages.during(Stage.MEASURE), turn:
-            conditions = measure(
+            acoustics = measure(
                 waveform.samples,
                 waveform.sample_rate,
                 source_rate=waveform.source_sample_rate,
@@ -68,7 +68,7 @@ def embed_clip(context: Context, encoder: Encoder, upload: Upload) -> EmbeddedCl
                 clipped=waveform.source_clipped,
             )
         with context.stages.during(Stage.EMBED):
-            heard = encoder.hear(waveform.samples, upload.budget)
+            heard = encoder.embed(waveform.samples, upload.budget)
     except OffkeyError as error:
         raise OffkeyError(error.kind, error.detail, **{"clip": upload.name, **error.values}) from error
-    return EmbeddedClip(waveform, conditions, *heard)
+    return EmbeddedClip(waveform, acoustics, *heard)

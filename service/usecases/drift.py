@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from service.bank import MemoryBank
-from service.domain.drift import MIN_RECORDINGS, MIN_SCORES, Drift, Verdict
-from service.domain.machine import Domain
+from service.bank import Bank
+from service.domain.drift import MIN_RECORDINGS, MIN_SCORES, Drift
+from offkey.vocabulary import Verdict
+from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
-from service.schemas import DomainDrift, DriftReport, DriftWindow
-from service.store.shift import RecentScore
-from service.usecases.context import Context
+from offkey.schemas import DomainDrift, DriftReport, DriftWindow
+from service.store.scores import RecentScore
+from service.usecases.service import Context
 
 LAST_CLIPS = 100
 LAST_HOURS = 24
@@ -27,7 +28,7 @@ def get_drift(context: Context, machine_id: str) -> DriftReport:
     """
     record = context.store.machine(machine_id)
     bank = context.bank(record)
-    context.pending_scores.write()
+    context.score_buffer.write()
     return _report(context, machine_id, record.machine_key, bank)
 
 
@@ -45,7 +46,7 @@ def watch_drift(context: Context, machine_keys: Iterable[int]) -> None:
             context.metrics.drift(machine_id, report.verdict.value, shifts)
 
 
-def _report(context: Context, machine_id: str, machine_key: int, bank: MemoryBank) -> DriftReport:
+def _report(context: Context, machine_id: str, machine_key: int, bank: Bank) -> DriftReport:
     scores = context.store.shift.recent_scores(machine_key, bank.generation, bank.detector.backend)
     domains = [
         _of_domain(domain, own, [one for one in scores if one.domain is domain])

@@ -6,23 +6,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from service.bank import MemoryBank
-from service.domain.errors import ABOUT_CLIP, ErrorKind, OffkeyError
-from service.domain.machine import Domain
-from service.encoder import Encoder
-from service.schemas import ClipCounts, ConditionWarning, EnrolledClip, Enrollment
-from service.stages import Stage
+from service.bank import Bank
+from offkey.errors import ABOUT_CLIP, ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
+from service.encoder.encoder import Encoder
+from offkey.schemas import ClipCounts, AcousticsWarning, EnrolledClip, Enrollment
+from service.telemetry.stages import Stage
 from service.store import Action, AnsweredError, BankChangedError, Enrolled, MachineRecord, NewClip, Once
-from service.store.clip_rows import check_same_domain
+from service.store.clips import check_same_domain
 from service.store.jobs import Step
-from service.usecases.clip import Upload, embed_clip
-from service.usecases.conditions import warnings_of_new
-from service.usecases.context import Context
+from service.usecases.clip import Clip, embed_clip
+from service.usecases.acoustics import warnings_of_new
+from service.usecases.service import Context
 from service.usecases.guard import Opinion, bank_to_ask, guard
 
 
 @dataclass(frozen=True)
-class Condition:
+class EnrollOptions:
     """What is said of the clips of a request.
 
     Attributes:
@@ -46,8 +46,8 @@ class Condition:
 def enroll_clips(
     context: Context,
     machine_id: str,
-    condition: Condition,
-    uploads: Sequence[Upload],
+    condition: EnrollOptions,
+    uploads: Sequence[Clip],
     idempotency_key: str | None = None,
 ) -> Enrollment:
     """Decode, embed, guard, commit. If one clip cannot be used, none is enrolled.
@@ -75,8 +75,8 @@ def enroll_entries(
     context: Context,
     machine_id: str,
     machine_key: int,
-    condition: Condition,
-    uploads: Sequence[Upload],
+    condition: EnrollOptions,
+    uploads: Sequence[Clip],
     report: Callable[[Sequence[EnrolledClip | OffkeyError]], Step],
 ) -> None:
     """As `enroll_clips`, but that a clip which cannot be used leaves the others.
@@ -102,7 +102,7 @@ def enroll_entries(
     _enroll(context, machine_id, condition, uploads, None, _Entries(machine_key, refused, step))
 
 
-def _fingerprint(machine_id: str, condition: Condition, uploads: Sequence[Upload]) -> str:
+def _fingerprint(machine_id: str, condition: EnrollOptions, uploads: Sequence[Clip]) -> str:
     """Of all that an answer depends on, however it was sent."""
     said = {"domain": condition.domain, "recording": condition.recording, "trusted": condition.trusted}
     request = [machine_id, said, [[upload.name, upload.sha256] for upload in uploads]]
@@ -121,8 +121,8 @@ class _Entries:
 def _enroll(
     context: Context,
     machine_id: str,
-    condition: Condition,
-    uploads: Sequence[Upload],
+    condition: EnrollOptions,
+    uploads: Sequence[Clip],
     key: tuple[str, str] | None,
     entries: _Entries | None = None,
 ) -> Enrollment:
@@ -136,8 +136,8 @@ def _enroll(
 def _attempt(
     context: Context,
     machine_id: str,
-    condition: Condition,
-    uploads: Sequence[Upload],
+    condition: EnrollOptions,
+    uploads: Sequence[Clip],
     embedded: dict[tuple[str, str], NewClip],  # by embedding space and content
     key: tuple[str, str] | None,
     entries: _Entries | None,
@@ -192,7 +192,7 @@ def _attempt(
 
 
 @contextmanager
-def _refused(entries: _Entries | None, upload: Upload) -> Iterator[None]:
+def _refused(entries: _Entries | None, upload: Clip) -> Iterator[None]:
     """Note an error that is about the clip; where the clips are no entries, it is one of the request."""
     try:
         yield
@@ -202,7 +202,7 @@ def _refused(entries: _Entries | None, upload: Upload) -> Iterator[None]:
         entries.refused[upload.sha256] = error
 
 
-def _embed(context: Context, encoder: Encoder, upload: Upload, condition: Condition) -> NewClip:
+def _embed(context: Context, encoder: Encoder, upload: Clip, condition: EnrollOptions) -> NewClip:
     clip = embed_clip(context, encoder, upload)
     return NewClip(
         sha256=upload.sha256,
@@ -214,13 +214,13 @@ def _embed(context: Context, encoder: Encoder, upload: Upload, condition: Condit
         channels=clip.waveform.source_channels,
         vectors=clip.vectors,
         starts=clip.starts,
-        conditions=clip.conditions,
+        acoustics=clip.acoustics,
         spectrograms=clip.spectrograms,
         audio=upload.data if context.settings.keep_audio else None,
     )
 
 
-def _missing_audio(context: Context, uploads: Sequence[Upload], known: Mapping[str, Enrolled]) -> dict[int, bytes]:
+def _missing_audio(context: Context, uploads: Sequence[Clip], known: Mapping[str, Enrolled]) -> dict[int, bytes]:
     """The files of clips, by id, that were enrolled while audio was not kept: they come again, and are kept now."""
     if not context.settings.keep_audio:
         return {}
@@ -229,13 +229,13 @@ def _missing_audio(context: Context, uploads: Sequence[Upload], known: Mapping[s
 
 
 def _opinions(
-    context: Context, record: MachineRecord, condition: Condition, bank: MemoryBank | None, new: Mapping[str, NewClip]
+    context: Context, record: MachineRecord, condition: EnrollOptions, bank: Bank | None, new: Mapping[str, NewClip]
 ) -> dict[str, Opinion]:
     judge = guard(context, record, condition.domain, bank, piece=condition.recording is not None)
     return {sha256: judge(clip.vectors) for sha256, clip in new.items()}
 
 
-def _other_recording(enrolled: Enrolled | None, condition: Condition) -> str | None:
+def _other_recording(enrolled: Enrolled | None, condition: EnrollOptions) -> str | None:
     if enrolled is None or condition.recording in (None, enrolled.recording):
         return None
     was = "a recording of its own" if enrolled.recording is None else f"a piece of {enrolled.recording!r}"
@@ -244,11 +244,11 @@ def _other_recording(enrolled: Enrolled | None, condition: Condition) -> str | N
 
 def _answer(
     record: MachineRecord,
-    uploads: Sequence[Upload],
+    uploads: Sequence[Clip],
     results: Mapping[str, Enrolled],
     opinions: Mapping[str, Opinion],
-    warnings: Mapping[str, list[ConditionWarning]],
-    condition: Condition,
+    warnings: Mapping[str, list[AcousticsWarning]],
+    condition: EnrollOptions,
 ) -> Enrollment:
     seen: set[str] = set()
     clips = []

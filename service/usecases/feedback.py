@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from service.bank import MemoryBank
+from service.bank import Bank
 from service.domain.detector import clip_score
 from service.domain.distance import Vectors
-from service.schemas import Feedback, FeedbackOnClip, Judgment, Threshold
-from service.usecases.clip import Upload, embed_clip
-from service.usecases.context import Context
-from service.usecases.enroll import Condition, enroll_clips
+from offkey.schemas import Feedback, FeedbackOnClip, Judgment, Threshold
+from service.usecases.clip import Clip, embed_clip
+from service.usecases.service import Context
+from service.usecases.enroll import EnrollOptions, enroll_clips
 from service.usecases.threshold import threshold_of
 
 
-def learn_false_alarms(context: Context, machine_id: str, condition: Condition, uploads: Sequence[Upload]) -> Feedback:
+def learn_false_alarms(context: Context, machine_id: str, condition: EnrollOptions, uploads: Sequence[Clip]) -> Feedback:
     """Enroll clips whose alarm was false, and judge them before and after.
 
     Raises:
@@ -47,7 +47,7 @@ def learn_false_alarms(context: Context, machine_id: str, condition: Condition, 
     return Feedback(machine_id=machine_id, generation=grown.generation, clips=clips)
 
 
-def _score(bank: MemoryBank, vectors: Vectors) -> float:
+def _score(bank: Bank, vectors: Vectors) -> float:
     scores, _ = bank.score(vectors, 1)
     return clip_score(scores)
 

@@ -4,15 +4,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.bank import MemoryBank
+from service.bank import Bank
 from service.domain.backends.base import TINY
 from service.domain.detector import MIN_SCALE_RECORDINGS, clip_score
 from service.domain.distance import Vectors
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import Domain
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.domain.threshold import guard_bound
 from service.store import BankChangedError, MachineRecord
-from service.usecases.context import Context
+from service.usecases.service import Context
 from service.usecases.threshold import USEFUL_RECORDINGS, threshold_of
 
 # A bank at hand that lacks the newest clips will do if it holds so many, or this share of all: building the newest for
@@ -47,7 +47,7 @@ class Opinion:
         return self.held_back or self.repeats
 
 
-def bank_to_ask(context: Context, record: MachineRecord, domain: Domain) -> MemoryBank | None:
+def bank_to_ask(context: Context, record: MachineRecord, domain: Domain) -> Bank | None:
     """What clips to be enrolled are compared with: a bank that holds all or enough of the domain.
 
     Returns:
@@ -61,7 +61,7 @@ def bank_to_ask(context: Context, record: MachineRecord, domain: Domain) -> Memo
     if clips < MIN_SCALE_RECORDINGS:
         return None
 
-    def enough(bank: MemoryBank) -> bool:
+    def enough(bank: Bank) -> bool:
         held = bank.clips.get(domain, 0)
         same = bank.embedding_space_id == record.embedding_space_id
         return same and clips > _FEW and held >= min(_ENOUGH, _SHARE * clips)
@@ -78,7 +78,7 @@ def bank_to_ask(context: Context, record: MachineRecord, domain: Domain) -> Memo
 
 
 def guard(
-    context: Context, record: MachineRecord, domain: Domain, bank: MemoryBank | None, *, piece: bool
+    context: Context, record: MachineRecord, domain: Domain, bank: Bank | None, *, piece: bool
 ) -> Callable[[Vectors], Opinion]:
     """A judge of clips to be enrolled, by their embeddings `(windows, dim)`.
 
@@ -103,11 +103,11 @@ def guard(
     return lambda vectors: _judge(bank, vectors, bound, piece)
 
 
-def _judge(bank: MemoryBank, vectors: Vectors, bound: float, piece: bool) -> Opinion:
+def _judge(bank: Bank, vectors: Vectors, bound: float, piece: bool) -> Opinion:
     scores, neighbors = bank.score(vectors, 1)
     score = clip_score(scores)
     near = max((named[0] for named in neighbors), key=lambda neighbor: neighbor.distance)
-    repeats = near.distance <= max(_NEARLY_THE_SAME * bank.detector.usual_distance[near.domain], TINY)
+    repeats = near.distance <= max(_NEARLY_THE_SAME * bank.detector.mean_distance[near.domain], TINY)
     if score > bound and not repeats:
         return Opinion(
             score,

@@ -1,6 +1,6 @@
 """Make, list and revoke API keys, and read the audit log."""
 
-from service.schemas import AuditEntry, AuditList, Key, KeyList, KeySettings, NewKey
+from offkey.schemas import AuditEntry, AuditList, Key, KeyList, KeySettings, NewKey
 from service.store import KeyRecord, Store
 
 

@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bank import MemoryBank
+from service.bank import Bank
 from service.domain.localization import Located
 from service.domain.spectrogram import Spectrogram
-from service.encoder import Encoder
-from service.schemas import Localization, Region
+from service.encoder.encoder import Encoder
+from offkey.schemas import Localization, Region
 
 
-def note(encoder: Encoder, bank: MemoryBank) -> str | None:
+def note(encoder: Encoder, bank: Bank) -> str | None:
     """Why nothing can be localized, or what the comparison lacks; None: it is with all that is enrolled."""
     if encoder.band_edges_hz is None:
         return (
@@ -33,7 +33,7 @@ def note(encoder: Encoder, bank: MemoryBank) -> str | None:
 
 
 def localize(
-    bank: MemoryBank, edges_hz: NDArray[np.float64], window: Spectrogram, start_s: float, end_s: float
+    bank: Bank, edges_hz: NDArray[np.float64], window: Spectrogram, start_s: float, end_s: float
 ) -> Localization:
     """Of one window.
 
@@ -48,14 +48,14 @@ def localize(
     times = np.linspace(start_s, end_s, len(window) + 1)
     return Localization(
         domain=found.domain,
-        usual_standout=round(found.usual, 2),
+        mean_deviation=round(found.usual, 2),
         regions=[
             Region(
                 start_s=round(float(times[region.steps[0]]), 3),
                 end_s=round(float(times[region.steps[1]]), 3),
                 low_hz=round(float(edges_hz[region.bands[0]]), 1),
                 high_hz=round(float(edges_hz[region.bands[1]]), 1),
-                standout=round(region.standout, 2),
+                deviation=round(region.deviation, 2),
                 change="louder" if region.louder else "quieter",
                 p_value=region.p_value,
             )

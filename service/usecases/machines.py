@@ -1,19 +1,9 @@
 """Create, show, change and delete machines and their clips."""
 
-from service.domain.errors import ErrorKind, OffkeyError
-from service.schemas import (
-    Clip,
-    ClipCounts,
-    ClipList,
-    Machine,
-    MachineList,
-    MachineSettings,
-    MachineSummary,
-    Threshold,
-    ThresholdSettings,
-)
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.schemas import Clip, ClipCounts, ClipList, Machine, MachineList, MachineSettings, MachineSummary, Threshold, ThresholdSettings
 from service.store import MachineRecord
-from service.usecases.context import Context
+from service.usecases.service import Context
 from service.usecases.threshold import settings_of, threshold_of
 
 _NO_THRESHOLD = {ErrorKind.EMPTY_BANK, ErrorKind.BANK_TOO_SMALL, ErrorKind.EMBEDDING_SPACE_MISMATCH}

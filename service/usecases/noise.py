@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from service.encoder import Encoder
-from service.schemas import NoiseClip, NoiseEnrollment, NoiseList
-from service.stages import Stage
+from service.encoder.encoder import Encoder
+from offkey.schemas import NoiseClip, NoiseEnrollment, NoiseList
+from service.telemetry.stages import Stage
 from service.store.noise import NewNoise, NoiseRecord
-from service.usecases.clip import Upload, embed_clip
-from service.usecases.context import Context
+from service.usecases.clip import Clip, embed_clip
+from service.usecases.service import Context
 
 
-def add_noise(context: Context, machine_id: str, uploads: Sequence[Upload]) -> NoiseEnrollment:
+def add_noise(context: Context, machine_id: str, uploads: Sequence[Clip]) -> NoiseEnrollment:
     """Decode, embed, keep. If one clip cannot be used, none is kept.
 
     Raises:
@@ -39,7 +39,7 @@ def delete_noise(context: Context, machine_id: str, noise_id: int) -> None:
     context.store.noise.delete(context.store.machine(machine_id).machine_key, noise_id)
 
 
-def _embed(context: Context, encoder: Encoder, upload: Upload) -> NewNoise:
+def _embed(context: Context, encoder: Encoder, upload: Clip) -> NewNoise:
     clip = embed_clip(context, encoder, upload)
     return NewNoise(
         upload.sha256,

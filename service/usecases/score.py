@@ -7,20 +7,20 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bank import MemoryBank
+from service.bank import Bank
 from service.bank import Neighbor as Near
 from service.domain.detector import clip_score
-from service.domain.envelope import unlike_all
+from service.domain.envelope import closest_differences
 from service.domain.threshold import p_value
-from service.encoder import Encoder
-from service.schemas import ClipConditions, ClipScore, Localization, Neighbor, Scores, WindowScore
-from service.stages import Stage
-from service.store.shift import RecentScore
+from service.encoder.encoder import Encoder
+from offkey.schemas import ClipAcoustics, ClipScore, Localization, Neighbor, Scores, WindowScore
+from service.telemetry.stages import Stage
+from service.store.scores import RecentScore
 from service.turns import turn
 from service.usecases import localize as localization
-from service.usecases.clip import EmbeddedClip, Upload, embed_clip
-from service.usecases.conditions import NOT_HEARD, warnings_of
-from service.usecases.context import Context
+from service.usecases.clip import EmbeddedClip, Clip, embed_clip
+from service.usecases.acoustics import MACHINE_NOT_AUDIBLE, warnings_of
+from service.usecases.service import Context
 from service.usecases.threshold import threshold_of
 
 
@@ -29,14 +29,14 @@ class _Question:
     """What the clips of a request are held against, and what is to be told of them."""
 
     machine_key: int
-    bank: MemoryBank
+    bank: Bank
     encoder: Encoder  # of the bank
     decision_threshold: float
     neighbors: int
     localize: bool
 
 
-def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], neighbors: int, localize: bool) -> Scores:
+def score_clips(context: Context, machine_id: str, uploads: Sequence[Clip], neighbors: int, localize: bool) -> Scores:
     """Decode, embed, search, score, and say what stands out.
 
     Args:
@@ -67,7 +67,7 @@ def score_clips(context: Context, machine_id: str, uploads: Sequence[Upload], ne
     )
 
 
-def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
+def _score(context: Context, question: _Question, upload: Clip) -> ClipScore:
     bank = question.bank
     clip = embed_clip(context, question.encoder, upload)
     with context.stages.during(Stage.SEARCH):
@@ -75,12 +75,12 @@ def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
     score = clip_score(scores)
     is_anomalous = score > question.decision_threshold
     context.metrics.scored(is_anomalous)
-    context.pending_scores.add(_recent(question.machine_key, bank, scores, named))
+    context.score_buffer.add(_recent(question.machine_key, bank, scores, named))
     seconds = clip.waveform.seconds
-    warnings = warnings_of(unlike_all(list(bank.envelopes.values()), clip.conditions, seconds))
+    warnings = warnings_of(closest_differences(list(bank.envelopes.values()), clip.acoustics, seconds))
     if bank.is_background(clip.vectors, named):
-        warnings.append(NOT_HEARD)
-    context.metrics.unlike_enrolled(one.kind.value for one in warnings)
+        warnings.append(MACHINE_NOT_AUDIBLE)
+    context.metrics.acoustics_warned(one.kind.value for one in warnings)
     window = question.encoder.manifest.window.seconds
     spans = [(float(start), min(float(start) + window, seconds)) for start in clip.starts]
     places = _localize(context, question, clip, spans) if question.localize else [None] * len(spans)
@@ -90,7 +90,7 @@ def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
         anomaly_score=score,
         is_anomalous=is_anomalous,
         p_value=p_value(bank.detector.self_scores, score),
-        conditions=ClipConditions.model_validate(clip.conditions),
+        acoustics=ClipAcoustics.model_validate(clip.acoustics),
         warnings=warnings,
         windows=[
             WindowScore(
@@ -106,7 +106,7 @@ def _score(context: Context, question: _Question, upload: Upload) -> ClipScore:
 
 
 def _recent(
-    machine_key: int, bank: MemoryBank, scores: NDArray[np.float64], named: Sequence[Sequence[Near]]
+    machine_key: int, bank: Bank, scores: NDArray[np.float64], named: Sequence[Sequence[Near]]
 ) -> RecentScore:
     """What is kept of a clip: its score, and the domain that its most anomalous window is nearest to."""
     return RecentScore(

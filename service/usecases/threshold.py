@@ -2,21 +2,15 @@
 
 from collections.abc import Iterator
 
-from service.bank import MemoryBank
+from service.bank import Bank
 from service.domain.detector import MIN_SCALE_RECORDINGS
-from service.domain.machine import Domain
-from service.domain.threshold import (
-    Promise,
-    Rule,
-    Threshold,
-    conformal_threshold,
-    gamma_threshold,
-    manual_threshold,
-)
-from service.schemas import DomainPromise, ThresholdChoice
-from service.schemas import Threshold as ThresholdAnswer
+from offkey.vocabulary import Domain
+from service.domain.threshold import Promise, Threshold, conformal_threshold, gamma_threshold, manual_threshold
+from offkey.vocabulary import Rule
+from offkey.schemas import DomainPromise, ThresholdChoice
+from offkey.schemas import Threshold as ThresholdAnswer
 from service.store import MachineRecord
-from service.usecases.context import Context
+from service.usecases.service import Context
 
 USEFUL_RECORDINGS = 20
 _GAMMA_RATE = 0.1  # the baselines of DCASE Task 2 decide at the 0.9 quantile
@@ -42,11 +36,11 @@ def get_threshold(context: Context, machine_id: str) -> ThresholdAnswer:
     return threshold_of(context, record, context.bank(record))
 
 
-def threshold_of(context: Context, record: MachineRecord, bank: MemoryBank) -> ThresholdAnswer:
+def threshold_of(context: Context, record: MachineRecord, bank: Bank) -> ThresholdAnswer:
     """The decision threshold of a machine's bank, as it is answered."""
     settings = settings_of(context, record)
     found = _choose(settings, bank)
-    clips, borrowed = bank.clips, bank.detector.borrowed
+    clips, pooled = bank.clips, bank.detector.pooled
     # Only where a coreset is in force: a bank that fits has the threshold that it would have without the setting.
     reduced = f":coreset-{context.settings.coreset_windows}" if bank.compared != clips else ""
     asked = settings.decision_threshold if found.rule is Rule.MANUAL else settings.false_alarm_rate
@@ -65,18 +59,18 @@ def threshold_of(context: Context, record: MachineRecord, bank: MemoryBank) -> T
                 promised_false_alarm_rate=promise.false_alarm_rate,
                 lowest_false_alarm_rate=promise.lowest_false_alarm_rate,
                 above_threshold=promise.above,
-                borrowed_scale=domain in borrowed,
+                pooled_scale=domain in pooled,
             )
             for domain, promise in found.promises.items()
         ],
         warnings=[
             *_warnings_of_rule(found),
-            *(line for d, promise in found.promises.items() for line in _warnings(found, d, promise, d in borrowed)),
+            *(line for d, promise in found.promises.items() for line in _warnings(found, d, promise, d in pooled)),
         ],
     )
 
 
-def _choose(settings: ThresholdChoice, bank: MemoryBank) -> Threshold:
+def _choose(settings: ThresholdChoice, bank: Bank) -> Threshold:
     scores = bank.detector.self_scores
     if settings.rule is Rule.MANUAL:
         assert settings.decision_threshold is not None
@@ -91,7 +85,7 @@ def _warnings_of_rule(found: Threshold) -> Iterator[str]:
         yield f"A {found.rule} threshold promises no false-alarm rate; only the conformal rule does."
 
 
-def _warnings(found: Threshold, domain: Domain, promise: Promise, borrowed: bool) -> Iterator[str]:
+def _warnings(found: Threshold, domain: Domain, promise: Promise, pooled: bool) -> Iterator[str]:
     recordings = f"{promise.recordings} {domain} recording{'s' if promise.recordings > 1 else ''}"
     if promise.missing_recordings:
         instead = (
@@ -106,7 +100,7 @@ def _warnings(found: Threshold, domain: Domain, promise: Promise, borrowed: bool
             f"{recordings}: with fewer than {USEFUL_RECORDINGS} the rate that comes about varies much from bank to "
             f"bank. Enroll {USEFUL_RECORDINGS - promise.recordings} more."
         )
-    if borrowed:
+    if pooled:
         yield (
             f"{recordings}: too few to tell how much healthy recordings of the {domain} domain differ, so the other "
             f"domain's deviation is used. Enroll {MIN_SCALE_RECORDINGS - promise.recordings} more."

@@ -14,9 +14,9 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def conditions(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def acoustics(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("conditions")
+    return importlib.import_module("acoustics")
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def drift(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", ["car_01", "car_02", "quadcopter_a"])
-def test_real_clips_are_warned_of_where_they_were_altered(conditions: ModuleType, shared_dir: Path, name: str) -> None:
+def test_real_clips_are_warned_of_where_they_were_altered(acoustics: ModuleType, shared_dir: Path, name: str) -> None:
     (machine,) = (one for one in read_tree(shared_dir / "data" / "machines") if one.name == name)
-    found = conditions.judge(machine, Noise.read(shared_dir / "data" / "noise", conditions.RATE), 3)
+    found = acoustics.judge(machine, Noise.read(shared_dir / "data" / "noise", acoustics.RATE), 3)
     rates = found["rates"]
     assert rates["as it is"] <= 0.06  # one of 17 or 18
     assert rates["first 3 s"] <= 0.06

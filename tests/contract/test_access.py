@@ -12,13 +12,14 @@ from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute
 
 from service.app import create_app
-from service.domain.access import Caller, Scope
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.threshold import Rule
-from service.routes.access import GuardedRoute
+from service.domain.access import Caller
+from offkey.vocabulary import Scope
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Rule
+from service.http.auth import AuthenticatedRoute
 from service.settings import Settings
 from service.store import BankLimits
-from service.usecases.access import Gate
+from service.usecases.authenticate import Authenticator
 
 # What anybody may have: the probes, and pages that are the same in every installation.
 OPEN = {"/", "/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/static-offline-docs"}
@@ -34,11 +35,11 @@ def routes(table: list[BaseRoute]) -> Iterator[BaseRoute]:
             yield from routes(inner.routes)
 
 
-def guarded(app: FastAPI) -> list[GuardedRoute]:
+def guarded(app: FastAPI) -> list[AuthenticatedRoute]:
     """The routes that need a key. Fails if there is one that is neither guarded nor known to be open."""
     found = []
     for route in routes(app.routes):
-        if isinstance(route, GuardedRoute):
+        if isinstance(route, AuthenticatedRoute):
             found.append(route)
         else:
             assert getattr(route, "path", None) in OPEN, f"{route} is open"
@@ -117,7 +118,7 @@ def test_a_forgotten_route_is_noticed(api: TestClient) -> None:
     with pytest.raises(AssertionError, match="forgotten"):
         guarded(api.app)
     with pytest.raises(TypeError, match="names 0 scopes"):
-        GuardedRoute("/forgotten", lambda: None)
+        AuthenticatedRoute("/forgotten", lambda: None)
 
 
 def test_a_route_outside_of_the_guard_fails_rather_than_lets_in(api: TestClient) -> None:
@@ -187,7 +188,7 @@ def test_without_a_key_this_computer_is_let_in_until_there_is_one(api: TestClien
     key_id = admin.split("_")[1]
     assert api.delete(f"/keys/{key_id}", headers=bearer(admin)).status_code == 204
     assert api.get("/machines").status_code == 401  # the last key is gone, and the door stays shut
-    assert not Gate(settings, api.app.state.context.store).is_open  # also when the service is started again
+    assert not Authenticator(settings, api.app.state.context.store).is_open  # also when the service is started again
 
 
 def test_a_key_is_for_the_machines_of_its_prefix(api: TestClient, fan: Callable[..., bytes]) -> None:

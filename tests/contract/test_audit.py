@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.domain.access import Caller
-from service.domain.errors import OffkeyError
+from offkey.errors import OffkeyError
 from service.store import Store
 from service.store import audit as audit_module
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.problems import PROBLEM_JSON, PROBLEMS, TYPE_PREFIX
+from service.http.problems import PROBLEM_JSON, PROBLEMS, TYPE_PREFIX
 from service.settings import Settings
 
 RATE = 16_000

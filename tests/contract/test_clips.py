@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.budget import Budget
+from service.audio.budget import Budget
 from service.settings import Settings
 from service.synthetic import MACHINES
 
@@ -49,7 +49,7 @@ def test_the_decision_is_score_over_threshold(fan_api: TestClient, fan: Fan) -> 
 
 def test_the_answer_says_what_is_promised_for_which_domain(fan_api: TestClient, fan: Fan) -> None:
     alone = score(fan_api, fan(40))["threshold"]
-    assert [(d["domain"], d["clips"], d["borrowed_scale"]) for d in alone["domains"]] == [("source", 5, False)]
+    assert [(d["domain"], d["clips"], d["pooled_scale"]) for d in alone["domains"]] == [("source", 5, False)]
     assert alone["warnings"] == [
         "5 source recordings promise a false-alarm rate of 0.167 there, not the requested 0.05. "
         "Enroll 14 more of the source domain."
@@ -66,7 +66,7 @@ def test_the_answer_says_what_is_promised_for_which_domain(fan_api: TestClient, 
         "above_threshold": target["above_threshold"],
         "promised_false_alarm_rate": 1.0,
         "lowest_false_alarm_rate": 1.0,
-        "borrowed_scale": True,
+        "pooled_scale": True,
     }
     assert both["promised_false_alarm_rate"] == 1.0
     assert len(both["warnings"]) == 3
@@ -182,12 +182,12 @@ def test_clips_do_not_go_to_a_machine_that_was_made_again_meanwhile(
     fan_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = fan_api.app.state.context
-    hear = context.encoders.current.hear
+    embed = context.encoders.current.embed
 
     def hear_while_the_machine_is_made_again(samples: np.ndarray, budget: Budget) -> object:
         fan_api.delete("/machines/fan-1")
         fan_api.put("/machines/fan-1")
-        return hear(samples, budget)
+        return embed(samples, budget)
 
     monkeypatch.setattr(context.encoders.current, "hear", hear_while_the_machine_is_made_again)
     answer = fan_api.post("/enroll", params=FAN, content=fan(9))

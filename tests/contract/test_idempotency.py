@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
-from service.problems import PROBLEM_JSON
+from service.http.problems import PROBLEM_JSON
 
 
 class Clock:
@@ -23,7 +23,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
-    monkeypatch.setattr("service.store.answered.datetime", Clock)
+    monkeypatch.setattr("service.store.idempotency.datetime", Clock)
     monkeypatch.setattr(Clock, "ahead", timedelta())
     return Clock
 

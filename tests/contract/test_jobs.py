@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
-from service.store.restore import restore
-from service.store.snapshot import unpack
+from service.store.snapshot.restore import restore
+from service.store.snapshot.write import unpack
 from service.usecases.enroll import enroll_entries
 from service.usecases.jobs import archives
 
@@ -281,7 +281,7 @@ def test_a_snapshot_is_made_listed_fetched_restored_and_deleted(
 
 
 def test_so_many_snapshots_are_kept(fan_api: TestClient, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
-    monkeypatch.setattr("service.usecases.jobs.snapshots.MAX_SNAPSHOTS", 1)
+    monkeypatch.setattr("service.jobs.snapshots.MAX_SNAPSHOTS", 1)
     ended(fan_api, fan_api.post("/snapshots").json())
     answer = fan_api.post("/snapshots")
     assert (answer.status_code, kind(answer)) == (409, "too-many-snapshots")
@@ -309,7 +309,7 @@ def test_machines_are_moved_and_told_one_by_one(
             connection.exec_driver_sql("DELETE FROM audio WHERE clip_id = 4")
         before = api.post("/score", params={"machine_id": "a"}, content=fan(9)).json()["clips"][0]["anomaly_score"]
     both = settings.model_copy(update={"bundle": mirrored_bundle, "old_bundle": settings.bundle})
-    monkeypatch.setattr("service.usecases.jobs.reembed._PAGE", 1)
+    monkeypatch.setattr("service.jobs.reembed._PAGE", 1)
     with TestClient(create_app(both)) as api:
         assert [(one["bundle"], one["current"], one["machines"]) for one in api.get("/models").json()["models"]] == [
             ("offkey-mirrored/1", True, 0),

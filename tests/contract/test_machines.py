@@ -106,7 +106,7 @@ def test_a_machine_made_again_knows_nothing_of_the_old_one(fan_api: TestClient, 
 def test_a_machine_is_shown_without_a_graph(
     settings: Settings, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.index.HnswIndex.__init__", lambda *_, **__: pytest.fail("a graph was built"))
+    monkeypatch.setattr("service.bank.index.HnswIndex.__init__", lambda *_, **__: pytest.fail("a graph was built"))
     with TestClient(create_app(settings.model_copy(update={"exact_limit": 1}))) as api:
         api.put("/machines/fan-1")
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(3)]

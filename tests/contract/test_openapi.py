@@ -3,8 +3,8 @@
 from fastapi.testclient import TestClient
 from openapi_spec_validator import validate
 
-from service.domain.errors import ErrorKind
-from service.problems import PROBLEM_JSON, PROBLEMS
+from offkey.errors import ErrorKind
+from service.http.problems import PROBLEM_JSON, PROBLEMS
 
 
 def test_the_document_is_valid_openapi(api: TestClient) -> None:

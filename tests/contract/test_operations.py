@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import __version__
 from service.settings import Settings
-from service.store.engine import DATABASE_FILE
+from service.store.database.sqlite import DATABASE_FILE
 
 
 def test_probes(api: TestClient) -> None:
@@ -41,7 +41,7 @@ def test_a_locked_store_is_answered_503_and_when_to_come_again(
     api: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.app.state.context.store.close()  # connections opened from here on wait less
-    monkeypatch.setattr("service.store.engine._BUSY_MILLISECONDS", 50)
+    monkeypatch.setattr("service.store.database.sqlite._BUSY_MILLISECONDS", 50)
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         answer = api.put("/machines/fan-1")
@@ -155,11 +155,11 @@ def test_probes_and_lists_do_not_wait_for_the_workers(api: TestClient) -> None:
 
     async def occupy() -> None:
         async with AsyncExitStack() as held:
-            permits = [await held.enter_async_context(workers.permit()) for _ in range(most)]
-            await asyncio.gather(*(permit.run(go.wait, 20) for permit in permits[: limits["workers"]]))
+            slots = [await held.enter_async_context(workers.slot()) for _ in range(most)]
+            await asyncio.gather(*(slot.run(go.wait, 20) for slot in slots[: limits["workers"]]))
 
     busy = api.portal.start_task_soon(occupy)
-    while workers.permits < most:
+    while workers.slots < most:
         time.sleep(0.01)
     start = time.monotonic()
     try:

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
 from service.app import create_app
-from service.metrics import MAX_DRIFT_MACHINES
+from service.telemetry.metrics import MAX_DRIFT_MACHINES
 from service.settings import Settings
-from service.store.engine import DATABASE_FILE
+from service.store.database.sqlite import DATABASE_FILE
 from service.synthetic import MACHINES
 
 Fan = Callable[..., bytes]
@@ -45,12 +45,12 @@ def kinds(clip: dict[str, Any]) -> set[str]:
 def test_a_healthy_clip_is_like_the_enrolled_ones(full_api: TestClient, fan: Fan) -> None:
     found = score(full_api, *(fan(number) for number in range(40, 52)))
     assert sum(bool(clip["warnings"]) for clip in found) == 0
-    conditions = found[0]["conditions"]
-    assert isinstance(conditions, dict)
-    assert conditions["level_dbfs"] == pytest.approx(-26, abs=1.5)
-    assert conditions["noise_floor_dbfs"] < conditions["level_dbfs"]
-    assert (conditions["bandwidth_hz"], conditions["clipped"]) == (8_000, 0)
-    assert (conditions["sample_rate"], conditions["channels"]) == (16_000, 1)
+    acoustics = found[0]["acoustics"]
+    assert isinstance(acoustics, dict)
+    assert acoustics["level_dbfs"] == pytest.approx(-26, abs=1.5)
+    assert acoustics["noise_floor_dbfs"] < acoustics["level_dbfs"]
+    assert (acoustics["bandwidth_hz"], acoustics["clipped"]) == (8_000, 0)
+    assert (acoustics["sample_rate"], acoustics["channels"]) == (16_000, 1)
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,17 @@ def test_clips_that_were_enrolled_before_are_nothing_to_compare_with(settings: S
         assert database.execute("DELETE FROM condition").rowcount == 20
     with TestClient(create_app(settings)) as api:
         (found,) = score(api, encode(sound(40) / 10))
-        assert (found["warnings"], found["conditions"]["sample_rate"]) == ([], 16_000)
+        assert (found["warnings"], found["acoustics"]["sample_rate"]) == ([], 16_000)
 
 
 def test_the_list_of_clips_tells_what_was_measured(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
     (scored,) = score(fan_api, fan(0))
     listed = fan_api.get("/machines/fan-1/clips").json()["clips"]
-    assert listed[0]["conditions"] == scored["conditions"]
+    assert listed[0]["acoustics"] == scored["acoustics"]
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
         database.execute("DELETE FROM condition WHERE clip_id = ?", (listed[0]["clip_id"],))
     again = fan_api.get("/machines/fan-1/clips").json()["clips"]
-    assert again == [{**listed[0], "conditions": None}, *listed[1:]]
+    assert again == [{**listed[0], "acoustics": None}, *listed[1:]]
 
 
 def test_damaged_conditions_are_told(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
@@ -203,7 +203,7 @@ def test_damaged_noise_is_told(settings: Settings, fan_api: TestClient, encode: 
 @pytest.fixture
 def watched(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """An application that writes scores at once."""
-    monkeypatch.setattr("service.store.pending.WRITE_SECONDS", 0.05)
+    monkeypatch.setattr("service.store.score_buffer.WRITE_SECONDS", 0.05)
     with TestClient(create_app(settings), raise_server_exceptions=False) as api:
         yield api
 

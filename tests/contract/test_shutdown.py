@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx2
 
-from service.client import Client
+from offkey.client import Client
 
 SECONDS = 3  # OFFKEY_SHUTDOWN_SECONDS: 1 for the requests, 2 for the answers
 

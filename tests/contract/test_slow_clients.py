@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.client import Client
+from offkey.client import Client
 
 HEAD = b"POST /score?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n%s\r\n"
 FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"

@@ -9,12 +9,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.domain.errors import ErrorKind, OffkeyError
+from offkey.errors import ErrorKind, OffkeyError
 from service.settings import Settings
-from service.store.check import check_database
-from service.store.engine import DATABASE_FILE
-from service.usecases.context import Context
-from service.usecases.jobs.reembed import reembed_machine
+from service.store.snapshot.check import check_database
+from service.store.database.sqlite import DATABASE_FILE
+from service.usecases.service import Context
+from service.jobs.reembed import reembed_machine
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -150,10 +150,10 @@ def test_a_request_that_is_under_way_while_the_machine_moves_is_answered_right(
         context = context_of(api)
         old = context.encoders.old
         assert old is not None
-        hear, moves = old.hear, []
+        embed, moves = old.embed, []
 
         def hear_while_it_moves(*args: object) -> object:
-            heard = hear(*args)
+            heard = embed(*args)
             if not moves:
                 moves.append(move(api))
             return heard

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from service.decoding import OVERHEAD_BYTES
+from service.audio.processes import OVERHEAD_BYTES
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

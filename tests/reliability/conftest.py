@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.client import Client
+from offkey.client import Client
 from service.domain.detector import Detector, clip_score
 from service.domain.distance import Near, Vectors
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.threshold import conformal_threshold
 
 

@@ -16,9 +16,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.settings import Settings
-from service.usecases.clip import Upload, embed_clip
+from service.usecases.clip import Clip, embed_clip
 
 TORTURE = "OFFKEY_TORTURE" in os.environ
 CHANGES = 200 if TORTURE else 15  # of each writer
@@ -115,7 +115,7 @@ def test_every_answer_is_right_for_its_generation(
             for one in reading:
                 one.result(60)
         vectors = {
-            name: [embed_clip(context, context.encoders.current, Upload("", data)).vectors for data in files]
+            name: [embed_clip(context, context.encoders.current, Clip("", data)).vectors for data in files]
             for name, files in (("clips", clips), ("probes", probes))
         }
     checked = 0

@@ -15,11 +15,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from service.bank import kept
-from service.problems import PROBLEM_JSON, TYPE_PREFIX
+from service.http.problems import PROBLEM_JSON, TYPE_PREFIX
 from service.settings import Settings
 from service.store import machine_rows
-from service.store.check import check_database
-from service.store.engine import DATABASE_FILE
+from service.store.snapshot.check import check_database
+from service.store.database.sqlite import DATABASE_FILE
 
 MUTATIONS = 10_000 if "OFFKEY_TORTURE" in os.environ else 150
 SHARD = 150  # mutations in one test, so that tests can run side by side

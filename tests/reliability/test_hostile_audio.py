@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from service.problems import PROBLEM_JSON
+from service.http.problems import PROBLEM_JSON
 
 MUTATED = 20_000 if "OFFKEY_TORTURE" in os.environ else 500
 SHARD = 250  # mutated files in one test, so that tests can run side by side

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from service.client import Client
+from offkey.client import Client
 
 KILLS = int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "6"))
 SHARD = min(6, KILLS)  # kills in one test, so that tests can run side by side

@@ -18,9 +18,9 @@ import httpx2
 import pytest
 
 from service.store import Store
-from service.store.check import check_database
-from service.store.engine import DATABASE_FILE, MIGRATIONS
-from service.store.snapshot import unpack, write_snapshot
+from service.store.snapshot.check import check_database
+from service.store.database.sqlite import DATABASE_FILE, MIGRATIONS
+from service.store.snapshot.write import unpack, write_snapshot
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 KILLS = int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "10"))
@@ -28,10 +28,10 @@ KILLS = int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.envi
 CHILD = """
 import itertools, shutil, sys
 from pathlib import Path
-import service.store.engine
+import service.store.database.sqlite
 from service.store import Store
-from service.store.restore import restore
-from service.store.snapshot import write_snapshot
+from service.store.snapshot.restore import restore
+from service.store.snapshot.write import write_snapshot
 first, second, third = map(Path, sys.argv[1:])
 print("ready", flush=True)
 for turn in itertools.count():
@@ -148,7 +148,7 @@ def test_a_migration_is_whole_or_not_begun_at_every_kill(
         if not later.name.startswith("0001"):
             later.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("service.store.engine.MIGRATIONS", first)
+        patch.setattr("service.store.database.sqlite.MIGRATIONS", first)
         Store.open(tmp_path / "old").close()
     with closing(sqlite3.connect(tmp_path / "old" / DATABASE_FILE)) as raw, raw:
         raw.execute("ATTACH DATABASE ? AS new", (str(tmp_path / "new" / DATABASE_FILE),))

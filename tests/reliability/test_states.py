@@ -21,19 +21,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.bank import Banks
+from service.bank import BankCache
 from service.domain.distance import Vectors
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import Domain
-from service.schemas import Enrollment, MachineSettings, ThresholdSettings
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
+from offkey.schemas import Enrollment, MachineSettings, ThresholdSettings
 from service.settings import Settings
 from service.store import Store
-from service.store.restore import restore
-from service.store.snapshot import write_snapshot
+from service.store.snapshot.restore import restore
+from service.store.snapshot.write import write_snapshot
 from service.usecases import machines as usecase
-from service.usecases.clip import Upload, embed_clip
-from service.usecases.context import Context
-from service.usecases.enroll import Condition, enroll_clips
+from service.usecases.clip import Clip, embed_clip
+from service.usecases.service import Context
+from service.usecases.enroll import EnrollOptions, enroll_clips
 from service.usecases.score import score_clips
 from service.usecases.threshold import get_threshold
 
@@ -65,7 +65,7 @@ class Model:
     """All that must be so."""
 
     machines: dict[str, Bank] = field(default_factory=dict)
-    retired: dict[str, int] = field(default_factory=dict)  # last generation by machine id
+    deleted_machine: dict[str, int] = field(default_factory=dict)  # last generation by machine id
     last_clip: int = 0
 
     def answer_of(self, key: str) -> tuple[Any, Enrollment] | None:
@@ -92,7 +92,7 @@ class Machines(RuleBasedStateMachine):
 
     opened: ClassVar[Context]
     folder_of_all: ClassVar[Path]
-    uploads: ClassVar[Sequence[Upload]]
+    uploads: ClassVar[Sequence[Clip]]
     vectors: ClassVar[dict[str, Vectors]]  # by sha256
     oracle: ClassVar[Callable[..., Any]]
 
@@ -105,7 +105,7 @@ class Machines(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        banks = Banks(exact_limit=10_000, max_values=2_048)  # a bank or two
+        banks = BankCache(exact_limit=10_000, max_values=2_048)  # a bank or two
         self.context = replace(self.opened, store=Store.open(self.data), banks=banks)
 
     def teardown(self) -> None:
@@ -117,7 +117,7 @@ class Machines(RuleBasedStateMachine):
         answer, created = usecase.put_machine(self.context, machine, MachineSettings())
         assert created is (machine not in self.model.machines)
         if created:
-            self.model.machines[machine] = Bank(self.model.retired.get(machine, -1) + 1)
+            self.model.machines[machine] = Bank(self.model.deleted_machine.get(machine, -1) + 1)
         assert answer.generation == self.model.machines[machine].generation
 
     @rule(machine=IDS)
@@ -127,7 +127,7 @@ class Machines(RuleBasedStateMachine):
                 usecase.delete_machine(self.context, machine)
             return
         usecase.delete_machine(self.context, machine)
-        self.model.retired[machine] = self.model.machines.pop(machine).generation
+        self.model.deleted_machine[machine] = self.model.machines.pop(machine).generation
 
     @rule(
         machine=IDS,
@@ -138,11 +138,11 @@ class Machines(RuleBasedStateMachine):
     )
     def enroll(self, machine: str, numbers: list[int], domain: Domain, recording: str | None, key: str | None) -> None:
         posted = [self.uploads[number] for number in numbers]
-        condition = Condition(domain, recording)
-        request = machine, condition, [upload.name for upload in posted]
+        acoustics = EnrollOptions(domain, recording)
+        request = machine, acoustics, [upload.name for upload in posted]
 
         def send() -> Enrollment:
-            return enroll_clips(self.context, machine, condition, posted, key)
+            return enroll_clips(self.context, machine, acoustics, posted, key)
 
         earlier = None if key is None else self.model.answer_of(key)
         if earlier is not None and earlier[0] != request:
@@ -153,23 +153,23 @@ class Machines(RuleBasedStateMachine):
         elif machine not in self.model.machines:
             with refused(ErrorKind.UNKNOWN_MACHINE):
                 send()
-        elif self.conflicts(machine, posted, condition):
+        elif self.conflicts(machine, posted, acoustics):
             with refused(ErrorKind.DOMAIN_CONFLICT):
                 send()
         else:
             answer = send()
-            self.enrolled(machine, posted, condition, answer)
+            self.enrolled(machine, posted, acoustics, answer)
             if key is not None:
                 self.model.machines[machine].answers[key] = request, answer
 
-    def conflicts(self, machine: str, posted: list[Upload], condition: Condition) -> bool:
+    def conflicts(self, machine: str, posted: list[Clip], acoustics: EnrollOptions) -> bool:
         bank = self.model.machines[machine]
         known = [bank.clips[upload.sha256] for upload in posted if upload.sha256 in bank.clips]
         new = [upload for upload in posted if upload.sha256 not in bank.clips]
-        other = bank.domain_of(condition.recording) not in (None, condition.domain)
-        return any(clip[1] is not condition.domain for clip in known) or (bool(new) and other)
+        other = bank.domain_of(acoustics.recording) not in (None, acoustics.domain)
+        return any(clip[1] is not acoustics.domain for clip in known) or (bool(new) and other)
 
-    def enrolled(self, machine: str, posted: list[Upload], condition: Condition, answer: Enrollment) -> None:
+    def enrolled(self, machine: str, posted: list[Clip], acoustics: EnrollOptions, answer: Enrollment) -> None:
         bank, added = self.model.machines[machine], False
         for upload, told in zip(posted, answer.clips, strict=True):
             if upload.sha256 in bank.clips:
@@ -179,7 +179,7 @@ class Machines(RuleBasedStateMachine):
             assert told.clip_id is not None
             assert told.clip_id > self.model.last_clip  # never used again
             self.model.last_clip = told.clip_id
-            found = told.clip_id, condition.domain, condition.recording, self.vectors[upload.sha256]
+            found = told.clip_id, acoustics.domain, acoustics.recording, self.vectors[upload.sha256]
             bank.clips[upload.sha256] = found
             added = True
         bank.generation += added
@@ -305,7 +305,7 @@ def test_every_sequence_ends_as_the_model_says(
     clips = [fan(number, seconds=1.0) for number in range(CLIPS - 1)]
     clips.append(fan(CLIPS, seconds=11.0))  # of two windows
     Machines.opened, Machines.folder_of_all, Machines.oracle = opened, memory, oracle
-    Machines.uploads = [Upload(f"{number}.wav", clip) for number, clip in enumerate(clips)]
+    Machines.uploads = [Clip(f"{number}.wav", clip) for number, clip in enumerate(clips)]
     Machines.vectors = {
         upload.sha256: embed_clip(opened, opened.encoders.current, upload).vectors for upload in Machines.uploads
     }

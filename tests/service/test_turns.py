@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from service.bank import MemoryBank
-from service.decoding import Decoders
-from service.inference import Callers
+from service.bank import Bank
+from service.audio.processes import Decoders
+from service.encoder.per_thread import PerThreadRunner
 from service.turns import turn
 from service.usecases import clip as clips
 
@@ -36,7 +36,7 @@ def test_nobody_has_it_over_the_model_a_search_or_a_child(
     seen: list[tuple[str, bool]] = []
     for of, name in ((clips, "read_pcm"), (clips, "measure")):
         watched(of, name, seen, monkeypatch)
-    for of, name in ((Decoders, "decode"), (Callers, "_session"), (MemoryBank, "score")):
+    for of, name in ((Decoders, "decode"), (PerThreadRunner, "_session"), (Bank, "score")):
         watched(of, name, seen, monkeypatch)
     strange = encode(np.random.default_rng(0).normal(0, 0.1, 96_000), 48_000)  # goes to a child
     assert fan_api.post("/score", params=FAN, content=fan(7)).status_code == 200

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import torch
 
-from service.manifest import MODEL_FILE
+from service.encoder.bundle import MODEL_FILE
 from training.config import Config, from_table, to_table
 from training.encoders import EfficientAT16k
 from training.graph import Graph, write_graph

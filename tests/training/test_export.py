@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from service.manifest import BundleError, file_sha256, load_manifest
+from service.encoder.bundle import BundleError, file_sha256, load_manifest
 from training import export as export_module
 from training.build import build_student
 from training.config import Config

@@ -118,13 +118,13 @@ def test_training_logs_the_held_out_distance_and_takes_the_weights_with_the_leas
     frozen_student.readout.whitening.load_state_dict(student.readout.whitening.state_dict())
     held_out = HeldOut(
         Objective(run.config.objective),
-        lambda waveform: frozen_student.hear(waveform, "clip").vectors,
+        lambda waveform: frozen_student.embed(waveform, "clip").vectors,
         sounds.audio.batch,
         sounds.held_out_sources,
         sounds.held_out_noises,
         8,
     )
-    (again, *_) = held_out.measure(lambda waveform: student.hear(waveform, "clip").vectors)
+    (again, *_) = held_out.measure(lambda waveform: student.embed(waveform, "clip").vectors)
     assert again.distance == pytest.approx(found[best].distance, abs=1e-6), "the saved weights are those measured"
     assert again.frozen_distance == pytest.approx(found[best].frozen_distance, abs=1e-6)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.manifest import WindowSpec
+from service.encoder.bundle import WindowSpec
 from service.synthetic import plan_tree, write_tree
 from training.data.catalog import DataError
 from training.separation import read_machines, read_windows, separation

@@ -71,7 +71,7 @@ def test_a_hit_equals_a_computation_and_costs_none(tiny_config: Callable[..., Co
     counts = (world.teacher.hits, world.teacher.misses)
     assert counts == ((0, 6) if level == "token" else (2, 4)), "whole grids are not kept"
     with torch.no_grad():
-        fresh = world.student.hear(world.sounds.audio.batch(world.sounds.sources[:4]), level).vectors
+        fresh = world.student.embed(world.sounds.audio.batch(world.sounds.sources[:4]), level).vectors
     assert len(first) == len(both) == len(fresh) == (1 if level == "clip" else 2)
     for early, late, expected in zip(first, both, fresh, strict=True):
         assert late.shape == expected.shape

@@ -9,7 +9,7 @@ import torch
 from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 
-from service.manifest import load_manifest
+from service.encoder.bundle import load_manifest
 from training.config import Config
 from training.encoders import ENCODERS, CheckpointError
 from training.export import export_run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import soundfile
 
-from service.audio import AudioLimits
+from service.audio.decode import AudioLimits
 
 _BLOCK_FRAMES = 65_536
 

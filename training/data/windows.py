@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.audio import AudioLimits, Samples, decode
-from service.domain.errors import OffkeyError
-from service.manifest import file_sha256
+from service.audio.decode import AudioLimits, Samples, decode
+from offkey.errors import OffkeyError
+from service.encoder.bundle import file_sha256
 from training.data.catalog import Clip, DataError
 from training.data.channels import UnreadableError, read_clip
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from service.domain.machine import Domain
-from service.manifest import Manifest
+from offkey.vocabulary import Domain
+from service.encoder.bundle import Manifest
 from service.settings import Device
 from training.config import ConfigError
 from training.data.catalog import DataError
@@ -110,7 +110,7 @@ def run(config: ExperimentConfig, progress: Progress) -> Result:
         for own, alone in heard
         for sound in sounds(config.snr_db, config.seeds, oracle=alone)
     ]
-    listener.hear(wanted, config.workers, progress)
+    listener.embed(wanted, config.workers, progress)
     timed = {name: view if view.on_cpu else BundleView(view.folder) for name, view in bundles.items()}
     times = milliseconds(timed, config.timing_rounds, work / "timings") if config.timing_rounds else {}
     compared = {name: _Method(view) for name, view in views.items()} | {ORACLE: _Method(reference, oracle=True)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 from service.domain.distance import Vectors
-from service.domain.errors import OffkeyError
+from offkey.errors import OffkeyError
 from training.data.catalog import DataError
 from training.evaluation.cells import Cells
 from training.evaluation.noise import Noise
@@ -24,7 +24,7 @@ class Listener:
     sample_rate: int
     cells: Cells
 
-    def hear(
+    def embed(
         self, wanted: Sequence[tuple[JudgedMachine, Sound, Sequence[View]]], workers: int, progress: Progress
     ) -> None:
         """Make the cells that are not there yet, one sound of one machine at a time on each thread.

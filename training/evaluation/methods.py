@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rich.progress import Progress
 
-from service.manifest import MANIFEST_FILE, Manifest, file_sha256
+from service.encoder.bundle import MANIFEST_FILE, Manifest, file_sha256
 from training.config import Config, load_config, to_table
 from training.evaluation.config import ExperimentConfig, MethodConfig
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from service.domain.backends import DEFAULT_BACKEND
 from service.domain.detector import Detector, clip_score
 from service.domain.distance import Vectors, nearest_in, nearest_rows
-from service.domain.errors import OffkeyError
-from service.domain.machine import Domain
+from offkey.errors import OffkeyError
+from offkey.vocabulary import Domain
 from service.domain.threshold import Threshold, conformal_threshold
 from training.data.catalog import DataError
 from training.evaluation.views import Embedded

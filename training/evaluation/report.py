@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.domain.backends import DEFAULT_BACKEND
-from service.processor import processor_name
+from service.encoder.processor import processor_name
 from training.evaluation.bootstrap import LEVEL, Interval
 from training.evaluation.choice import FIGURE
 from training.evaluation.comparison import ALL, Cell, Key, directions, summaries

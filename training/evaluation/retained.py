@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from service.audio import Samples
+from service.audio.decode import Samples
 from training.build import build_student, load_trained
 from training.config import ConfigError
 from training.evaluation.comparison import ALL, Cell, Comparison, Key

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from service.audio import Samples
-from service.processor import processor_name
+from service.audio.decode import Samples
+from service.encoder.processor import processor_name
 from training.evaluation.views import BundleView
 
 SECONDS = 10.0

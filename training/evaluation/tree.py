@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from training.data.catalog import Clip, DataError
 from training.data.layouts.collection import Collection, audio_files
 from training.data.layouts.dcase import DcaseName, read_dcase

@@ -14,12 +14,12 @@ import onnx.utils
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.audio import Samples, cut
+from service.audio.decode import Samples, cut
 from service.domain.distance import Vectors
-from service.encoder import Encoder
-from service.inference import DeviceError, open_session
-from service.inference.session import CPU
-from service.manifest import MODEL_FILE
+from service.encoder.encoder import Encoder
+from service.encoder.session import DeviceError, open_session
+from service.encoder.session import CPU
+from service.encoder.bundle import MODEL_FILE
 from service.settings import Device
 from training.config import ConfigError
 

@@ -1,6 +1,6 @@
 """The model card of an imported bundle."""
 
-from service.manifest import Manifest
+from service.encoder.bundle import Manifest
 from training.importer.checks import QUIETER_DB, Findings
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.manifest import WindowSpec
+from service.encoder.bundle import WindowSpec
 from training.graph import TOLERANCE, ExportError, relative_difference, synthetic_waveforms
 
 LARGEST_DIM = 16_384  # 64 kB for each window that is enrolled

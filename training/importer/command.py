@@ -37,7 +37,7 @@ def import_(
     with for_people():
         from pydantic import ValidationError
 
-        from service.manifest import WindowSpec
+        from service.encoder.bundle import WindowSpec
         from training.graph import ExportError
         from training.importer.bundle import ImportRequest, import_bundle
 

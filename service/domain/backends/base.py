@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.distance import Near, Vectors
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 
 Measures = NDArray[np.float64]  # (windows,), larger is farther from what is healthy
 Recordings = NDArray[np.int64]  # (windows,), the number of the recording that each window is from

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
 from service.domain.distance import Near, Vectors, cosine_distances, nearest_rows
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 
 SURROUNDINGS = 8  # recordings; the paper's K
 CANDIDATES = 16  # nearest windows that are held against their density

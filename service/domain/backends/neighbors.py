@@ -8,7 +8,7 @@ import numpy as np
 
 from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
 from service.domain.distance import Distances, Near, Vectors, nearest_in, nearest_rows, nearest_to_others
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 
 MEAN_OF = 5  # nearest windows
 

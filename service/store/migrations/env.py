@@ -1,4 +1,4 @@
-"""Run by Alembic: migrates the connection that `service.store.engine.migrate` hands over."""
+"""Run by Alembic: migrates the connection that `service.store.database.sqlite.migrate` hands over."""
 
 from alembic import context
 

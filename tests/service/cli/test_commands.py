@@ -14,11 +14,11 @@ import soundfile
 
 from service import __version__
 from service.cli.serve import unknown_settings
-from service.client import Client, ProblemError, UnreachableError
-from service.domain.machine import Domain
-from service.schemas import ThresholdSettings
+from offkey.client import Client, ProblemError, UnreachableError
+from offkey.vocabulary import Domain
+from offkey.schemas import ThresholdSettings
 from service.store import Store
-from service.store.engine import DATABASE_FILE
+from service.store.database.sqlite import DATABASE_FILE
 from service.synthetic import plan_tree, write_tree
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

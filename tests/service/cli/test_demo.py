@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from service.cli.demo import Verdict
-from service.client import Client
-from service.schemas import ClipScore
+from offkey.client import Client
+from offkey.schemas import ClipScore
 
 # The demo with a clip of each kind, where what it hears is no matter: to make and score all of them takes its time.
 SMALL = """

@@ -16,10 +16,10 @@ import httpx2
 import pytest
 
 from service.cli.serve import unknown_settings
-from service.client import Client, ProblemError
-from service.domain.access import Scope
-from service.domain.errors import OffkeyError
-from service.usecases.access import is_loopback
+from offkey.client import Client, ProblemError
+from offkey.vocabulary import Scope
+from offkey.errors import OffkeyError
+from service.usecases.authenticate import is_loopback
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.domain.access import Token
+from offkey.keys import Token
 from service.domain.rate import RateLimiter
 
 

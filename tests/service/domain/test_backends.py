@@ -14,19 +14,19 @@ from service.domain.backends import spread as spread_module
 from service.domain.backends.base import LeftOut
 from service.domain.detector import Detector
 from service.domain.distance import Near, cosine_distances, nearest_rows
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import Domain
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 
 SOURCE, TARGET = Domain.SOURCE, Domain.TARGET
 NAMES = pytest.mark.parametrize("name", BACKENDS)
-Banks = dict[Domain, np.ndarray]
+BankCache = dict[Domain, np.ndarray]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int = 12) -> tuple[Banks, Banks]:
+def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int = 12) -> tuple[BankCache, BankCache]:
     """Healthy windows about a center that is the machine's own, and recordings; the target is a little elsewhere."""
     rng = np.random.default_rng(seed)
     center, shift, spread = rng.standard_normal(dim), 0.5 * rng.standard_normal(dim), rng.uniform(0.05, 0.5, dim)
@@ -39,12 +39,12 @@ def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int 
     return banks, recordings
 
 
-def scores(detector: Detector, banks: Banks, queries: np.ndarray) -> np.ndarray:
+def scores(detector: Detector, banks: BankCache, queries: np.ndarray) -> np.ndarray:
     near = {domain: nearest_rows(queries, rows, max(detector.neighbors, 1)) for domain, rows in banks.items()}
     return detector.window_scores(queries, near)
 
 
-def measured(name: str, banks: Banks, recordings: Banks, queries: np.ndarray) -> tuple[list[Banks], list[LeftOut]]:
+def measured(name: str, banks: BankCache, recordings: BankCache, queries: np.ndarray) -> tuple[list[BankCache], list[LeftOut]]:
     """What each part of a backend measures, before it is normalized, and what it leaves out."""
     found, left = [], []
     for kind in BACKENDS[name]:
@@ -55,7 +55,7 @@ def measured(name: str, banks: Banks, recordings: Banks, queries: np.ndarray) ->
     return found, left
 
 
-def finite(detector: Detector, banks: Banks) -> None:
+def finite(detector: Detector, banks: BankCache) -> None:
     """Nowhere is anything but a number, for windows of the bank, near to it, across from it and anywhere."""
     everything = np.concatenate(list(banks.values()))
     anywhere = unit(np.random.default_rng(0).standard_normal((20, everything.shape[1])))

@@ -6,7 +6,7 @@ import pytest
 from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.distance import Vectors, nearest_rows
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.threshold import conformal_threshold
 
 

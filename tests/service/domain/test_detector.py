@@ -13,8 +13,8 @@ from service.domain.detector import (
     clip_score,
 )
 from service.domain.distance import Near, cosine_distances, nearest_to_others
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import Domain
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 
 
 def unit(rng: np.random.Generator, count: int, dim: int = 8) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_a_domain_of_one_clip_borrows_the_scale_of_the_other() -> None:
     banks = {Domain.SOURCE: unit(rng, 10), Domain.TARGET: unit(rng, 1)}
     detector = fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
     assert detector.scales[0][Domain.TARGET] == detector.scales[0][Domain.SOURCE]
-    assert detector.borrowed == {Domain.TARGET}
+    assert detector.pooled == {Domain.TARGET}
     assert {domain: scores.recordings for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
@@ -94,18 +94,18 @@ def test_a_domain_of_one_clip_borrows_the_scale_of_the_other() -> None:
     [(10, 5, []), (10, 4, [Domain.TARGET]), (3, 9, [Domain.SOURCE]), (3, 3, []), (3, 2, [Domain.TARGET]), (4, 0, [])],
 )
 def test_a_domain_of_few_clips_borrows_the_deviation_of_the_other(
-    source: int, target: int, borrowed: list[Domain]
+    source: int, target: int, pooled: list[Domain]
 ) -> None:
     rng = np.random.default_rng(6)
     banks = {Domain.SOURCE: unit(rng, 2 * source), Domain.TARGET: unit(rng, 2 * target)}
     clips = {domain: np.arange(len(vectors)) // 2 for domain, vectors in banks.items()}  # of two windows each
     enrolled = [domain for domain in Domain if len(banks[domain])]
     detector = fit({d: banks[d] for d in enrolled}, {d: clips[d] for d in enrolled})
-    assert detector.borrowed == set(borrowed)
+    assert detector.pooled == set(pooled)
     own = {d: Scale.fit(nearest_to_others(banks[d], clips[d]), TINY) for d in enrolled}
     for domain in enrolled:
         assert detector.scales[0][domain].mu == own[domain].mu
-        lender = next(d for d in Domain if d is not domain) if domain in borrowed else domain
+        lender = next(d for d in Domain if d is not domain) if domain in pooled else domain
         relative = own[lender].sigma / own[lender].mu
         assert detector.scales[0][domain].sigma == pytest.approx(relative * own[domain].mu)
 

@@ -8,31 +8,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.conditions import Conditions
-from service.domain.envelope import Envelope, Measure, unlike_all
+from service.domain.acoustics import Acoustics
+from service.domain.envelope import Envelope, closest_differences
+from offkey.vocabulary import Measure
 
 BANDS = 17
 SECONDS = 10.0
 
 
-def draw(count: int, seed: int = 0, level: float = -24.0) -> list[Conditions]:
+def draw(count: int, seed: int = 0, level: float = -24.0) -> list[Acoustics]:
     """Clips of one condition: 1 dB of level and 0.3 dB of each band about."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(count):
         own = level + rng.standard_normal()
         bands = own - 5.0 - 1.5 * np.arange(BANDS) + 0.3 * rng.standard_normal(BANDS)
-        found.append(Conditions(own, own - 2 + 0.2 * rng.standard_normal(), 7_000.0, 0.0, tuple(bands), 16_000, 1))
+        found.append(Acoustics(own, own - 2 + 0.2 * rng.standard_normal(), 7_000.0, 0.0, tuple(bands), 16_000, 1))
     return found
 
 
-def envelope(clips: Sequence[Conditions], recordings: Sequence[int] | None = None) -> Envelope:
+def envelope(clips: Sequence[Acoustics], recordings: Sequence[int] | None = None) -> Envelope:
     found = Envelope.of(clips, range(len(clips)) if recordings is None else recordings)
     assert found is not None
     return found
 
 
-def shifted(clip: Conditions, gain_db: float) -> Conditions:
+def shifted(clip: Acoustics, gain_db: float) -> Acoustics:
     return replace(
         clip,
         level_dbfs=clip.level_dbfs + gain_db,
@@ -41,13 +42,13 @@ def shifted(clip: Conditions, gain_db: float) -> Conditions:
     )
 
 
-def banded(clip: Conditions, first: int, gain_db: float) -> Conditions:
+def banded(clip: Acoustics, first: int, gain_db: float) -> Acoustics:
     """With the bands from `first` on louder."""
     bands = [band + gain_db * (at >= first) for at, band in enumerate(clip.bands_dbfs)]
     return replace(clip, bands_dbfs=tuple(bands))
 
 
-def kinds(own: Envelope, clip: Conditions) -> set[Measure]:
+def kinds(own: Envelope, clip: Acoustics) -> set[Measure]:
     return {one.measure for one in own.differences(clip, SECONDS)}
 
 
@@ -110,11 +111,11 @@ def test_an_odd_clip_does_not_let_others_pass() -> None:
 def test_a_clip_that_fits_either_domain_is_inside() -> None:
     source, target = envelope(draw(20)), envelope(draw(20, 1, level=-50.0))
     clip = draw(1, 9, level=-50.0)[0]
-    assert unlike_all([source], clip, SECONDS)
-    assert not unlike_all([source, target], clip, SECONDS)
+    assert closest_differences([source], clip, SECONDS)
+    assert not closest_differences([source, target], clip, SECONDS)
     between = shifted(clip, 8.0)  # of the domain that it fits better
-    assert unlike_all([source, target], between, SECONDS) == target.differences(between, SECONDS)
-    assert unlike_all([], clip, SECONDS) == []
+    assert closest_differences([source, target], between, SECONDS) == target.differences(between, SECONDS)
+    assert closest_differences([], clip, SECONDS) == []
 
 
 def test_short_clips_are_given_more() -> None:

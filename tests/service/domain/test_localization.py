@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.domain.localization import MOST_REGIONS, Reference
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.spectrogram import Spectrogram
 
 SHAPE = (20, 35)
@@ -32,11 +32,11 @@ def test_a_planted_block_is_found_where_it_is(louder: bool) -> None:
     found = reference.locate(window)
     region = found.regions[0]
     assert (region.steps, region.bands, region.louder) == ((4, 9), (10, 13), louder)
-    assert region.standout > 8 > 6 > found.usual
+    assert region.deviation > 8 > 6 > found.usual
     assert region.p_value == pytest.approx(1 / 21)
     assert found.profile.shape == (20,)
     assert set(np.argsort(found.profile)[-5:]) == set(range(4, 9))
-    assert found.profile.max() == region.standout
+    assert found.profile.max() == region.deviation
 
 
 def test_regions_come_strongest_first_and_share_no_cell() -> None:
@@ -48,7 +48,7 @@ def test_regions_come_strongest_first_and_share_no_cell() -> None:
     regions = reference.locate(window).regions
     assert [region.steps[0] for region in regions] == [5, 0, 15]
     assert len(regions) == MOST_REGIONS
-    assert sorted((region.standout for region in regions), reverse=True) == [region.standout for region in regions]
+    assert sorted((region.deviation for region in regions), reverse=True) == [region.deviation for region in regions]
     covered = np.zeros(SHAPE, dtype=int)
     for region in regions:
         covered[slice(*region.steps), slice(*region.bands)] += 1

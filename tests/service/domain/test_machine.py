@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.errors import ErrorKind, OffkeyError
-from service.domain.machine import MACHINE_ID_PATTERN, check_machine_id
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import MACHINE_ID_PATTERN, check_machine_id
 
 
 @pytest.mark.parametrize("machine_id", ["fan-1", "A", "0", "a.b_c-d", "x" * 64])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.domain.spectrogram import band_edges, coarse
+from service.domain.spectrogram import band_edges, downsampled
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_every_cell_is_the_mean_of_its_frames_and_bands(
     frames: int, mels: int, seconds: float, shape: tuple[int, int]
 ) -> None:
     logmel = np.random.default_rng(0).standard_normal((frames, mels)).astype(np.float32)
-    found = coarse(logmel, seconds)
+    found = downsampled(logmel, seconds)
     assert found.shape == shape
     assert found.dtype == np.float32
     rows = [range(frames * step // shape[0], frames * (step + 1) // shape[0]) for step in range(shape[0])]

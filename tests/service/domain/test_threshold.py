@@ -7,16 +7,10 @@ from hypothesis import strategies as st
 
 from service.domain.detector import Detector
 from service.domain.distance import nearest_rows
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
-from service.domain.threshold import (
-    MIN_FALSE_ALARM_RATE,
-    conformal_threshold,
-    gamma_threshold,
-    guard_bound,
-    manual_threshold,
-    p_value,
-)
+from offkey.vocabulary import MIN_FALSE_ALARM_RATE
+from service.domain.threshold import conformal_threshold, gamma_threshold, guard_bound, manual_threshold, p_value
 
 SOURCE, TARGET = Domain.SOURCE, Domain.TARGET
 ONE = SelfScores.of(np.array([1e6]))

@@ -13,7 +13,7 @@ import soundfile
 import torch
 from rich.progress import Progress
 
-from service.encoder import Encoder as Served
+from service.encoder.encoder import Encoder as Served
 from service.settings import Device
 from training.build import load_trained, read_with
 from training.config import Config, ConfigError, EncoderConfig

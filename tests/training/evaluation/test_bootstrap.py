@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from training.evaluation.bootstrap import Interval, clip_weights, seed_weights
 from training.evaluation.tree import JudgedClip, JudgedMachine, read_tree
 from training.metrics import auc

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from training.evaluation.choice import FIGURE, leave_one_out, machine_names
 from training.evaluation.comparison import ALL, Cell, Comparison, cells
 from training.evaluation.tree import JudgedClip, JudgedMachine

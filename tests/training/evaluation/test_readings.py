@@ -10,9 +10,9 @@ import torch
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.budget import UNLIMITED
+from service.audio.budget import UNLIMITED
 from service.domain.backends import DEFAULT_BACKEND
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from service.settings import Device, Settings
 from training.config import ConfigError
 from training.data.catalog import DataError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.machine import Domain
+from offkey.vocabulary import Domain
 from training.data.catalog import DataError
 from training.evaluation.bootstrap import recordings_of
 from training.evaluation.tree import read_tree

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from service import manifest
-from service.manifest import Manifest, load_manifest
+from service.encoder.bundle import Manifest, load_manifest
 from training.importer.checks import LARGEST_DIM
 from training.importer.command import app
 from training.importer.source import LARGEST_MODEL

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from service.domain.backends import DEFAULT_BACKEND, check_backend
 from service.domain.threshold import Threshold
-from service.manifest import Manifest
+from service.encoder.bundle import Manifest
 from training.config import ConfigError
 from training.data.catalog import DataError
 from training.data.layouts.collection import Collection
@@ -121,7 +121,7 @@ def evaluate(config: EvaluationConfig, progress: Progress) -> Evaluation:
     views = _views(config.bundles)
     hearing = Hearing(views, channel, Cells(config.work / "cells"))
     clips = [clip for machine in machines for clip in (*machine.train, *machine.test)]
-    refused = hearing.hear(clips, config.workers, progress)
+    refused = hearing.embed(clips, config.workers, progress)
     heard = tuple(_without(machine, refused, config.tree) for machine in machines)
     task = progress.add_task("scoring", total=len(heard) * len(views))
     judged = {}

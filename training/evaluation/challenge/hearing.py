@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from service.audio import AudioLimits, decode
-from service.domain.errors import OffkeyError
+from service.audio.decode import AudioLimits, decode
+from offkey.errors import OffkeyError
 from training.data.channels import UnreadableError, read_clip
 from training.evaluation.cells import Cells
 from training.evaluation.threads import in_threads
@@ -25,7 +25,7 @@ class Hearing:
     channel: int | None  # None: the mean of all, as the service hears
     cells: Cells
 
-    def hear(self, clips: Sequence[JudgedClip], workers: int, progress: Progress) -> dict[Path, str]:
+    def embed(self, clips: Sequence[JudgedClip], workers: int, progress: Progress) -> dict[Path, str]:
         """Embed what is not there yet, clip by clip. Whoever ends the process loses the clips in work, no others.
 
         Args:

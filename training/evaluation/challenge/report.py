@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.processor import processor_name
+from service.encoder.processor import processor_name
 from training.evaluation.bootstrap import LEVEL, Interval
 from training.evaluation.challenge.evaluation import ALL, Evaluation
 from training.evaluation.challenge.years import ALARMS, COLUMNS, DOMAINS, MEANS, official_mean

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from service.store.vectors import checksum
+from service.store.embeddings import checksum
 
 revision = "0004"
 down_revision = "0003"

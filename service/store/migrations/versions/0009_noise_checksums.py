@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from service.store.vectors import noise_checksum
+from service.store.embeddings import noise_checksum
 
 revision = "0009"
 down_revision = "0008"

@@ -1,0 +1,190 @@
+"""Runs the encoder of a model bundle in ONNX Runtime, after checking that it is what its manifest says."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service.audio.decode import Samples, cut
+from service.audio.budget import UNLIMITED, Budget
+from service.domain.distance import Vectors
+from offkey.errors import ErrorKind, OffkeyError
+from service.domain.spectrogram import Spectrogram, band_edges, downsampled
+from service.bank.index import check_vectors
+from service.encoder.threads import SINGLE, ThreadCounts, faint_noise, find_thread_counts
+from service.encoder.batching import BatchingRunner
+from service.encoder.per_thread import PerThreadRunner
+from service.encoder.runner import Runner
+from service.encoder.session import open_session, runs_on_cpu
+from service.encoder.bundle import GOLDEN_FILE, MODEL_FILE, BundleError, Manifest, OutputSpec, load_manifest
+from service.settings import Device
+
+logger = logging.getLogger(__name__)
+
+_BATCH_SECONDS = 320.0  # of audio in one batch, on a GPU
+
+
+class Embedding(NamedTuple):
+    """A clip as the encoder hears it, window by window."""
+
+    vectors: Vectors  # (windows, dim), unit norm
+    starts: NDArray[np.float64]  # (windows,) seconds
+    spectrograms: tuple[Spectrogram, ...]  # of the windows; none where `band_edges_hz` is None
+
+
+class Encoder:
+    """Windows of a clip in, unit embeddings out. Safe to call from many threads at once.
+
+    Attributes:
+        manifest: of the bundle.
+        provider: the ONNX Runtime provider in use.
+        band_edges_hz: where the bands of its spectrograms meet, `(bands + 1,)`; None: the bundle gives no log-mel
+            spectrogram whose frequencies are known.
+    """
+
+    def __init__(
+        self, bundle: Path, device: Device, *, thread_counts: Path | ThreadCounts = SINGLE, engines: Path | None = None
+    ) -> None:
+        """Load a bundle and hold it against its golden vectors.
+
+        Args:
+            bundle: its folder.
+            device: where it runs.
+            layout: over how many threads a run goes on a CPU; or a file that remembers it once it was measured.
+            engines: folder that TensorRT may use.
+
+        Raises:
+            BundleError: a file is absent or damaged, or the graph does not give what the manifest promises.
+            DeviceError: `cuda` or `tensorrt` was asked for and does not work here.
+        """
+        self.manifest: Manifest = load_manifest(bundle)
+        self._runner = _open_runner(self.manifest, bundle, device, thread_counts, engines)
+        self.provider: str = self._runner.provider
+        self.band_edges_hz = _band_edges(self.manifest)
+        logger.info("bundle %s/%s runs on %s", self.manifest.name, self.manifest.version, self.provider)
+
+    @property
+    def name(self) -> str:
+        """Name and version of the bundle."""
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+    @property
+    def embedding_space_id(self) -> str:
+        """Two banks are comparable only where it is equal."""
+        return self.manifest.embedding_space_id
+
+    @property
+    def workers(self) -> int:
+        """Requests that should be worked on at once to keep its device busy."""
+        return self._runner.workers
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the waveforms it takes, Hz."""
+        return self.manifest.input.sample_rate
+
+    def close(self) -> None:
+        """Give the model's memory back. FastAPI remembers applications that are over, and what belongs to them."""
+        self._runner.close()
+
+    def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> tuple[Vectors, NDArray[np.float64]]:
+        """The embeddings and starts that `hear` gives, which see."""
+        heard = self.embed(samples, budget)
+        return heard.vectors, heard.starts
+
+    def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> Embedding:
+        """Embed a clip, and take the picture of each window that localization works on.
+
+        Args:
+            samples: `(samples,)` mono at `sample_rate`.
+            budget: of the request, which is asked before each window whether to go on.
+
+        Raises:
+            OffkeyError: the clip is shorter than the model's minimum, or the service is stopping.
+        """
+        spec, rate = self.manifest.window, self.sample_rate
+        if len(samples) < round(spec.min_seconds * rate):
+            raise OffkeyError(
+                ErrorKind.CLIP_TOO_SHORT,
+                f"The clip lasts {len(samples) / rate:.3f} s; the model needs at least {spec.min_seconds:g} s.",
+                seconds=round(len(samples) / rate, 3),
+                min_seconds=spec.min_seconds,
+            )
+        windows = cut(samples, window=round(spec.seconds * rate), hop=round(spec.hop_seconds * rate))
+        found, spectrograms = [], []
+        wanted = ["embedding"] if self.band_edges_hz is None else ["embedding", "logmel"]
+        # (1, dim), (1, frames, mels)
+        outputs = self._runner.run([window for _, window in windows], wanted, budget)
+        for (_, window), (vector, *logmel) in zip(windows, outputs, strict=True):
+            found.append(vector)
+            spectrograms += [downsampled(one[0], len(window) / rate) for one in logmel]
+        vectors = np.concatenate(found)
+        starts = np.array([start / rate for start, _ in windows])
+        return Embedding(check_vectors(vectors, dim=self.manifest.dim), starts, tuple(spectrograms))
+
+
+def _band_edges(manifest: Manifest) -> NDArray[np.float64] | None:
+    for output in manifest.outputs:
+        if output.name == "logmel" and output.centers_hz is not None:
+            # The highest band may reach beyond what the sample rate can hold.
+            return np.minimum(band_edges(np.array(output.centers_hz)), manifest.input.sample_rate / 2)
+    return None
+
+
+def _open_runner(manifest: Manifest, bundle: Path, device: Device, thread_counts: Path | ThreadCounts, engines: Path | None) -> Runner:
+    model = bundle / MODEL_FILE
+    session = open_session(model, device, engines=engines)
+    _check_golden(session, manifest, bundle)
+    if not runs_on_cpu(session):
+        # Activations of int8 are scaled by the whole batch: each window by itself.
+        seconds = 0.0 if manifest.precision == "int8" else _BATCH_SECONDS
+        return BatchingRunner(session, round(seconds * manifest.input.sample_rate))
+    if isinstance(thread_counts, Path):
+        window = faint_noise(manifest.window.seconds, manifest.input.sample_rate)
+        thread_counts = find_thread_counts(partial(open_session, model, Device.CPU), window, manifest.model_sha256, thread_counts)
+    sessions = {1: session}
+    for threads in {thread_counts.busy_threads, thread_counts.idle_threads} - {1}:
+        sessions[threads] = open_session(model, Device.CPU, threads)
+        _check_golden(sessions[threads], manifest, bundle)
+    return PerThreadRunner(sessions[thread_counts.busy_threads], sessions[thread_counts.idle_threads], thread_counts)
+
+
+def _check_golden(session: ort.InferenceSession, manifest: Manifest, bundle: Path) -> None:
+    names = [spec.name for spec in manifest.outputs]
+    missing = set(names) - {output.name for output in session.get_outputs()}
+    if missing or manifest.input.name not in {value.name for value in session.get_inputs()}:
+        raise BundleError(f"The graph of {bundle} lacks {sorted(missing) or [manifest.input.name]}.")
+    with np.load(bundle / GOLDEN_FILE, allow_pickle=False) as golden:
+        absent = {*names, manifest.input.name} - set(golden.files)
+        if absent:
+            raise BundleError(f"{bundle / GOLDEN_FILE} has no {', '.join(sorted(absent))}. Export the bundle again.")
+        found: Sequence[NDArray[np.float32]] = session.run(names, {manifest.input.name: golden["waveform"]})
+        for spec, array in zip(manifest.outputs, found, strict=True):
+            expected = golden[spec.name]
+            _check_shape(spec, array.shape, expected.shape, bundle)
+            error = float(np.abs(array - expected).max() / np.abs(expected).max())
+            if not error <= manifest.golden.tolerance:
+                raise BundleError(
+                    f"{bundle} does not reproduce its golden vectors here: {spec.name} is off by {error:.2g} of "
+                    f"its largest value, {manifest.golden.tolerance:g} is allowed. Export it again, or report "
+                    "the processor and the onnxruntime version."
+                )
+        try:
+            check_vectors(found[names.index("embedding")], manifest.dim)
+        except ValueError as error:
+            raise BundleError(f"{bundle} gives embeddings that cannot be compared: {error}.") from error
+
+
+def _check_shape(spec: OutputSpec, shape: tuple[int, ...], golden: tuple[int, ...], bundle: Path) -> None:
+    if shape != golden:
+        raise BundleError(f"{bundle} gives {spec.name} of shape {shape}, its golden vectors have {golden}.")
+    fits = len(shape) == len(spec.dims) and all(
+        isinstance(named, str) or named == size for named, size in zip(spec.dims, shape, strict=True)
+    )
+    if not fits:
+        raise BundleError(f"{bundle} gives {spec.name} of shape {shape}, its manifest has {spec.dims}.")

@@ -1,0 +1,77 @@
+"""The conditions of enrolled clips: written with the clip, read with the bank."""
+
+import numpy as np
+from sqlalchemy import Connection, RowMapping, insert, select
+
+from service.domain.acoustics import Acoustics
+from offkey.vocabulary import Domain
+from service.store.schema import clip, acoustics
+from service.store.embeddings import DTYPE
+
+COLUMNS = tuple(column for column in acoustics.c if column is not acoustics.c.clip_id)
+_ADD = insert(acoustics)
+
+
+def add_acoustics(connection: Connection, clip_id: int, found: Acoustics | None) -> None:
+    """Write what was measured of a clip, in the transaction that enrolls it."""
+    if found is not None:
+        connection.execute(
+            _ADD,
+            {
+                "clip_id": clip_id,
+                "level_dbfs": found.level_dbfs,
+                "noise_floor_dbfs": found.noise_floor_dbfs,
+                "bandwidth_hz": found.bandwidth_hz,
+                "clipped": found.clipped,
+                "bands_dbfs": np.array(found.bands_dbfs, dtype=DTYPE).tobytes(),
+            },
+        )
+
+
+def acoustics_in(row: RowMapping) -> Acoustics:
+    """What a row with `COLUMNS` and those of its clip says. Raises ValueError or TypeError if that is damaged."""
+    return Acoustics(
+        level_dbfs=row["level_dbfs"],
+        noise_floor_dbfs=row["noise_floor_dbfs"],
+        bandwidth_hz=row["bandwidth_hz"],
+        clipped=row["clipped"],
+        bands_dbfs=tuple(np.frombuffer(row["bands_dbfs"], dtype=DTYPE).tolist()),
+        sample_rate=row["sample_rate"],
+        channels=row["channels"],
+    )
+
+
+def acoustics_of(
+    connection: Connection, machine_key: int, domain: Domain | None = None, newest: int | None = None
+) -> dict[int, tuple[Acoustics, str | None]]:
+    """The conditions and recordings of a machine's clips that were measured, by clip id, the newest first.
+
+    Args:
+        connection: in a transaction.
+        machine_key: whose.
+        domain: of the clips; None: either.
+        newest: how many at most; None: all.
+
+    Raises:
+        ValueError, TypeError: they are not what was written.
+    """
+    query = (
+        select(*COLUMNS, clip.c.clip_id, clip.c.sample_rate, clip.c.channels, clip.c.recording)
+        .join(clip, clip.c.clip_id == acoustics.c.clip_id)
+        .where(clip.c.machine_key == machine_key)
+        .order_by(clip.c.clip_id.desc())
+        .limit(newest)
+    )
+    if domain is not None:
+        query = query.where(clip.c.domain == domain.value)
+    found = {
+        row.clip_id: (
+            acoustics_in(row._mapping),
+            row.recording,
+        )
+        for row in connection.execute(query)
+    }
+    widths = {len(one.bands_dbfs) for one, _ in found.values()}
+    if len(widths) > 1:
+        raise ValueError(f"conditions of {sorted(widths)} bands lie in one bank")
+    return found

@@ -1,0 +1,177 @@
+"""What `GET /metrics` tells Prometheus. Labels are bounded: routes by template, ids of so many machines at most."""
+
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from threading import Lock
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from offkey.errors import OffkeyError
+from offkey.vocabulary import JobState
+from service.telemetry.stages import Stage
+
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})  # a client can send any word as a method
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+MAX_DRIFT_MACHINES = 100  # that have series of their own: the first to be scored
+
+
+class Metrics:
+    """The counters of one application; two applications in one process do not share them."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            "offkey_requests", "Answered requests.", ["method", "route", "status"], registry=self._registry
+        )
+        self._request_seconds = Histogram(
+            "offkey_request_seconds",
+            "Time from the first byte of a request to the last of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._refused = Counter(
+            "offkey_requests_refused",
+            "Requests answered with a problem, by its type.",
+            ["type"],
+            registry=self._registry,
+        )
+        self._abandoned = Counter(
+            "offkey_requests_abandoned", "Requests whose client left before the answer.", registry=self._registry
+        )
+        self._permits = Gauge(
+            "offkey_permits",
+            "Requests that are running or waiting for a thread.",
+            ["pool"],
+            registry=self._registry,
+        )
+        self._decoders_lost = Gauge(
+            "offkey_decoders_lost",
+            "Decoder processes that ended in the middle of a clip since the start, by cause.",
+            ["cause"],
+            registry=self._registry,
+        )
+        self._decoder_peak = Gauge(
+            "offkey_decoder_peak_bytes",
+            "Most resident memory that a decoder process has had since the start.",
+            registry=self._registry,
+        )
+        stage_seconds = Histogram(
+            "offkey_stage_seconds",
+            "Time of one stage of a request with clips, or of one of them; all stages sum up to the requests' time.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._stages = {stage: stage_seconds.labels(stage.value) for stage in Stage}
+        self._scored = Counter(
+            "offkey_clips_scored", "Scored clips by decision.", ["is_anomalous"], registry=self._registry
+        )
+        self._enrolled = Counter("offkey_clips_enrolled", "Clips added to a bank.", registry=self._registry)
+        self._unlike = Counter(
+            "offkey_clips_unlike_enrolled",
+            "Scored clips whose conditions are unlike all that is enrolled, by measure.",
+            ["measure"],
+            registry=self._registry,
+        )
+        self._drift_shift = Gauge(
+            "offkey_drift_median_shift_sigma",
+            f"Shift of the scores of late from the bank's own, of {MAX_DRIFT_MACHINES} machines at most.",
+            ["machine_id", "domain"],
+            registry=self._registry,
+        )
+        self._drift_machines = Gauge(
+            "offkey_drift_machines",
+            "Machines that were scored since the start, by the verdict on their drift.",
+            ["verdict"],
+            registry=self._registry,
+        )
+        self._jobs = Gauge("offkey_jobs", "Jobs that are remembered, by state.", ["state"], registry=self._registry)
+        self._job_states: Callable[[], Mapping[str, int]] = dict
+        self._drift_lock = Lock()
+        self._verdicts: dict[str, str] = {}  # by machine id
+        self._shown: dict[str, list[str]] = {}  # by machine id its domains
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answered request. `route` is a template such as `/machines/{machine_id}`."""
+        self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def refused(self, kind: str) -> None:
+        """Count a request that was answered with a problem. `kind` is the last part of the problem's type."""
+        self._refused.labels(kind).inc()
+
+    def abandoned(self) -> None:
+        """Count a request whose client left before its answer."""
+        self._abandoned.inc()
+
+    def watch(self, **pools: Callable[[], int]) -> None:
+        """Report how many permits each pool has given, asked for at every scrape."""
+        for pool, slots in pools.items():
+            self._permits.labels(pool).set_function(slots)
+
+    def watch_decoders(self, lost: Mapping[str, int], peak_bytes: Callable[[], int]) -> None:
+        """Report how many decoders were lost by each cause, and the memory of the largest."""
+        for cause in lost:
+            self._decoders_lost.labels(cause).set_function(partial(lost.__getitem__, cause))
+        self._decoder_peak.set_function(peak_bytes)
+
+    def watch_jobs(self, states: Callable[[], Mapping[str, int]]) -> None:
+        """Report how many jobs are in which state, asked for at every scrape."""
+        self._job_states = states
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        """Observe what a stage took."""
+        self._stages[stage].observe(seconds)
+
+    def scored(self, is_anomalous: bool) -> None:
+        """Count a scored clip."""
+        self._scored.labels(str(is_anomalous).lower()).inc()
+
+    def enrolled(self, clips: int) -> None:
+        """Count clips added to a bank."""
+        self._enrolled.inc(clips)
+
+    def acoustics_warned(self, measures: Iterable[str]) -> None:
+        """Count a scored clip of which these measures are unlike all that is enrolled."""
+        for measure in measures:
+            self._unlike.labels(measure).inc()
+
+    def drift(self, machine_id: str, verdict: str, shifts: Mapping[str, float]) -> None:
+        """Report the drift of a machine, and its shift (sigma) by domain if it is among the first ones."""
+        with self._drift_lock:
+            self._verdicts[machine_id] = verdict
+            self._count_verdicts()
+            if machine_id in self._shown or len(self._shown) < MAX_DRIFT_MACHINES:
+                self._hide(machine_id)
+                self._shown[machine_id] = list(shifts)
+                for domain, shift in shifts.items():
+                    self._drift_shift.labels(machine_id, domain).set(shift)
+
+    def forget(self, machine_id: str) -> None:
+        """Report nothing more of a machine that was deleted."""
+        with self._drift_lock:
+            self._verdicts.pop(machine_id, None)
+            self._count_verdicts()
+            self._hide(machine_id)
+
+    def _count_verdicts(self) -> None:
+        self._drift_machines.clear()
+        for verdict, machines in Counts(self._verdicts.values()).items():
+            self._drift_machines.labels(verdict).set(machines)
+
+    def _hide(self, machine_id: str) -> None:
+        for domain in self._shown.pop(machine_id, []):
+            self._drift_shift.remove(machine_id, domain)
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        with suppress(OffkeyError):  # the store is out of reach: the last counts are told, and all else
+            found = self._job_states()
+            for state in JobState:
+                self._jobs.labels(state.value).set(found.get(state.value, 0))
+        return generate_latest(self._registry)

@@ -1,0 +1,180 @@
+"""Over how many threads a run goes: measured once, remembered, never in the way."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from fastapi.testclient import TestClient
+from numpy.typing import NDArray
+
+from service.app import create_app
+from service.audio.budget import UNLIMITED
+from service.encoder.per_thread import PerThreadRunner
+from service.encoder.threads import ThreadCounts, find_thread_counts
+from service.inference import thread_counts as module
+from service.settings import Settings
+
+WINDOW: NDArray[np.float32] = np.zeros(16_000, np.float32)
+
+
+class Pretend:
+    """A session whose runs last as long as a rule says, for so many threads and so many runs at once."""
+
+    running = 0
+
+    def __init__(self, threads: int, seconds: Callable[[int], float]) -> None:
+        self.threads = threads
+        self._seconds = seconds
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+    def run(self, names: list[str] | None, feed: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        time.sleep(self._seconds(self.threads))
+        return [np.full((1, 1), self.threads, np.float32)]
+
+
+def scales(threads: int) -> float:
+    return 0.04 / threads
+
+
+def does_not_scale(threads: int) -> float:
+    return 0.02
+
+
+def prefers_two(threads: int) -> float:
+    """Two threads are more than twice as fast, as where two cores share a cache."""
+    return {1: 0.04, 2: 0.015, 4: 0.015}[threads]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(scales, ThreadCounts(4, 1)), (does_not_scale, ThreadCounts(1, 1)), (prefers_two, ThreadCounts(2, 2))],
+)
+def test_the_fewest_threads_that_are_worth_it(seconds: Callable[[int], float], expected: ThreadCounts) -> None:
+    assert module.measure(lambda threads: Pretend(threads, seconds), WINDOW, 4) == expected
+
+
+@pytest.fixture
+def opened() -> list[int]:
+    """Of how many threads the sessions were that were opened."""
+    return []
+
+
+@pytest.fixture
+def open_session(opened: list[int], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Pretend]:
+    """For a measurement that finds one thread at once: it is tested above, and takes more than a second."""
+
+    def measure(open_session: Callable[[int], Pretend], *_: object) -> ThreadCounts:
+        return ThreadCounts(open_session(1).threads, 1)
+
+    def open_one(threads: int) -> Pretend:
+        opened.append(threads)
+        return Pretend(threads, does_not_scale)
+
+    monkeypatch.setattr(module, "measure", measure)
+    return open_one
+
+
+def test_it_is_measured_once_and_again_for_another_graph(
+    tmp_path: Path, open_session: Callable[[int], Pretend], opened: list[int]
+) -> None:
+    kept = tmp_path / "runtime" / "threads.json"
+    first = find_thread_counts(open_session, WINDOW, "a" * 64, kept)
+    assert opened
+    opened.clear()
+    assert find_thread_counts(open_session, WINDOW, "a" * 64, kept) == first
+    assert not opened
+    find_thread_counts(open_session, WINDOW, "b" * 64, kept)
+    assert opened
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"threads": {"alone": "many", "crowded": 1}}',
+        b'{"threads": {"alone": 1}}',
+        b'{"threads": {"alone": 1, "crowded": 1}}',
+        b'{"found_for": {}, "threads": {"alone": 1e999, "crowded": 1}}',
+    ],
+)
+def test_a_damaged_memory_is_measured_again(
+    tmp_path: Path, open_session: Callable[[int], Pretend], opened: list[int], damage: bytes
+) -> None:
+    kept = tmp_path / "threads.json"
+    kept.write_bytes(damage)
+    find_thread_counts(open_session, WINDOW, "a" * 64, kept)
+    assert opened
+    assert json.loads(kept.read_text())["threads"] == {"alone": 1, "crowded": 1}
+
+
+def test_threads_below_one_are_not_believed(tmp_path: Path, open_session: Callable[[int], Pretend]) -> None:
+    kept = tmp_path / "threads.json"
+    find_thread_counts(open_session, WINDOW, "a" * 64, kept)
+    found = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**found, "threads": {"alone": 0, "crowded": 1}}))
+    assert find_thread_counts(open_session, WINDOW, "a" * 64, kept) == ThreadCounts(1, 1)
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_not_to_start(
+    tmp_path: Path, open_session: Callable[[int], Pretend], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "runtime").write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING):
+        find_thread_counts(open_session, WINDOW, "a" * 64, tmp_path / "runtime" / "threads.json")
+    assert "cannot be kept" in caplog.text
+
+
+def test_a_run_goes_wide_while_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("service.encoder.per_thread.time.monotonic", lambda: now)
+    runs = PerThreadRunner(Pretend(1, lambda _: 0.0), Pretend(2, lambda _: 0.0), ThreadCounts(2, 1))
+
+    def threads() -> float:
+        ((value,),) = runs.run([WINDOW], ["embedding"], UNLIMITED)
+        return float(value[0, 0])
+
+    assert threads() == 2
+    with runs._session():
+        assert threads() == 1  # beside another
+    assert threads() == 1  # another may come at once
+    now = 10.0
+    assert threads() == 2
+
+
+def test_both_sessions_give_the_same_and_the_service_says_how_many_workers(
+    bundle: Path, tmp_path: Path, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OFFKEY_RUN_THREADS")
+    monkeypatch.setattr(module, "cores", lambda: 2)
+    # As if a run over both cores were twice as fast, whatever this machine is.
+    monkeypatch.setattr(module, "measure", lambda *_: ThreadCounts(2, 1))
+    with TestClient(create_app(Settings(data_dir=tmp_path))) as api:
+        assert api.get("/info").json()["limits"]["workers"] == 3
+        encoder = api.app.state.context.encoders.current
+        clip = (0.1 * np.random.default_rng(0).standard_normal(160_000)).astype(np.float32)
+        idle_threads = encoder.embed(clip).vectors
+        with encoder._runner._session():
+            beside = encoder.embed(clip).vectors
+        np.testing.assert_allclose(idle_threads, beside, atol=1e-5)
+    assert json.loads((tmp_path / "runtime" / "threads-current.json").read_text())["threads"]["alone"] == 2
+
+
+def test_a_real_graph_is_measured(bundle: Path, tmp_path: Path) -> None:
+    def open_session(threads: int) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        return ort.InferenceSession(str(bundle / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+    found = module.measure(open_session, module.faint_noise(1.0, 16_000), 2)
+    assert found.idle_threads in (1, 2)
+    assert found.busy_threads in (1, 2)
