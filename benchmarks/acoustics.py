@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from offkey.vocabulary import Domain
 from service.audio.decode import AudioLimits, Samples, decode
-from service.bank import BankRows, Bank
+from service.bank import Bank, BankRows
 from service.domain.acoustics import Acoustics, measure
 from service.domain.envelope import Envelope, closest_differences
-from offkey.vocabulary import Domain
 from service.encoder.encoder import Encoder
 from service.settings import Device, shipped_bundle
 from service.synthetic import plan_tree, write_tree
@@ -153,7 +153,7 @@ def machine_not_heard(machine: JudgedMachine, noise: Noise, encoder: Encoder, ki
     )
 
     def told(samples: Samples) -> bool:
-        vectors, _ = encoder.embed(samples)
+        vectors, _, _ = encoder.embed(samples)
         return memory.is_background(vectors, memory.score(vectors, 1)[1])
 
     mixtures = Sound("mixture", "test", kind, 0.0, 0).heard(machine, noise, RATE)

@@ -17,8 +17,8 @@ import numpy as np
 from machine import write
 from rich.progress import Progress
 
-from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from offkey.vocabulary import Domain
+from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from service.settings import shipped_bundle
 from service.synthetic import plan_tree, write_tree
 from training.evaluation.cells import Cells

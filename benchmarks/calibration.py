@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from offkey.vocabulary import Domain
 from service.domain.detector import Detector
 from service.domain.distance import Vectors, nearest_rows
-from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
 from service.domain.threshold import conformal_threshold, guard_bound
 

@@ -20,12 +20,12 @@ from machine import write
 from numpy.typing import NDArray
 from rich.progress import track
 
+from offkey.vocabulary import Domain
 from service.audio.decode import AudioLimits, decode
-from service.bank import BankRows, Bank
+from service.bank import Bank, BankRows
 from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.distance import Vectors, cosine_distances, nearest_rows
-from offkey.vocabulary import Domain
 from service.domain.threshold import conformal_threshold
 from service.encoder.encoder import Encoder
 from service.settings import Device, shipped_bundle

@@ -18,11 +18,11 @@ from machine import write
 from rich.console import Console
 from rich.table import Table
 
-from service.audio.decode import AudioLimits, decode
 from service.audio.budget import UNLIMITED
+from service.audio.decode import AudioLimits, decode
+from service.audio.plain_wav import read_pcm
 from service.audio.processes import Decoders
 from service.audio.processes.messages import DecodeLimits
-from service.audio.plain_wav import read_pcm
 
 RATE = 16_000
 

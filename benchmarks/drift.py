@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from service.domain.drift import MIN_SCORES, Drift
 from offkey.vocabulary import Verdict
+from service.domain.drift import MIN_SCORES, Drift
 from service.domain.self_scores import SelfScores
 from service.store.scores import RECENT_SCORES
 from service.usecases.drift import LAST_CLIPS

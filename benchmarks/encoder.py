@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from service.encoder.session import open_session
 from service.encoder.bundle import MODEL_FILE, load_manifest
+from service.encoder.session import open_session
 from service.settings import Device, shipped_bundle
 
 WANTED = ["embedding", "logmel"]

@@ -27,9 +27,9 @@ from machine import write
 from numpy.typing import NDArray
 from rich.progress import track
 
+from offkey.vocabulary import Domain
 from service.audio.decode import AudioLimits, decode
 from service.domain.localization import Reference
-from offkey.vocabulary import Domain
 from service.domain.spectrogram import Spectrogram, downsampled
 from service.encoder.bundle import MODEL_FILE
 from service.settings import Device, Settings, shipped_bundle
@@ -37,9 +37,9 @@ from service.synthetic import MACHINES
 from service.synthetic.machines import LEVEL_DBFS, SAMPLE_RATE, Split, SyntheticMachine
 from service.synthetic.signal import gain, rms
 from service.usecases.clip import Upload
-from service.usecases.service import Context
 from service.usecases.enroll import Condition, enroll_clips
 from service.usecases.score import score_clips
+from service.usecases.service import Context
 from training.evaluation.tables import table
 from training.evaluation.tree import JudgedMachine, read_tree
 

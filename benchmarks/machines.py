@@ -27,10 +27,10 @@ from rich.progress import track
 from rich.table import Table
 from serving import Running, offkey, prepare, running
 
-from service.bank import CalibrationCache
-from service.domain.backends import DEFAULT_BACKEND
-from service.domain.acoustics import measure
 from offkey.vocabulary import Domain
+from service.bank import CalibrationCache
+from service.domain.acoustics import measure
+from service.domain.backends import DEFAULT_BACKEND
 from service.encoder.bundle import load_manifest
 from service.settings import Settings, shipped_bundle
 from service.store import Action, BankLimits, NewClip, Store

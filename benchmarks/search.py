@@ -22,8 +22,8 @@ from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from service.encoder.encoder import Encoder
 from service.bank.index import ExactIndex, HnswIndex, Index
+from service.encoder.encoder import Encoder
 from service.settings import Device, shipped_bundle
 from service.synthetic import MACHINES
 

@@ -39,8 +39,8 @@ from stand_ins import STAND_INS, stand_in
 from threadpoolctl import threadpool_limits
 
 from offkey.client import Client
-from service.encoder.encoder import Encoder
 from service.encoder.bundle import MODEL_FILE
+from service.encoder.encoder import Encoder
 from service.encoder.processor import cores
 from service.settings import Device, shipped_bundle
 from service.synthetic import plan_tree, write_tree

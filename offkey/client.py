@@ -11,11 +11,38 @@ from typing import Any, Self, TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from offkey.vocabulary import Scope
-from offkey.keys import Token, check_key_id
 from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain, check_machine_id
-from offkey.schemas import AuditEntry, AuditList, Clip, ClipList, DriftReport, Enrollment, Feedback, Info, Job, JobEntry, JobEntryList, JobList, Key, KeyList, KeySettings, Machine, MachineList, MachineSettings, MachineSummary, Model, ModelList, NewKey, NoiseEnrollment, Problem, Scores, Threshold, ThresholdSettings
+from offkey.keys import Token, check_key_id
+from offkey.schemas import (
+    AuditEntry,
+    AuditList,
+    Clip,
+    ClipList,
+    DriftReport,
+    Enrollment,
+    Feedback,
+    Info,
+    Job,
+    JobEntry,
+    JobEntryList,
+    JobList,
+    Key,
+    KeyList,
+    KeySettings,
+    Machine,
+    MachineList,
+    MachineSettings,
+    MachineSummary,
+    Model,
+    ModelList,
+    NewKey,
+    NoiseEnrollment,
+    Problem,
+    Scores,
+    Threshold,
+    ThresholdSettings,
+)
+from offkey.vocabulary import Domain, Scope, check_machine_id
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT = 120.0  # seconds: a request may hold many minutes of audio

@@ -13,23 +13,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from service import __version__
 from offkey.errors import ErrorKind, OffkeyError
+from offkey.schemas import Problem
 from offkey.vocabulary import JobKind
+from service import __version__
 from service.http.middleware import BodyLimit, Observe
 from service.http.problems import problem_response
 from service.http.routes import clips, jobs, keys, machines, operations
-from offkey.schemas import Problem
-from service.settings import Settings
-from service.usecases.authenticate import Authenticator
-from service.usecases.service import Context
-from service.usecases.drift import watch_drift
 from service.jobs.archives import EnrollArchive, sweep_archives
+from service.jobs.handler import Kind
 from service.jobs.reembed import Reembed
 from service.jobs.runner import Runner
 from service.jobs.snapshots import MakeSnapshot, sweep_snapshots
-from service.jobs.handler import Kind
+from service.settings import Settings
 from service.usecases.admission import WorkPool
+from service.usecases.authenticate import Authenticator
+from service.usecases.drift import watch_drift
+from service.usecases.service import Context
 
 # Probes and lists have threads of their own, so that no load of clips keeps them waiting, and so has the look at keys,
 # so that no crowd before the door does.
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     runner = Runner(context, _JOBS)
     pools = {"uploads": uploads, "workers": workers, "readers": light_pool, "gatekeepers": auth_pool}
     context.metrics.watch_jobs(context.store.jobs.states)
-    context.metrics.watch(**{name: partial(getattr, pool, "permits") for name, pool in pools.items()})
+    context.metrics.watch(**{name: partial(getattr, pool, "slots") for name, pool in pools.items()})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.domain.backends import DEFAULT_BACKEND, check_backend
 from offkey.vocabulary import MIN_FALSE_ALARM_RATE
+from service.domain.backends import DEFAULT_BACKEND, check_backend
 
 MIN_CORESET_WINDOWS = 100
 DEFAULT_BUNDLE = Path("offkey-small") / "3"

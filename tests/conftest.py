@@ -20,10 +20,10 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.cli import main
 from offkey.client import Client
 from offkey.vocabulary import Domain
+from service.app import create_app
+from service.cli import main
 from service.encoder.bundle import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, file_sha256, load_manifest
 from service.settings import Settings, shipped_bundle
 from service.store import BankLimits, NewClip, Store

@@ -9,7 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from service.encoder.bundle import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, WEIGHTS_FILE, Golden, InputSpec, Manifest, Measurement, OutputSpec, Provenance, Readout, WindowSpec
+from service.encoder.bundle import (
+    CARD_FILE,
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    Golden,
+    InputSpec,
+    Manifest,
+    Measurement,
+    OutputSpec,
+    Provenance,
+    Readout,
+    WindowSpec,
+)
 from training.build import load_trained
 from training.card import DISTANCE, FROZEN_DISTANCE, HELD_OUT, card
 from training.config import Config

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio.decode import AudioLimits, Samples, cut, decode
 from offkey.errors import OffkeyError
+from service.audio.decode import AudioLimits, Samples, cut, decode
 from service.encoder.bundle import WindowSpec
 from training.data.catalog import Clip, DataError
 from training.data.layouts import read_collections

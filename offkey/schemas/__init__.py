@@ -1,10 +1,10 @@
 """What the service answers and takes as JSON. The routes, the use cases and the client share these."""
 
-from offkey.schemas.keys import AuditEntry, AuditList, Key, KeyList, KeySettings, NewKey
+from offkey.schemas.acoustics import AcousticsWarning, ClipAcoustics
 from offkey.schemas.clips import Clip, ClipList, EnrolledClip, Enrollment, Feedback, FeedbackOnClip, Judgment
-from offkey.schemas.acoustics import ClipAcoustics, AcousticsWarning
 from offkey.schemas.drift import DomainDrift, DriftReport, DriftWindow
 from offkey.schemas.jobs import Job, JobEntry, JobEntryList, JobList, Model, ModelList, Snapshot, SnapshotList
+from offkey.schemas.keys import AuditEntry, AuditList, Key, KeyList, KeySettings, NewKey
 from offkey.schemas.machines import (
     MAX_DESCRIPTION_CHARACTERS,
     ClipCounts,
@@ -23,14 +23,14 @@ from offkey.schemas.scores import ClipScore, Localization, Neighbor, Region, Sco
 
 __all__ = [
     "MAX_DESCRIPTION_CHARACTERS",
+    "AcousticsWarning",
     "AuditEntry",
     "AuditList",
     "Clip",
-    "ClipConditions",
+    "ClipAcoustics",
     "ClipCounts",
     "ClipList",
     "ClipScore",
-    "ConditionWarning",
     "DomainDrift",
     "DomainPromise",
     "DriftReport",

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from offkey.vocabulary import Measure
 from offkey.schemas.base import Answer
+from offkey.vocabulary import Measure
 
 
 class ClipAcoustics(Answer):

@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from offkey.vocabulary import Domain
+from offkey.schemas.acoustics import AcousticsWarning, ClipAcoustics
 from offkey.schemas.base import Answer
-from offkey.schemas.acoustics import ClipAcoustics, AcousticsWarning
 from offkey.schemas.machines import ClipCounts
+from offkey.vocabulary import Domain
 
 
 class Clip(Answer):
@@ -24,7 +24,7 @@ class Clip(Answer):
     windows: int
     sha256: str = Field(description="of the bytes that were posted")
     enrolled_at: datetime
-    conditions: ClipAcoustics | None = Field(description="as measured; null: enrolled before it was measured")
+    acoustics: ClipAcoustics | None = Field(description="as measured; null: enrolled before it was measured")
 
 
 class ClipList(Answer):

@@ -4,9 +4,8 @@ from datetime import datetime
 
 from pydantic import Field
 
-from offkey.vocabulary import Verdict
-from offkey.vocabulary import Domain
 from offkey.schemas.base import Answer
+from offkey.vocabulary import Domain, Verdict
 
 
 class DriftWindow(Answer):

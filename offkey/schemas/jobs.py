@@ -4,8 +4,8 @@ from datetime import datetime
 
 from pydantic import Field
 
-from offkey.vocabulary import EntryStatus, JobKind, JobState
 from offkey.schemas.base import Answer
+from offkey.vocabulary import EntryStatus, JobKind, JobState
 
 
 class Job(Answer):

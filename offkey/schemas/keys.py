@@ -4,9 +4,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from service.domain.access import ANONYMOUS, COMMAND_LINE
-from offkey.vocabulary import KEY_NAME_PATTERN, MACHINE_PREFIX_PATTERN, Scope
 from offkey.schemas.base import Answer
+from offkey.vocabulary import ANONYMOUS_NAME, COMMAND_LINE_NAME, KEY_NAME_PATTERN, MACHINE_PREFIX_PATTERN, Scope
 
 
 class KeySettings(BaseModel):
@@ -31,7 +30,7 @@ class KeySettings(BaseModel):
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, name: str) -> str:
-        if name.lower() in {ANONYMOUS.name, COMMAND_LINE.name}:
+        if name.lower() in {ANONYMOUS_NAME, COMMAND_LINE_NAME}:
             raise ValueError(f"the audit log calls something else {name.lower()}; take another name")
         return name
 

@@ -5,9 +5,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from offkey.vocabulary import Domain
-from offkey.vocabulary import MIN_FALSE_ALARM_RATE, Rule
 from offkey.schemas.base import Answer
+from offkey.vocabulary import MIN_FALSE_ALARM_RATE, Domain, Rule
 
 MAX_DESCRIPTION_CHARACTERS = 500
 

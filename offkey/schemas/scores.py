@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from offkey.vocabulary import Domain
+from offkey.schemas.acoustics import AcousticsWarning, ClipAcoustics
 from offkey.schemas.base import Answer
-from offkey.schemas.acoustics import ClipAcoustics, AcousticsWarning
 from offkey.schemas.machines import Threshold
+from offkey.vocabulary import Domain
 
 
 class Neighbor(Answer):
@@ -67,7 +67,7 @@ class ClipScore(Answer):
         description="at most this share of healthy clips like those enrolled scores as high; not the probability of a "
         "fault"
     )
-    conditions: ClipAcoustics
+    acoustics: ClipAcoustics
     warnings: list[AcousticsWarning] = Field(
         description="where the conditions are unlike all enrolled clips, of either domain; empty also where those were "
         "enrolled before conditions were measured"

@@ -13,9 +13,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from offkey.errors import ErrorKind, OffkeyError
 from service.audio.budget import UNLIMITED, Budget
 from service.audio.wav_headers import stated
-from offkey.errors import ErrorKind, OffkeyError
 
 Samples = NDArray[np.float32]
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.audio.decode import AudioLimits, Samples, Waveform, clipped, mixed
 from service.audio.budget import Budget
+from service.audio.decode import AudioLimits, Samples, Waveform, clipped, mixed
 from service.domain.acoustics import mean_of
 
 _HEAD = struct.Struct("<4sI4s")

@@ -9,16 +9,16 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.bank.calibration import Calibration
+from service.bank.index import Index, build_index, index_values
 from service.bank.rows import BankRows
 from service.domain.backends import DEFAULT_BACKEND
 from service.domain.detector import Detector
 from service.domain.distance import Vectors
 from service.domain.envelope import Envelope
-from offkey.errors import ErrorKind, OffkeyError
 from service.domain.localization import Reference
-from offkey.vocabulary import Domain
-from service.bank.index import Index, build_index, index_values
 
 
 @dataclass(frozen=True)

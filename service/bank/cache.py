@@ -8,9 +8,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from service.bank.bank import Bank
 from service.bank.calibration import Calibration
 from service.bank.calibration_cache import CalibrationCache
-from service.bank.bank import Bank
 from service.bank.rows import BankRows, Known
 from service.domain.backends import DEFAULT_BACKEND
 

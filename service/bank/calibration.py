@@ -7,13 +7,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.bank.rows import BankRows
 from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.envelope import Envelope
-from offkey.errors import ErrorKind, OffkeyError
 from service.domain.localization import Reference
-from offkey.vocabulary import Domain
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 import service.domain
 from service.bank.calibration import Calibration
-from service.bank.serialization import dump, load
 from service.bank.rows import BankRows
+from service.bank.serialization import dump, load
 from service.domain.distance import Vectors
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def _weights(count: int) -> NDArray[np.uint64]:
 def _code() -> bytes:
     """What learns, what is learned and how it lies in a file: with other code, it is learned again."""
     found = _DIGEST()
-    own = [Path(__file__).with_name(name) for name in ("calibration.py", "frozen.py", "kept.py")]
+    own = [Path(__file__).with_name(name) for name in ("calibration.py", "serialization.py", "calibration_cache.py")]
     for file in (*own, *sorted(Path(service.domain.__file__).parent.rglob("*.py"))):
         found.update(file.read_bytes())
     return found.digest()

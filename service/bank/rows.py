@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.vocabulary import Domain
 from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
-from offkey.vocabulary import Domain
 from service.domain.spectrogram import Spectrogram
 
 

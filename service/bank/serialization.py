@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_HOME = "service."
+_HOME = ("service.", "offkey.")
 _LENGTH = struct.Struct("<Q")
 _ALIGNED = 64  # bytes, where arrays begin
 _NUMBERS = "biuf"  # kinds of dtype

@@ -6,10 +6,10 @@ from importlib.metadata import entry_points
 import typer
 from rich.console import Console
 
-from service import __version__
-from service.cli import clips, demo, jobs, keys, machines, serve, shift, snapshots, synthesize, threshold
 from offkey.client import ProblemError, UnreachableError
 from offkey.errors import OffkeyError
+from service import __version__
+from service.cli import clips, demo, drift, jobs, keys, machines, serve, snapshots, synthesize, threshold
 
 app = typer.Typer(
     name="offkey",
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (serve, clips, jobs, machines, threshold, shift, snapshots, demo, synthesize):
+for module in (serve, clips, jobs, machines, threshold, drift, snapshots, demo, synthesize):
     app.add_typer(module.app)
 app.add_typer(keys.app, name="keys")
 for plugin in entry_points(group="offkey.commands"):

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from offkey.client import Client, ProblemError
+from offkey.schemas import ClipScore, EnrolledClip, Enrollment, Judgment, Scores, Threshold
+from offkey.vocabulary import Domain
 from service.cli.common import URL, MachineId, Url, plain, progress
 from service.cli.jobs import followed
-from offkey.client import Client, ProblemError
-from offkey.vocabulary import Domain
-from offkey.schemas import ClipScore, EnrolledClip, Enrollment, Judgment, Scores, Threshold
 
 app = typer.Typer()
 

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from offkey.client import Client
+from offkey.schemas import ClipScore, Scores
+from offkey.vocabulary import Domain
 from service.cli.clips import score_table
 from service.cli.common import progress
-from offkey.client import Client
-from offkey.vocabulary import Domain
-from offkey.schemas import ClipScore, Scores
 from service.synthetic import MACHINES, PlannedClip, plan_tree, write_tree
 
 app = typer.Typer()

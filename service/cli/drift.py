@@ -4,9 +4,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from offkey.client import Client
 from service.cli.clips import Files, audio_files, batches
 from service.cli.common import URL, MachineId, Url, progress
-from offkey.client import Client
 
 app = typer.Typer()
 

@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.common import URL, Url, plain, progress
 from offkey.client import Client
-from offkey.vocabulary import UNFINISHED, EntryStatus, JobState
 from offkey.schemas import Job
+from offkey.vocabulary import UNFINISHED, EntryStatus, JobState
+from service.cli.common import URL, Url, plain, progress
 
 app = typer.Typer()
 

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.common import plain
 from offkey.client import Client
-from offkey.vocabulary import Scope
-from offkey.keys import check_key_id
 from offkey.errors import ErrorKind, OffkeyError
+from offkey.keys import check_key_id
 from offkey.schemas import Key, KeySettings
+from offkey.vocabulary import Scope
+from service.cli.common import plain
 
 if TYPE_CHECKING:
     from service.store import Store

@@ -4,8 +4,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.common import URL, Url, plain
 from offkey.client import Client
+from service.cli.common import URL, Url, plain
 
 app = typer.Typer()
 

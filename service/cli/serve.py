@@ -114,7 +114,7 @@ class _Server(uvicorn.Server):
     """Uvicorn that has requests answered by the application before it would cancel them."""
 
     def __init__(
-        self, config: uvicorn.Config, runner: "Runner", pools: "Iterable[Workers]", grace_seconds: float
+        self, config: uvicorn.Config, runner: "Runner", pools: "Iterable[WorkPool]", grace_seconds: float
     ) -> None:
         super().__init__(config)
         self._runner = runner

@@ -20,7 +20,7 @@ _DATA = Path("data")
 @app.command()
 def snapshot(file: Snapshot, data_dir: DataDir = _DATA) -> None:
     """Pack a data folder into one file. The service may be running; the file appears whole or not at all."""
-    from service.store.snapshot.write import write_snapshot# here, so that --help does not wait for SQLAlchemy
+    from service.store.snapshot.write import write_snapshot  # here, so that --help does not wait for SQLAlchemy
 
     with _refusals():
         made = write_snapshot(data_dir, file)

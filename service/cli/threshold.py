@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
+from offkey.client import Client
+from offkey.schemas import ThresholdSettings
+from offkey.vocabulary import Rule
 from service.cli.clips import promise
 from service.cli.common import URL, MachineId, Url
-from offkey.client import Client
-from offkey.vocabulary import Rule
-from offkey.schemas import ThresholdSettings
 
 app = typer.Typer()
 

@@ -1,75 +1,16 @@
-"""Who may do what: scopes, the secret of a key, and the caller of a request."""
+"""Decide what the caller of a request may do."""
 
-import hashlib
-import re
-import secrets
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import NamedTuple
 
 from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import ANONYMOUS_NAME, COMMAND_LINE_NAME, Scope
 
-KEY_ID_PATTERN = r"^[0-9a-f]{12}$"
-KEY_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$"
-MACHINE_PREFIX_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # what a machine id can begin with
-
-_TOKEN = re.compile(r"offkey_([0-9a-f]{12})_([0-9a-f]{64})", re.ASCII)
-_ID_BYTES = 6
-_SECRET_BYTES = 32
-
-
-class Scope(StrEnum):
-    """What a key is good for."""
-
-    SCORE = "score"  # score clips; see machines, clips, thresholds, limits and metrics
-    ENROLL = "enroll"  # and create machines, enroll, give feedback, take clips out again
-    ADMIN = "admin"  # and choose thresholds, delete machines, manage keys, read the audit log
-
-
-# Who enrolls is told scores by the guard and by feedback, so a key that enrolls but may not score would hide nothing.
-_GIVES = {
+# The guard and feedback report scores to whoever enrolls, so a key that enrolls but may not score would hide nothing.
+_IMPLIED = {
     Scope.SCORE: frozenset({Scope.SCORE}),
     Scope.ENROLL: frozenset({Scope.ENROLL, Scope.SCORE}),
     Scope.ADMIN: frozenset(Scope),
 }
-
-
-class Token(NamedTuple):
-    """What a client sends: the id by which its key is found, and the secret that proves it."""
-
-    key_id: str
-    secret: str
-
-    @classmethod
-    def new(cls) -> "Token":
-        """A key that nobody has seen, of 256 random bits."""
-        return cls(secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES))
-
-    @classmethod
-    def parse(cls, text: str) -> "Token | None":
-        """Read what `text` wrote; None if it is not of that form."""
-        found = _TOKEN.fullmatch(text)
-        return None if found is None else cls(*found.groups())
-
-    @property
-    def text(self) -> str:
-        """As a client sends it."""
-        return f"offkey_{self.key_id}_{self.secret}"
-
-    @property
-    def secret_sha256(self) -> str:
-        """All that is kept of the secret. Of 256 random bits a plain hash cannot be undone by guessing."""
-        return hashlib.sha256(self.secret.encode()).hexdigest()
-
-
-def check_key_id(key_id: str) -> str:
-    """Return `key_id` unchanged. Raises `OffkeyError` (unknown key) if no key can have it."""
-    if re.fullmatch(KEY_ID_PATTERN.removesuffix("$"), key_id, re.ASCII) is None:
-        raise OffkeyError(
-            ErrorKind.UNKNOWN_KEY,
-            "That is no key id. It has 12 characters, 0 to 9 and a to f: the middle of offkey_<key id>_<secret>.",
-        )
-    return key_id
 
 
 @dataclass(frozen=True)
@@ -92,7 +33,7 @@ class Caller:
 
     def check_scope(self, needed: Scope) -> None:
         """Raise `OffkeyError` (forbidden) if the key is not good for it."""
-        if not any(needed in _GIVES[scope] for scope in self.scopes):
+        if not any(needed in _IMPLIED[scope] for scope in self.scopes):
             raise OffkeyError(
                 ErrorKind.FORBIDDEN,
                 f"The key {self.name!r} has the scope {' '.join(sorted(self.scopes))}; this needs {needed}. Use "
@@ -121,5 +62,5 @@ class Caller:
             )
 
 
-COMMAND_LINE = Caller("command line")
-ANONYMOUS = Caller("anonymous")
+COMMAND_LINE = Caller(COMMAND_LINE_NAME)
+ANONYMOUS = Caller(ANONYMOUS_NAME)

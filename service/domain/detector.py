@@ -14,12 +14,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from service.domain.backends.base import Backend, LeftOut, Measures
 from service.domain.backends.neighbors import Nearest
 from service.domain.distance import Near, Vectors
-from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
 
 # A handful of recordings can agree by chance: their deviation is then no measure of what is normal.

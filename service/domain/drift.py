@@ -7,12 +7,12 @@ statistic of Mann, Whitney and Wilcoxon, whose deviation knows that the enrolled
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.vocabulary import Verdict
 from service.domain.self_scores import SelfScores
 
 MIN_SCORES = 20  # fewer are not judged
@@ -21,15 +21,6 @@ SIGNIFICANT = 0.0005  # p-value: one of a thousand healthy clips must hardly eve
 MIN_SHIFT = 0.5  # sigma; less concerns nobody, however certain it is
 _MAD = 1.4826  # median absolute deviations of a normal distribution in its deviation
 _SIGMA_FLOOR = 0.1  # scores are in units of how much recordings differ
-
-
-class Verdict(StrEnum):
-    """What the scores of late say."""
-
-    UNKNOWN = "unknown"
-    STEADY = "steady"
-    HIGHER = "higher"
-    LOWER = "lower"
 
 
 @dataclass(frozen=True)

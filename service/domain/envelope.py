@@ -8,12 +8,12 @@ recordings differ from each other. How rarely healthy clips are outside is measu
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.vocabulary import Measure
 from service.domain.acoustics import Acoustics, band_edges, frames_of
 
 Values = NDArray[np.float64]
@@ -30,19 +30,6 @@ _CLIPPED = 0.001  # share of samples that no ear minds
 # The range and the differences of n recordings are too small by about this / n.
 _FEW_RANGE = 4.0
 _FEW_SPECTRUM = 2.0
-
-
-class Measure(StrEnum):
-    """What can be unlike all that is enrolled."""
-
-    LEVEL = "level"
-    PAUSES = "pauses"
-    BANDWIDTH = "bandwidth"
-    SPECTRUM = "spectrum"
-    CLIPPING = "clipping"
-    SAMPLE_RATE = "sample-rate"
-    CHANNELS = "channels"
-    MACHINE = "machine-not-heard"  # told by embeddings, not by an envelope
 
 
 @dataclass(frozen=True)

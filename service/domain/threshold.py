@@ -14,26 +14,15 @@ keeps the promise to either. A p-value is read the same way: the larger of the t
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
+from offkey.vocabulary import Domain, Rule
 from service.domain.gamma import gamma_quantile
-from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
-
-MIN_FALSE_ALARM_RATE = 1e-6  # as much as a million recordings could promise
 
 # The slack keeps a product that is a whole number on paper from being rounded up.
 _SLACK = 1e-9
-
-
-class Rule(StrEnum):
-    """How a decision threshold comes about."""
-
-    CONFORMAL = "conformal"  # the only one that promises a rate
-    GAMMA = "gamma"  # a quantile of a fitted gamma distribution, as the baselines of DCASE Task 2 have it
-    MANUAL = "manual"
 
 
 @dataclass(frozen=True)

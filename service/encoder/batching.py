@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.audio.decode import Samples
 from service.audio.budget import Budget, stopping_error
-from service.encoder.runner import INPUT, Outputs
+from service.audio.decode import Samples
 from service.encoder.processor import cores
+from service.encoder.runner import INPUT, Outputs
 
 logger = logging.getLogger(__name__)
 

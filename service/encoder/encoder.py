@@ -10,18 +10,18 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.audio.decode import Samples, cut
-from service.audio.budget import UNLIMITED, Budget
-from service.domain.distance import Vectors
 from offkey.errors import ErrorKind, OffkeyError
-from service.domain.spectrogram import Spectrogram, band_edges, downsampled
+from service.audio.budget import UNLIMITED, Budget
+from service.audio.decode import Samples, cut
 from service.bank.index import check_vectors
-from service.encoder.threads import SINGLE, ThreadCounts, faint_noise, find_thread_counts
+from service.domain.distance import Vectors
+from service.domain.spectrogram import Spectrogram, band_edges, downsampled
 from service.encoder.batching import BatchingRunner
+from service.encoder.bundle import GOLDEN_FILE, MODEL_FILE, BundleError, Manifest, OutputSpec, load_manifest
 from service.encoder.per_thread import PerThreadRunner
 from service.encoder.runner import Runner
 from service.encoder.session import open_session, runs_on_cpu
-from service.encoder.bundle import GOLDEN_FILE, MODEL_FILE, BundleError, Manifest, OutputSpec, load_manifest
+from service.encoder.threads import SINGLE, ThreadCounts, faint_noise, find_thread_counts
 from service.settings import Device
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Encoder:
         Args:
             bundle: its folder.
             device: where it runs.
-            layout: over how many threads a run goes on a CPU; or a file that remembers it once it was measured.
+            thread_counts: threads of one run on a CPU, or the file that caches the measured counts.
             engines: folder that TensorRT may use.
 
         Raises:
@@ -91,11 +91,6 @@ class Encoder:
     def close(self) -> None:
         """Give the model's memory back. FastAPI remembers applications that are over, and what belongs to them."""
         self._runner.close()
-
-    def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> tuple[Vectors, NDArray[np.float64]]:
-        """The embeddings and starts that `hear` gives, which see."""
-        heard = self.embed(samples, budget)
-        return heard.vectors, heard.starts
 
     def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> Embedding:
         """Embed a clip, and take the picture of each window that localization works on.
@@ -136,7 +131,9 @@ def _band_edges(manifest: Manifest) -> NDArray[np.float64] | None:
     return None
 
 
-def _open_runner(manifest: Manifest, bundle: Path, device: Device, thread_counts: Path | ThreadCounts, engines: Path | None) -> Runner:
+def _open_runner(
+    manifest: Manifest, bundle: Path, device: Device, thread_counts: Path | ThreadCounts, engines: Path | None
+) -> Runner:
     model = bundle / MODEL_FILE
     session = open_session(model, device, engines=engines)
     _check_golden(session, manifest, bundle)
@@ -146,7 +143,9 @@ def _open_runner(manifest: Manifest, bundle: Path, device: Device, thread_counts
         return BatchingRunner(session, round(seconds * manifest.input.sample_rate))
     if isinstance(thread_counts, Path):
         window = faint_noise(manifest.window.seconds, manifest.input.sample_rate)
-        thread_counts = find_thread_counts(partial(open_session, model, Device.CPU), window, manifest.model_sha256, thread_counts)
+        thread_counts = find_thread_counts(
+            partial(open_session, model, Device.CPU), window, manifest.model_sha256, thread_counts
+        )
     sessions = {1: session}
     for threads in {thread_counts.busy_threads, thread_counts.idle_threads} - {1}:
         sessions[threads] = open_session(model, Device.CPU, threads)

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import onnxruntime as ort
 
-from service.audio.decode import Samples
 from service.audio.budget import Budget
-from service.encoder.threads import ThreadCounts
+from service.audio.decode import Samples
 from service.encoder.runner import INPUT, Outputs
+from service.encoder.threads import ThreadCounts
 
 # After two runs at once a crowd is expected for so long: then each run keeps to a core of its own.
 _CROWD_SECONDS = 0.5
@@ -23,7 +23,9 @@ class PerThreadRunner:
     gives more clips.
     """
 
-    def __init__(self, busy_threads: ort.InferenceSession, idle_threads: ort.InferenceSession, thread_counts: ThreadCounts) -> None:
+    def __init__(
+        self, busy_threads: ort.InferenceSession, idle_threads: ort.InferenceSession, thread_counts: ThreadCounts
+    ) -> None:
         """Take a session for runs beside others and one for a run that is alone, which may be the same."""
         self.provider: str = busy_threads.get_providers()[0]
         self.workers = thread_counts.workers

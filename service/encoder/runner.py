@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio.decode import Samples
 from service.audio.budget import Budget
+from service.audio.decode import Samples
 
 INPUT = "waveform"  # of every bundle's graph
 

@@ -14,8 +14,8 @@ import onnxruntime as ort
 from pydantic import BaseModel, Field
 
 from service.audio.decode import Samples
-from service.encoder.runner import INPUT
 from service.encoder.processor import cores, processor_name
+from service.encoder.runner import INPUT
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,11 @@ def find_thread_counts(
     thread_counts = _read(remembered, found_for)
     if thread_counts is None:
         thread_counts = measure(open_session, window, cores())
-        logger.info("measured threads of a run: %d when it is alone, %d beside others", thread_counts.idle_threads, thread_counts.busy_threads)
+        logger.info(
+            "measured threads of a run: %d when it is alone, %d beside others",
+            thread_counts.idle_threads,
+            thread_counts.busy_threads,
+        )
         _write(remembered, found_for, thread_counts)
     return thread_counts
 
@@ -135,7 +139,9 @@ def _write(file: Path, found_for: dict[str, object], thread_counts: ThreadCounts
     part = file.with_name(f"{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(_Remembered(found_for=found_for, threads=thread_counts).model_dump_json(indent=2), encoding="utf-8")
+        part.write_text(
+            _Remembered(found_for=found_for, threads=thread_counts).model_dump_json(indent=2), encoding="utf-8"
+        )
         part.replace(file)
     except OSError as error:  # a full disk, a volume that is read only: it is measured at each start
         logger.warning("the thread layout cannot be kept in %s: %s", file, error)

@@ -10,8 +10,8 @@ from pathlib import Path
 from starlette.requests import Request
 
 from offkey.errors import ErrorKind, OffkeyError
-from service.settings import Settings
 from service.jobs.archives import ArchiveFile
+from service.settings import Settings
 from service.usecases.admission import Slot
 
 _BLOCK = 2**20
@@ -27,7 +27,7 @@ async def save_archive(request: Request, folder: Path, settings: Settings, slot:
         request: whose body has not been read; how large it may be is not looked at here.
         folder: where the file will be; it is made if it is not there.
         settings: of the service.
-        permit: on whose thread the file is written.
+        slot: slot whose thread writes the file.
 
     Raises:
         OffkeyError: it comes too slowly, or not at all, or the disk is full. No file is left behind.

@@ -10,11 +10,11 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ValidationError
 
-from service.domain.access import Caller
 from offkey.vocabulary import Scope
+from service.domain.access import Caller
 from service.http.dependencies import problems
-from service.usecases.authenticate import Authenticator
 from service.usecases.admission import WorkPool
+from service.usecases.authenticate import Authenticator
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 

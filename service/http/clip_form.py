@@ -11,9 +11,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.audio.budget import Budget
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import MACHINE_ID_PATTERN, Domain
+from service.audio.budget import Budget
 from service.settings import Settings
 from service.usecases.clip import Clip
 

@@ -8,9 +8,9 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from offkey.vocabulary import MACHINE_ID_PATTERN, check_machine_id
 from service.http.problems import PROBLEM_JSON
-from service.usecases.service import Context
 from service.jobs.runner import Runner
 from service.usecases.admission import WorkPool
+from service.usecases.service import Context
 
 MAX_PAGE_ENTRIES = 1_000
 MAX_KEY = 2**63 - 1  # of the database

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from offkey.errors import ErrorKind, OffkeyError
-from service.telemetry.metrics import Metrics
 from service.http.problems import problem_response
+from service.telemetry.metrics import Metrics
 from service.telemetry.stages import Stages
 
 logger = logging.getLogger("offkey.request")

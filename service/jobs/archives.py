@@ -6,18 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.audio.archive import Archive, ArchiveEntry, ArchiveLimits
 from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import EntryStatus, JobKind
-from offkey.vocabulary import Domain
 from offkey.schemas import EnrolledClip
+from offkey.vocabulary import Domain, EntryStatus, JobKind
+from service.audio.archive import Archive, ArchiveEntry, ArchiveLimits
+from service.jobs.handler import Work
 from service.settings import Settings
 from service.store import AnsweredError, MachineRecord
 from service.store.jobs import JobEntry, JobRecord, Step
 from service.usecases.clip import Clip
-from service.usecases.service import Context
 from service.usecases.enroll import EnrollOptions, enroll_entries
-from service.jobs.handler import Work
+from service.usecases.service import Context
 
 _BATCH = 32  # clips that are committed at once
 _ABOUT_ENTRY = frozenset({ErrorKind.UNREADABLE_ARCHIVE, ErrorKind.BODY_TOO_LARGE})

@@ -5,17 +5,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from service.audio.budget import UNLIMITED, Budget
 from offkey.errors import ABOUT_CLIP, ErrorKind, OffkeyError
-from offkey.vocabulary import EntryStatus, JobKind
-from offkey.vocabulary import Rule
-from service.telemetry.stages import Stage
+from offkey.vocabulary import EntryStatus, JobKind, Rule
+from service.audio.budget import UNLIMITED, Budget
+from service.jobs.handler import Work
 from service.store import BankChangedError, MachineRecord
 from service.store.jobs import JobEntry, JobRecord, Step
 from service.store.reembedding import KeptClip, Reembedded
-from service.usecases.clip import EmbeddedClip, Clip, embed_clip
+from service.telemetry.stages import Stage
+from service.usecases.clip import Clip, EmbeddedClip, embed_clip
 from service.usecases.service import Context
-from service.jobs.handler import Work
 
 _PAGE = 100
 # Of one machine: another may do.

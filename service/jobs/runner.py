@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import JobKind, JobState
+from service.jobs.handler import Kind, Work
 from service.store.jobs import JobOverError, JobRecord
 from service.usecases.service import Context
-from service.jobs.handler import Kind, Work
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import JobKind
 from offkey.schemas import Snapshot, SnapshotList
+from offkey.vocabulary import JobKind
+from service.jobs.handler import Work
 from service.settings import Settings
 from service.store.jobs import JobRecord
 from service.store.snapshot.write import SnapshotError, write_snapshot
 from service.usecases.service import Context
-from service.jobs.handler import Work
 
 MAX_SNAPSHOTS = 10
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9]{1,19}\.tar")

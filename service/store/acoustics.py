@@ -3,10 +3,10 @@
 import numpy as np
 from sqlalchemy import Connection, RowMapping, insert, select
 
-from service.domain.acoustics import Acoustics
 from offkey.vocabulary import Domain
-from service.store.schema import clip, acoustics
+from service.domain.acoustics import Acoustics
 from service.store.embeddings import DTYPE
+from service.store.schema import acoustics, clip
 
 COLUMNS = tuple(column for column in acoustics.c if column is not acoustics.c.clip_id)
 _ADD = insert(acoustics)

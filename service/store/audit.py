@@ -7,8 +7,8 @@ from enum import StrEnum
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from service.domain.access import Caller
-from service.store.schema import audit
 from service.store.database.base import Transactions
+from service.store.schema import audit
 
 MAX_AUDIT_ENTRIES = 100_000  # older ones leave
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 from sqlalchemy import Connection, and_, bindparam, select
 
-from service.bank import BankRows, Known, Unread
 from offkey.vocabulary import Domain
-from service.store.clip_counts import ClipCounts
+from service.bank import BankRows, Known, Unread
 from service.store.acoustics import acoustics_of
-from service.store.noise import noise_vectors
-from service.store.schema import clip, acoustics, embedding, spectrogram
-from service.store.spectrograms import read_spectrograms
+from service.store.clip_counts import ClipCounts
 from service.store.embeddings import check_windows, stacked
+from service.store.noise import noise_vectors
+from service.store.schema import acoustics, clip, embedding, spectrogram
+from service.store.spectrograms import read_spectrograms
 
 # Of conditions and spectrograms only whether there are any, which their keys tell.
 _BANK = (

@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select
 
-from service.domain.distance import Vectors
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Domain
+from service.domain.distance import Vectors
+from service.store.acoustics import acoustics_in, add_acoustics
 from service.store.audio import keep_audio
-from service.store.acoustics import add_acoustics, acoustics_in
+from service.store.embeddings import DTYPE, checksum
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.schema import audio, clip, embedding
 from service.store.spectrograms import write_spectrograms
-from service.store.embeddings import DTYPE, checksum
 
 # Put together once: SQLAlchemy takes longer to put a statement together than SQLite to carry it out.
 _BY_CONTENT = (

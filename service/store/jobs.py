@@ -8,14 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
 
-from service.domain.access import Caller
-from offkey.vocabulary import Scope
 from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import UNFINISHED, EntryStatus, JobKind, JobState
+from offkey.vocabulary import UNFINISHED, EntryStatus, JobKind, JobState, Scope
+from service.domain.access import Caller
+from service.store.database.base import Transactions
 from service.store.idempotency import AnsweredError, Once, earlier_answer, keep_answer
 from service.store.records import MachineRecord
 from service.store.schema import job, job_entry
-from service.store.database.base import Transactions
 
 MAX_UNFINISHED_JOBS = 16
 MAX_FINISHED_JOBS = 1_000  # older ones are forgotten, with their entries

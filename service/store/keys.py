@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 from sqlalchemy import RowMapping, insert, select, update
 
-from service.domain.access import Caller
-from offkey.vocabulary import Scope
-from offkey.keys import Token
 from offkey.errors import ErrorKind, OffkeyError
+from offkey.keys import Token
+from offkey.vocabulary import Scope
+from service.domain.access import Caller
 from service.store.audit import Action, record
-from service.store.schema import api_key
 from service.store.database.base import Transactions
+from service.store.schema import api_key
 
 _NO_KEY, _KEY = "no key", "key"  # in the memory of `Transactions`
 

@@ -6,8 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select
 
 from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain
-from offkey.vocabulary import Rule
+from offkey.vocabulary import Domain, Rule
 from service.store.records import MachineRecord
 from service.store.schema import clip, machine
 

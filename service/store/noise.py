@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
+from offkey.errors import ErrorKind, OffkeyError
 from service.domain.access import Caller
 from service.domain.distance import Vectors
-from offkey.errors import ErrorKind, OffkeyError
 from service.store.audio import keep_noise_audio
 from service.store.audit import Action, record
-from service.store.schema import machine, noise
 from service.store.database.base import Transactions
 from service.store.embeddings import DTYPE, noise_checksum, stacked
+from service.store.schema import machine, noise
 
 MAX_NOISE_WINDOWS = 1_000  # of a machine
 

@@ -7,11 +7,10 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.vocabulary import Domain, Rule
 from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
-from offkey.vocabulary import Domain
 from service.domain.spectrogram import Spectrogram
-from offkey.vocabulary import Rule
 
 
 class BankChangedError(Exception):

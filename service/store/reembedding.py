@@ -11,18 +11,18 @@ from service.domain.access import Caller
 from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
 from service.domain.spectrogram import Spectrogram
+from service.store.acoustics import add_acoustics
 from service.store.audio import read_audio, read_noise_audio
 from service.store.audit import Action, record
 from service.store.clips import check_size, write_windows
-from service.store.acoustics import add_acoustics
+from service.store.database.base import Transactions
 from service.store.errors import isolate_machine
 from service.store.jobs import Step, take_step
 from service.store.machines import machine_of_key, machine_record, machines
 from service.store.noise import move_noise
 from service.store.records import BankChangedError, BankLimits, MachineRecord
-from service.store.schema import audio, clip, acoustics, embedding, machine, noise, noise_audio, score, spectrogram
+from service.store.schema import acoustics, audio, clip, embedding, machine, noise, noise_audio, score, spectrogram
 from service.store.spectrograms import write_spectrograms
-from service.store.database.base import Transactions
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 from sqlalchemy import delete, insert, select
 
-from service.domain.acoustics import Acoustics
 from offkey.vocabulary import Domain
+from service.domain.acoustics import Acoustics
 from service.store.acoustics import acoustics_of
-from service.store.schema import machine, score
 from service.store.database.base import Transactions
+from service.store.schema import machine, score
 
 RECENT_SCORES = 500  # of a machine
 

@@ -16,30 +16,30 @@ from typing import Any, Self
 from sqlalchemy import Engine, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.bank import BankRows, Known
-from service.domain.access import COMMAND_LINE, Caller
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Rule
-from service.store.idempotency import AnsweredError, Once, earlier_answer, keep_answer
+from service.bank import BankRows, Known
+from service.domain.access import COMMAND_LINE, Caller
+from service.store.acoustics import COLUMNS
 from service.store.audio import keep_missing_audio
 from service.store.audit import Action, AuditRecord, audit_page, record
 from service.store.bank_rows import bank_rows
 from service.store.clip_counts import ClipCounts
 from service.store.clips import add_clip, check_recording, check_size, clip_record, clips_by_content
-from service.store.acoustics import COLUMNS
+from service.store.database.base import Transactions
+from service.store.database.lock import FolderLock
 from service.store.database.sqlite import DATABASE_FILE, open_engine
 from service.store.errors import RETRY_AFTER_SECONDS, isolate_machine
+from service.store.idempotency import AnsweredError, Once, earlier_answer, keep_answer
 from service.store.jobs import Jobs, Step, take_step
 from service.store.keys import Keys
-from service.store.database.lock import FolderLock
 from service.store.machines import machine_of_id, machine_of_key, machine_record, machines
 from service.store.noise import Noise
 from service.store.records import BankChangedError, BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.reembedding import Reembedding
-from service.store.snapshot.restore import finish_restore
-from service.store.schema import clip, acoustics, embedding, machine, deleted_machine
+from service.store.schema import acoustics, clip, deleted_machine, embedding, machine
 from service.store.scores import Shift
-from service.store.database.base import Transactions
+from service.store.snapshot.restore import finish_restore
 
 logger = logging.getLogger(__name__)
 

@@ -43,8 +43,8 @@ class Metrics:
         self._abandoned = Counter(
             "offkey_requests_abandoned", "Requests whose client left before the answer.", registry=self._registry
         )
-        self._permits = Gauge(
-            "offkey_permits",
+        self._slots = Gauge(
+            "offkey_slots",
             "Requests that are running or waiting for a thread.",
             ["pool"],
             registry=self._registry,
@@ -72,9 +72,9 @@ class Metrics:
             "offkey_clips_scored", "Scored clips by decision.", ["is_anomalous"], registry=self._registry
         )
         self._enrolled = Counter("offkey_clips_enrolled", "Clips added to a bank.", registry=self._registry)
-        self._unlike = Counter(
-            "offkey_clips_unlike_enrolled",
-            "Scored clips whose conditions are unlike all that is enrolled, by measure.",
+        self._acoustics_warnings = Counter(
+            "offkey_acoustics_warnings",
+            "Scored clips whose acoustics differ from all enrolled clips, by measure.",
             ["measure"],
             registry=self._registry,
         )
@@ -112,7 +112,7 @@ class Metrics:
     def watch(self, **pools: Callable[[], int]) -> None:
         """Report how many permits each pool has given, asked for at every scrape."""
         for pool, slots in pools.items():
-            self._permits.labels(pool).set_function(slots)
+            self._slots.labels(pool).set_function(slots)
 
     def watch_decoders(self, lost: Mapping[str, int], peak_bytes: Callable[[], int]) -> None:
         """Report how many decoders were lost by each cause, and the memory of the largest."""
@@ -139,7 +139,7 @@ class Metrics:
     def acoustics_warned(self, measures: Iterable[str]) -> None:
         """Count a scored clip of which these measures are unlike all that is enrolled."""
         for measure in measures:
-            self._unlike.labels(measure).inc()
+            self._acoustics_warnings.labels(measure).inc()
 
     def drift(self, machine_id: str, verdict: str, shifts: Mapping[str, float]) -> None:
         """Report the drift of a machine, and its shift (sigma) by domain if it is among the first ones."""

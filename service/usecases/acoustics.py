@@ -2,12 +2,11 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 
+from offkey.schemas import AcousticsWarning
+from offkey.vocabulary import Domain, Measure
 from service.bank import Bank
 from service.domain.acoustics import Acoustics
 from service.domain.envelope import Difference, Envelope
-from offkey.vocabulary import Measure
-from offkey.vocabulary import Domain
-from offkey.schemas import AcousticsWarning
 from service.store import MachineRecord, NewClip
 from service.usecases.service import Context
 

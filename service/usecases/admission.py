@@ -9,8 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from service.audio.budget import Budget, stopping_error
 from offkey.errors import ErrorKind, OffkeyError
+from service.audio.budget import Budget, stopping_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,7 +21,7 @@ RETRY_AFTER_SECONDS = 1
 class Slot:
     """Leave to run one job after another. Given by `Workers.permit`."""
 
-    def __init__(self, workers: "Workers") -> None:
+    def __init__(self, workers: "WorkPool") -> None:
         self._workers = workers
 
     @property

@@ -6,9 +6,9 @@ import math
 import socket
 from dataclasses import replace
 
-from service.domain.access import ANONYMOUS, Caller
-from offkey.keys import Token
 from offkey.errors import ErrorKind, OffkeyError
+from offkey.keys import Token
+from service.domain.access import ANONYMOUS, Caller
 from service.domain.rate import RateLimiter
 from service.settings import Settings
 from service.store import KeyRecord, Store

@@ -8,16 +8,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio.decode import Waveform
+from offkey.errors import OffkeyError
 from service.audio.budget import UNLIMITED, Budget
+from service.audio.decode import Waveform
+from service.audio.plain_wav import read_pcm
 from service.domain.acoustics import Acoustics, measure
 from service.domain.distance import Vectors
-from offkey.errors import OffkeyError
 from service.domain.spectrogram import Spectrogram
 from service.encoder.encoder import Encoder
-from service.audio.plain_wav import read_pcm
 from service.telemetry.stages import Stage
-from service.turns import turn
 from service.usecases.service import Context
 
 
@@ -55,11 +54,10 @@ def embed_clip(context: Context, encoder: Encoder, upload: Clip) -> EmbeddedClip
     """Decode and embed with an encoder that serves. Raises `OffkeyError` that names the clip if it cannot be."""
     try:
         with context.stages.during(Stage.DECODE):
-            with turn:
-                waveform = read_pcm(upload.data, encoder.sample_rate, context.audio_limits, upload.budget)
+            waveform = read_pcm(upload.data, encoder.sample_rate, context.audio_limits, upload.budget)
             if waveform is None:
                 waveform = context.decoders.decode(upload.data, encoder.sample_rate, upload.budget)
-        with context.stages.during(Stage.MEASURE), turn:
+        with context.stages.during(Stage.MEASURE):
             acoustics = measure(
                 waveform.samples,
                 waveform.sample_rate,

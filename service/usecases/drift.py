@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from offkey.schemas import DomainDrift, DriftReport, DriftWindow
+from offkey.vocabulary import Domain, Verdict
 from service.bank import Bank
 from service.domain.drift import MIN_RECORDINGS, MIN_SCORES, Drift
-from offkey.vocabulary import Verdict
-from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
-from offkey.schemas import DomainDrift, DriftReport, DriftWindow
 from service.store.scores import RecentScore
 from service.usecases.service import Context
 

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from service.bank import Bank
 from offkey.errors import ABOUT_CLIP, ErrorKind, OffkeyError
+from offkey.schemas import AcousticsWarning, ClipCounts, EnrolledClip, Enrollment
 from offkey.vocabulary import Domain
+from service.bank import Bank
 from service.encoder.encoder import Encoder
-from offkey.schemas import ClipCounts, AcousticsWarning, EnrolledClip, Enrollment
-from service.telemetry.stages import Stage
 from service.store import Action, AnsweredError, BankChangedError, Enrolled, MachineRecord, NewClip, Once
 from service.store.clips import check_same_domain
 from service.store.jobs import Step
-from service.usecases.clip import Clip, embed_clip
+from service.telemetry.stages import Stage
 from service.usecases.acoustics import warnings_of_new
-from service.usecases.service import Context
+from service.usecases.clip import Clip, embed_clip
 from service.usecases.guard import Opinion, bank_to_ask, guard
+from service.usecases.service import Context
 
 
 @dataclass(frozen=True)

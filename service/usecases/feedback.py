@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 
+from offkey.schemas import Feedback, FeedbackOnClip, Judgment, Threshold
 from service.bank import Bank
 from service.domain.detector import clip_score
 from service.domain.distance import Vectors
-from offkey.schemas import Feedback, FeedbackOnClip, Judgment, Threshold
 from service.usecases.clip import Clip, embed_clip
-from service.usecases.service import Context
 from service.usecases.enroll import EnrollOptions, enroll_clips
+from service.usecases.service import Context
 from service.usecases.threshold import threshold_of
 
 
-def learn_false_alarms(context: Context, machine_id: str, condition: EnrollOptions, uploads: Sequence[Clip]) -> Feedback:
+def learn_false_alarms(
+    context: Context, machine_id: str, condition: EnrollOptions, uploads: Sequence[Clip]
+) -> Feedback:
     """Enroll clips whose alarm was false, and judge them before and after.
 
     Raises:

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.bank import Bank
 from service.domain.backends.base import TINY
 from service.domain.detector import MIN_SCALE_RECORDINGS, clip_score
 from service.domain.distance import Vectors
-from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain
 from service.domain.threshold import guard_bound
 from service.store import BankChangedError, MachineRecord
 from service.usecases.service import Context

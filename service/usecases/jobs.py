@@ -1,9 +1,9 @@
 """What is told of jobs, and of the bundles that they move banks between."""
 
 from offkey.schemas import Job, JobEntry, JobEntryList, JobList, Model, ModelList
+from service.jobs.runner import Runner
 from service.store.jobs import JobRecord
 from service.usecases.service import Context
-from service.jobs.runner import Runner
 
 
 def job_of(context: Context, record: JobRecord) -> Job:

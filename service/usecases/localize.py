@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.schemas import Localization, Region
 from service.bank import Bank
 from service.domain.localization import Located
 from service.domain.spectrogram import Spectrogram
 from service.encoder.encoder import Encoder
-from offkey.schemas import Localization, Region
 
 
 def note(encoder: Encoder, bank: Bank) -> str | None:

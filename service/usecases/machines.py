@@ -1,7 +1,17 @@
 """Create, show, change and delete machines and their clips."""
 
 from offkey.errors import ErrorKind, OffkeyError
-from offkey.schemas import Clip, ClipCounts, ClipList, Machine, MachineList, MachineSettings, MachineSummary, Threshold, ThresholdSettings
+from offkey.schemas import (
+    Clip,
+    ClipCounts,
+    ClipList,
+    Machine,
+    MachineList,
+    MachineSettings,
+    MachineSummary,
+    Threshold,
+    ThresholdSettings,
+)
 from service.store import MachineRecord
 from service.usecases.service import Context
 from service.usecases.threshold import settings_of, threshold_of

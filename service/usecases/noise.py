@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from service.encoder.encoder import Encoder
 from offkey.schemas import NoiseClip, NoiseEnrollment, NoiseList
-from service.telemetry.stages import Stage
+from service.encoder.encoder import Encoder
 from service.store.noise import NewNoise, NoiseRecord
+from service.telemetry.stages import Stage
 from service.usecases.clip import Clip, embed_clip
 from service.usecases.service import Context
 

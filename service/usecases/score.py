@@ -7,19 +7,18 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.schemas import ClipAcoustics, ClipScore, Localization, Neighbor, Scores, WindowScore
 from service.bank import Bank
 from service.bank import Neighbor as Near
 from service.domain.detector import clip_score
 from service.domain.envelope import closest_differences
 from service.domain.threshold import p_value
 from service.encoder.encoder import Encoder
-from offkey.schemas import ClipAcoustics, ClipScore, Localization, Neighbor, Scores, WindowScore
-from service.telemetry.stages import Stage
 from service.store.scores import RecentScore
-from service.turns import turn
+from service.telemetry.stages import Stage
 from service.usecases import localize as localization
-from service.usecases.clip import EmbeddedClip, Clip, embed_clip
 from service.usecases.acoustics import MACHINE_NOT_AUDIBLE, warnings_of
+from service.usecases.clip import Clip, EmbeddedClip, embed_clip
 from service.usecases.service import Context
 from service.usecases.threshold import threshold_of
 
@@ -105,9 +104,7 @@ def _score(context: Context, question: _Question, upload: Clip) -> ClipScore:
     )
 
 
-def _recent(
-    machine_key: int, bank: Bank, scores: NDArray[np.float64], named: Sequence[Sequence[Near]]
-) -> RecentScore:
+def _recent(machine_key: int, bank: Bank, scores: NDArray[np.float64], named: Sequence[Sequence[Near]]) -> RecentScore:
     """What is kept of a clip: its score, and the domain that its most anomalous window is nearest to."""
     return RecentScore(
         machine_key=machine_key,
@@ -125,7 +122,7 @@ def _localize(
     bank, edges_hz = question.bank, question.encoder.band_edges_hz
     if edges_hz is None or not bank.reference.domains:
         return [None] * len(spans)
-    with context.stages.during(Stage.LOCALIZE), turn:
+    with context.stages.during(Stage.LOCALIZE):
         return [
             localization.localize(bank, edges_hz, picture, *span)
             for picture, span in zip(clip.spectrograms, spans, strict=True)

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from service.audio.decode import AudioLimits
-from service.bank import BankCache, CalibrationCache, Bank
 from service.audio.processes import Decoders
 from service.audio.processes.messages import DecodeLimits
+from service.bank import Bank, BankCache, CalibrationCache
 from service.domain.access import Caller
 from service.encoder.encoder import Encoder
 from service.encoder.encoders import Encoders
-from service.telemetry.metrics import Metrics
 from service.settings import Settings
-from service.telemetry.stages import Stages
 from service.store import BankLimits, MachineRecord, Store
 from service.store.score_buffer import ScoreBuffer
+from service.telemetry.metrics import Metrics
+from service.telemetry.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Context:
         )
         metrics = Metrics()
         metrics.watch_decoders(decoders.lost, lambda: decoders.peak_bytes)
-        return cls(
-            settings, encoders, decoders, store, ScoreBuffer(store.shift), banks, metrics, Stages(metrics.stage)
-        )
+        return cls(settings, encoders, decoders, store, ScoreBuffer(store.shift), banks, metrics, Stages(metrics.stage))
 
     def by(self, caller: Caller, stages: Stages | None = None) -> Self:
         """The same, for a caller: the store does what the caller's key allows, and writes down who did it.

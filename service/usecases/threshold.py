@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 
-from service.bank import Bank
-from service.domain.detector import MIN_SCALE_RECORDINGS
-from offkey.vocabulary import Domain
-from service.domain.threshold import Promise, Threshold, conformal_threshold, gamma_threshold, manual_threshold
-from offkey.vocabulary import Rule
 from offkey.schemas import DomainPromise, ThresholdChoice
 from offkey.schemas import Threshold as ThresholdAnswer
+from offkey.vocabulary import Domain, Rule
+from service.bank import Bank
+from service.domain.detector import MIN_SCALE_RECORDINGS
+from service.domain.threshold import Promise, Threshold, conformal_threshold, gamma_threshold, manual_threshold
 from service.store import MachineRecord
 from service.usecases.service import Context
 

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from threadpoolctl import threadpool_limits
 from torch.utils.flop_counter import FlopCounterMode
 
-from service.audio.decode import AudioLimits
 from service.audio.budget import UNLIMITED
+from service.audio.decode import AudioLimits
 from service.audio.plain_wav import read_pcm
 from service.usecases.clip import Upload
 from service.usecases.score import score_clips

@@ -11,11 +11,10 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Rule, Scope
 from service.app import create_app
 from service.domain.access import Caller
-from offkey.vocabulary import Scope
-from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Rule
 from service.http.auth import AuthenticatedRoute
 from service.settings import Settings
 from service.store import BankLimits

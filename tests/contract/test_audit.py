@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.domain.access import Caller
 from offkey.errors import OffkeyError
+from service.domain.access import Caller
 from service.store import Store
 from service.store import audit as audit_module
 

@@ -189,7 +189,7 @@ def test_clips_do_not_go_to_a_machine_that_was_made_again_meanwhile(
         fan_api.put("/machines/fan-1")
         return embed(samples, budget)
 
-    monkeypatch.setattr(context.encoders.current, "hear", hear_while_the_machine_is_made_again)
+    monkeypatch.setattr(context.encoders.current, "embed", hear_while_the_machine_is_made_again)
     answer = fan_api.post("/enroll", params=FAN, content=fan(9))
     assert answer.status_code == 404
     assert "was deleted while" in answer.json()["detail"]

@@ -12,11 +12,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.jobs import archives
 from service.settings import Settings
 from service.store.snapshot.restore import restore
 from service.store.snapshot.write import unpack
 from service.usecases.enroll import enroll_entries
-from service.usecases.jobs import archives
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}

@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.encoder.bundle import MANIFEST_FILE
 from service.settings import Settings
-from service.store.snapshot.check import check_database
 from service.store.database.sqlite import DATABASE_FILE
+from service.store.snapshot.check import check_database
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}

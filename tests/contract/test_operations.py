@@ -170,8 +170,8 @@ def test_probes_and_lists_do_not_wait_for_the_workers(api: TestClient) -> None:
         go.set()
         busy.result()
     assert time.monotonic() - start < 5
-    assert f'offkey_permits{{pool="workers"}} {most}.0' in text
-    assert 'offkey_permits{pool="readers"} 1.0' in text  # this scrape
+    assert f'offkey_slots{{pool="workers"}} {most}.0' in text
+    assert 'offkey_slots{pool="readers"} 1.0' in text  # this scrape
     assert 'offkey_requests_refused_total{type="overloaded"} 1.0' in text
 
 

@@ -12,10 +12,10 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
 from service.app import create_app
-from service.telemetry.metrics import MAX_DRIFT_MACHINES
 from service.settings import Settings
 from service.store.database.sqlite import DATABASE_FILE
 from service.synthetic import MACHINES
+from service.telemetry.metrics import MAX_DRIFT_MACHINES
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -73,7 +73,7 @@ def test_what_was_recorded_otherwise_is_said_to_be(
     assert "20 enrolled clips" in found["warnings"][0]["detail"]
     text = full_api.get("/metrics").text
     for kind in expected:
-        assert f'offkey_clips_unlike_enrolled_total{{measure="{kind}"}} 1.0' in text
+        assert f'offkey_acoustics_warnings_total{{measure="{kind}"}} 1.0' in text
 
 
 def test_either_domain_will_do(full_api: TestClient, encode: Fan) -> None:
@@ -140,14 +140,14 @@ def hum(seed: int) -> NDArray[np.floating]:
 
 
 def test_a_clip_of_the_background_alone_is_told_from_the_machine(full_api: TestClient, fan: Fan, encode: Fan) -> None:
-    assert "machine-not-heard" not in kinds(score(full_api, encode(hum(9)))[0])
+    assert "machine-not-audible" not in kinds(score(full_api, encode(hum(9)))[0])
     files = [("clips", (f"hall_{seed}.wav", encode(hum(seed)))) for seed in range(3)]
     answer = full_api.post("/noise", params=FAN, files=files).json()
     assert (answer["added"], [one["name"] for one in answer["noise"]]) == (3, [name for _, (name, _) in files])
     hall, healthy = score(full_api, encode(hum(9)), fan(40))
-    assert "machine-not-heard" in kinds(hall)
+    assert "machine-not-audible" in kinds(hall)
     assert kinds(healthy) == set()
-    assert 'offkey_clips_unlike_enrolled_total{measure="machine-not-heard"} 1.0' in full_api.get("/metrics").text
+    assert 'offkey_acoustics_warnings_total{measure="machine-not-audible"} 1.0' in full_api.get("/metrics").text
     assert full_api.get("/machines/fan-1").json()["clips"] == {"source": 20, "target": 0}  # the bank is what it was
     assert full_api.get("/machines/fan-1").json()["generation"] == 2
 
@@ -164,11 +164,11 @@ def test_noise_is_listed_known_again_and_deleted(settings: Settings, encode: Fan
         (listed,) = api.get("/machines/fan-1/noise").json()["noise"]
         assert (listed["name"], listed["seconds"], listed["windows"]) == ("hall", SECONDS, 1)
     with TestClient(create_app(settings)) as api:
-        assert "machine-not-heard" in kinds(score(api, encode(hum(9)))[0])
+        assert "machine-not-audible" in kinds(score(api, encode(hum(9)))[0])
         where = f"/machines/fan-1/noise/{listed['noise_id']}"
         assert (api.delete(where).status_code, api.delete(where).status_code) == (204, 404)
         assert api.get("/machines/fan-1/noise").json() == {"noise": []}
-        assert "machine-not-heard" not in kinds(score(api, encode(hum(9)))[0])
+        assert "machine-not-audible" not in kinds(score(api, encode(hum(9)))[0])
         api.post("/noise", params=FAN, content=encode(hum(0)))
         api.delete("/machines/fan-1")
         api.put("/machines/fan-1")

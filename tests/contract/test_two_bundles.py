@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
 from offkey.errors import ErrorKind, OffkeyError
-from service.settings import Settings
-from service.store.snapshot.check import check_database
-from service.store.database.sqlite import DATABASE_FILE
-from service.usecases.service import Context
+from service.app import create_app
 from service.jobs.reembed import reembed_machine
+from service.settings import Settings
+from service.store.database.sqlite import DATABASE_FILE
+from service.store.snapshot.check import check_database
+from service.usecases.service import Context
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -114,7 +114,7 @@ def test_a_machine_moves_with_all_that_it_knows(both: Settings, before: float, f
         assert [entry["action"] for entry in api.get("/audit").json()["entries"]][:1] == ["reembed"]
         assert move(api) == 0
         hum = api.post("/score", params=FAN, content=fan(40)).json()["clips"][0]
-        assert "machine-not-heard" in [one["kind"] for one in hum["warnings"]]
+        assert "machine-not-audible" in [one["kind"] for one in hum["warnings"]]
     assert check_database(both.data_dir / DATABASE_FILE).damage == ()
     with TestClient(create_app(both.model_copy(update={"old_bundle": None}))) as api:
         assert value(score(api, fan(9))) == pytest.approx(before, abs=1e-5)
@@ -158,7 +158,7 @@ def test_a_request_that_is_under_way_while_the_machine_moves_is_answered_right(
                 moves.append(move(api))
             return heard
 
-        monkeypatch.setattr(old, "hear", hear_while_it_moves)
+        monkeypatch.setattr(old, "embed", hear_while_it_moves)
         enroll(api, fan, range(5, 6))
         assert moves == [5]
         assert api.get("/machines/fan-1").json()["clips"]["source"] == 6

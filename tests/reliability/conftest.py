@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from offkey.client import Client
+from offkey.vocabulary import Domain
 from service.domain.detector import Detector, clip_score
 from service.domain.distance import Near, Vectors
-from offkey.vocabulary import Domain
 from service.domain.threshold import conformal_threshold
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
 from offkey.vocabulary import Domain
+from service.app import create_app
 from service.settings import Settings
 from service.usecases.clip import Clip, embed_clip
 

@@ -14,12 +14,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import event
 
-from service.bank import kept
+from service.bank import calibration_cache
 from service.http.problems import PROBLEM_JSON, TYPE_PREFIX
 from service.settings import Settings
-from service.store import machine_rows
-from service.store.snapshot.check import check_database
+from service.store import machines
 from service.store.database.sqlite import DATABASE_FILE
+from service.store.snapshot.check import check_database
 
 MUTATIONS = 10_000 if "OFFKEY_TORTURE" in os.environ else 150
 SHARD = 150  # mutations in one test, so that tests can run side by side
@@ -80,7 +80,7 @@ def test_a_damaged_database_gives_no_wrong_score(
 ) -> None:
     path, clip = settings.data_dir / DATABASE_FILE, fan(99, seconds=1.0)
     if shard % 2:  # as if learning took long: what a bank learned is found again, and the rest of its rows not read
-        monkeypatch.setattr(kept, "_WORTH_SECONDS", 0.0)
+        monkeypatch.setattr(calibration_cache, "_WORTH_SECONDS", 0.0)
 
     def score(machine: str) -> httpx2.Response:
         return fans_api.post("/score", params={"machine_id": machine}, content=clip)
@@ -117,8 +117,8 @@ def test_a_name_that_became_bytes_is_damage_and_no_failure(
     fans_api: TestClient, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 10,000 mutations found an index page that gave the bytes of another page for the id: no update leads there.
-    made = machine_rows.machine_record
-    monkeypatch.setattr(machine_rows, "machine_record", lambda row: made({**row, "machine_id": b"RIFF\xff"}))
+    made = machines.machine_record
+    monkeypatch.setattr(machines, "machine_record", lambda row: made({**row, "machine_id": b"RIFF\xff"}))
     forget(fans_api)
     answer = fans_api.post("/score", params={"machine_id": "fan-2"}, content=fan(9))
     assert (answer.status_code, kind(answer)) == (503, "store-unusable")

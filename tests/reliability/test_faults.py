@@ -14,8 +14,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.store.snapshot.check import check_database
 from service.store.database.sqlite import DATABASE_FILE
+from service.store.snapshot.check import check_database
 
 FAULTS = [("pwrite64", "ENOSPC"), ("pwrite64", "EIO"), ("fdatasync", "EIO"), ("fdatasync", "ENOSPC")]
 MOST = 12  # calls of a kind in one change

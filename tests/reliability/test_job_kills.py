@@ -17,8 +17,8 @@ import pytest
 
 from offkey.client import Client
 from offkey.vocabulary import UNFINISHED, EntryStatus, JobState
-from service.store.snapshot.check import check_database
 from service.store.database.sqlite import DATABASE_FILE
+from service.store.snapshot.check import check_database
 from service.store.snapshot.write import unpack
 
 KILLS = max(1, int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "9")) // 3)

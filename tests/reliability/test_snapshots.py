@@ -18,8 +18,8 @@ import httpx2
 import pytest
 
 from service.store import Store
-from service.store.snapshot.check import check_database
 from service.store.database.sqlite import DATABASE_FILE, MIGRATIONS
+from service.store.snapshot.check import check_database
 from service.store.snapshot.write import unpack, write_snapshot
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -21,20 +21,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.schemas import Enrollment, MachineSettings, ThresholdSettings
+from offkey.vocabulary import Domain
 from service.bank import BankCache
 from service.domain.distance import Vectors
-from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain
-from offkey.schemas import Enrollment, MachineSettings, ThresholdSettings
 from service.settings import Settings
 from service.store import Store
 from service.store.snapshot.restore import restore
 from service.store.snapshot.write import write_snapshot
 from service.usecases import machines as usecase
 from service.usecases.clip import Clip, embed_clip
-from service.usecases.service import Context
 from service.usecases.enroll import EnrollOptions, enroll_clips
 from service.usecases.score import score_clips
+from service.usecases.service import Context
 from service.usecases.threshold import get_threshold
 
 TORTURE = "OFFKEY_TORTURE" in os.environ
@@ -44,7 +44,7 @@ CLIPS = 7
 IDS, NUMBERS = st.sampled_from(["fan-1", "fan-2"]), st.integers(0, CLIPS - 1)
 CLOSE = {"rel": 1e-4, "abs": 1e-4}
 
-Clip = tuple[int, Domain, str | None, Vectors]
+StoredClip = tuple[int, Domain, str | None, Vectors]
 
 
 @dataclass

@@ -11,8 +11,8 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from service.encoder.encoder import Encoder
 from service.encoder.bundle import load_manifest
+from service.encoder.encoder import Encoder
 from service.settings import Device
 from service.synthetic import plan_tree, write_tree
 from training import int8 as int8_module

@@ -10,8 +10,8 @@ import pytest
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from service.encoder.encoder import Encoder
 from service.encoder.bundle import MANIFEST_FILE, Measurement, file_sha256, load_manifest
+from service.encoder.encoder import Encoder
 from service.settings import Device
 from training import regraph
 from training.cli import app

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.audio.decode import AudioLimits, decode
 from offkey.errors import OffkeyError
+from service.audio.decode import AudioLimits, decode
 from training.composition.shaping import FRAME, SAMPLE_RATE, SAMPLES, Sound, log_uniform, roll
 from training.data.catalog import Clip, DataError
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.audio.decode import AudioLimits, Samples, decode
 from offkey.errors import OffkeyError
+from service.audio.decode import AudioLimits, Samples, decode
 from service.encoder.bundle import file_sha256
 from training.data.catalog import Clip, DataError
 from training.data.channels import UnreadableError, read_clip

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from rich.progress import Progress
 
-from service.audio.decode import AudioLimits, decode
 from offkey.errors import OffkeyError
+from service.audio.decode import AudioLimits, decode
 from training.data.catalog import DataError
 from training.evaluation.threads import in_threads
 from training.evaluation.tree import JudgedClip, JudgedMachine

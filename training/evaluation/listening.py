@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from service.domain.distance import Vectors
 from offkey.errors import OffkeyError
+from service.domain.distance import Vectors
 from training.data.catalog import DataError
 from training.evaluation.cells import Cells
 from training.evaluation.noise import Noise

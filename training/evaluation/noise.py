@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio.decode import AudioLimits, Samples, decode
 from offkey.errors import OffkeyError
+from service.audio.decode import AudioLimits, Samples, decode
 from training.data.catalog import DataError
 from training.data.layouts.collection import audio_files
 from training.evaluation.tree import RECORDING

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from service.audio.decode import AudioLimits, Samples, decode
 from offkey.errors import OffkeyError
+from service.audio.decode import AudioLimits, Samples, decode
 from training.data.catalog import DataError
 from training.evaluation.noise import KINDS, Kind, Noise, Role, generator, unit_power
 from training.evaluation.tree import JudgedClip, JudgedMachine

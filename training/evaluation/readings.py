@@ -7,11 +7,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.errors import OffkeyError
+from offkey.vocabulary import Domain
 from service.domain.backends import DEFAULT_BACKEND
 from service.domain.detector import Detector, clip_score
 from service.domain.distance import Vectors, nearest_in, nearest_rows
-from offkey.errors import OffkeyError
-from offkey.vocabulary import Domain
 from service.domain.threshold import Threshold, conformal_threshold
 from training.data.catalog import DataError
 from training.evaluation.views import Embedded

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from service.audio.decode import Samples, cut
 from service.domain.distance import Vectors
-from service.encoder.encoder import Encoder
-from service.encoder.session import DeviceError, open_session
-from service.encoder.session import CPU
 from service.encoder.bundle import MODEL_FILE
+from service.encoder.encoder import Encoder
+from service.encoder.session import CPU, DeviceError, open_session
 from service.settings import Device
 from training.config import ConfigError
 

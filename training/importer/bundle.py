@@ -11,7 +11,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from service.encoder.bundle import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Golden, InputSpec, Manifest, Measurement, OutputSpec, Provenance, Readout, WindowSpec, file_sha256
+from service.encoder.bundle import (
+    CARD_FILE,
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Golden,
+    InputSpec,
+    Manifest,
+    Measurement,
+    OutputSpec,
+    Provenance,
+    Readout,
+    WindowSpec,
+    file_sha256,
+)
 from training.config import WindowConfig
 from training.data.credits import ATTRIBUTION_FILE, Credit, credits_text
 from training.graph import ExportError, golden_waveforms

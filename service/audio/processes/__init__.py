@@ -1,11 +1,11 @@
-"""Decoding in child processes: a file that crashes, hangs or swells a decoder costs its own answer and no other.
+"""Decode in child processes: a file that crashes, hangs or swells a decoder costs only its own answer.
 
-`Decoders` (pool.py) is what the service holds. It has one *nursery* (nursery.py), a small process with one thread that
-has imported what decoding needs and nothing else, and forks a decoder (child.py) whenever one is wanted: in
-milliseconds, and most of its memory shared. wire.py is what they say to each other.
+The service holds `Decoders` (pool.py). It starts one fork server (fork_server.py): a small single-threaded process that
+has imported only what decoding needs. The fork server forks a decoder (worker.py) on request. A fork takes milliseconds
+and shares most memory. messages.py defines what they send to each other.
 """
 
-from service.audio.processes.pool import Decoders, ForkServerError
 from service.audio.processes.messages import OVERHEAD_BYTES
+from service.audio.processes.pool import Decoders, ForkServerError
 
-__all__ = ["OVERHEAD_BYTES", "Decoders", "NurseryError"]
+__all__ = ["OVERHEAD_BYTES", "Decoders", "ForkServerError"]

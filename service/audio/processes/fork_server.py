@@ -8,8 +8,8 @@ import socket
 import sys
 from contextlib import suppress
 
-from service.audio.processes.worker import run_worker
 from service.audio.processes.messages import STATUS, DecodeLimits
+from service.audio.processes.worker import run_worker
 
 
 class ForkServer:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from service.audio.decode import Waveform
-from service.audio.budget import UNLIMITED, Budget, stopping_error
-from service.audio.processes.messages import CLIP, HEAD, MAX_JSON, SAMPLES, STATUS, JSON, DecodeLimits
 from offkey.errors import ErrorKind, OffkeyError
+from service.audio.budget import UNLIMITED, Budget, stopping_error
+from service.audio.decode import Waveform
+from service.audio.processes.messages import CLIP, HEAD, JSON, MAX_JSON, SAMPLES, STATUS, DecodeLimits
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Decoders:
         """Start the nursery, without waiting for it.
 
         Args:
-            terms: what each decoder is held to.
+            decode_limits: limits of each decoder.
             wall_seconds: time for one clip.
         """
         self.peak_bytes = 0  # most memory that a decoder has held
@@ -126,7 +126,14 @@ class Decoders:
         control.settimeout(_START_SECONDS)
         with other:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "service.audio.processes.fork_server", str(other.fileno()), self._decode_limits.to_json()],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "service.audio.processes.fork_server",
+                    str(other.fileno()),
+                    self._decode_limits.to_json(),
+                ],
                 # It finds what we found; -P keeps the folder that it is started in out of it.
                 env={**os.environ, **_ENVIRON, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,
@@ -182,8 +189,8 @@ class Decoders:
         if cause == "cpu":
             return OffkeyError(
                 ErrorKind.COSTLY_AUDIO,
-                f"The clip took more than {self._decode_limits.cpu_seconds} s of CPU time to decode. Send a shorter clip, or "
-                "WAV.",
+                f"The clip took more than {self._decode_limits.cpu_seconds} s of CPU time to decode. Send a "
+                "shorter clip, or WAV.",
                 max_decode_cpu_seconds=self._decode_limits.cpu_seconds,
             )
         if cause == "crash":

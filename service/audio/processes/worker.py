@@ -11,10 +11,10 @@ import sys
 import traceback
 from typing import NoReturn
 
-from service.audio.decode import Samples, decode_blocks
-from service.audio.budget import Budget
-from service.audio.processes.messages import CLIP, HEAD, OVERHEAD_BYTES, SAMPLES, JSON, DecodeLimits, receive
 from offkey.errors import OffkeyError
+from service.audio.budget import Budget
+from service.audio.decode import Samples, decode_blocks
+from service.audio.processes.messages import CLIP, HEAD, JSON, OVERHEAD_BYTES, SAMPLES, DecodeLimits, receive
 
 _CONNECTION = 3  # descriptor of the socket to the service, the only one beside the standard three
 _DESCRIPTORS = 4_096  # more than a nursery ever has: one for each of at most 256 decoders
@@ -57,7 +57,11 @@ def _limit(decode_limits: DecodeLimits, fork_server: int) -> list[str]:
             os._exit(1)
     else:
         missing.append("PR_SET_PDEATHSIG")
-    wanted = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_AS": _address_space() + decode_limits.max_bytes + OVERHEAD_BYTES}
+    wanted = {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_FSIZE": 0,
+        "RLIMIT_AS": _address_space() + decode_limits.max_bytes + OVERHEAD_BYTES,
+    }
     for name, value in wanted.items():
         try:
             resource.setrlimit(getattr(resource, name), (value, value))
@@ -75,7 +79,9 @@ def _address_space() -> int:
         return 0
 
 
-def _serve(connection: socket.socket, decode_limits: DecodeLimits, length: int, sample_rate: int, samples: float, left: float) -> None:
+def _serve(
+    connection: socket.socket, decode_limits: DecodeLimits, length: int, sample_rate: int, samples: float, left: float
+) -> None:
     data = receive(connection, length)
     if len(data) < length:
         return

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from service.domain.backends.base import Backend
+from service.domain.backends.covariance import Mahalanobis, PcaResidual
 from service.domain.backends.density import DensityDifference, DensityRatio
 from service.domain.backends.neighbors import Nearest, NearestMean
-from service.domain.backends.covariance import Mahalanobis, PcaResidual
 
 DEFAULT_BACKEND = "mahalanobis"
 

@@ -6,8 +6,8 @@ from typing import ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.distance import Near, Vectors
 from offkey.vocabulary import Domain
+from service.domain.distance import Near, Vectors
 
 Measures = NDArray[np.float64]  # (windows,), larger is farther from what is healthy
 Recordings = NDArray[np.int64]  # (windows,), the number of the recording that each window is from

@@ -11,9 +11,9 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.vocabulary import Domain
 from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
 from service.domain.distance import Near, Vectors
-from offkey.vocabulary import Domain
 
 EXPLAINED = 0.9  # of the variance, by the directions whose residual is taken
 FOLDS = 20  # up to as many recordings are left out one by one, more in as many groups

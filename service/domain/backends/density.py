@@ -12,9 +12,9 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offkey.vocabulary import Domain
 from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
 from service.domain.distance import Near, Vectors, cosine_distances, nearest_rows
-from offkey.vocabulary import Domain
 
 SURROUNDINGS = 8  # recordings; the paper's K
 CANDIDATES = 16  # nearest windows that are held against their density

@@ -6,9 +6,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from offkey.vocabulary import Domain
 from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
 from service.domain.distance import Distances, Near, Vectors, nearest_in, nearest_rows, nearest_to_others
-from offkey.vocabulary import Domain
 
 MEAN_OF = 5  # nearest windows
 

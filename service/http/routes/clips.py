@@ -7,27 +7,36 @@ from typing import Annotated, Concatenate, ParamSpec, TypeVar
 from fastapi import APIRouter, Header, Query, Request, Response, status
 from pydantic import BaseModel, Field
 
-from service.audio.budget import UNLIMITED, Budget
 from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain, check_machine_id
-from service.http.middleware import ZIP
-from service.http.auth import ENROLL, SCORE, DirectRoute, AuthenticatedRoute
-from service.http.dependencies import ContextOf, MachineIdQuery, RunnerOf, ArchivePool, WorkPoolOf, context_of, problems, work_pool_of
 from offkey.schemas import Enrollment, Feedback, Job, NoiseEnrollment, Scores
+from offkey.vocabulary import Domain, check_machine_id
+from service.audio.budget import UNLIMITED, Budget
 from service.http.archive_upload import save_archive
-from service.telemetry.stages import Stage
-from service.store import MachineRecord
+from service.http.auth import ENROLL, SCORE, AuthenticatedRoute, DirectRoute
 from service.http.clip_form import ENROLL_FIELDS, SCORE_FIELDS, ClipForm, read_clips, request_body
+from service.http.dependencies import (
+    ArchivePool,
+    ContextOf,
+    MachineIdQuery,
+    RunnerOf,
+    WorkPoolOf,
+    context_of,
+    problems,
+    work_pool_of,
+)
+from service.http.middleware import ZIP
+from service.jobs.archives import ArchiveFile, archive_folder, enroll_archive
+from service.jobs.runner import Runner
+from service.store import MachineRecord
+from service.telemetry.stages import Stage
+from service.usecases.admission import Slot
 from service.usecases.clip import Clip
-from service.usecases.service import Context
 from service.usecases.enroll import EnrollOptions, enroll_clips
 from service.usecases.feedback import learn_false_alarms
 from service.usecases.jobs import job_of
-from service.jobs.archives import ArchiveFile, archive_folder, enroll_archive
-from service.jobs.runner import Runner
 from service.usecases.noise import add_noise
 from service.usecases.score import score_clips
-from service.usecases.admission import Slot
+from service.usecases.service import Context
 
 P = ParamSpec("P")
 T = TypeVar("T")

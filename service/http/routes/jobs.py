@@ -5,13 +5,23 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response, status
 from fastapi.responses import FileResponse
 
-from service.http.auth import ADMIN, ENROLL, SCORE, AuthenticatedRoute
-from service.http.dependencies import MAX_KEY, ContextOf, MachineIdQuery, PageSize, LightPool, RunnerOf, WorkPoolOf, problems
 from offkey.schemas import Job, JobEntryList, JobList, ModelList, SnapshotList
-from service.usecases.service import Context
-from service.usecases.jobs import answers, snapshots
+from service.http.auth import ADMIN, ENROLL, SCORE, AuthenticatedRoute
+from service.http.dependencies import (
+    MAX_KEY,
+    ContextOf,
+    LightPool,
+    MachineIdQuery,
+    PageSize,
+    RunnerOf,
+    WorkPoolOf,
+    problems,
+)
+from service.jobs import snapshots
 from service.jobs.reembed import start_reembedding
 from service.jobs.runner import Runner
+from service.usecases import jobs as answers
+from service.usecases.service import Context
 
 router = APIRouter(tags=["jobs"], route_class=AuthenticatedRoute)
 

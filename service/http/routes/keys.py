@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, status
 
+from offkey.schemas import AuditList, KeyList, KeySettings, NewKey
 from offkey.vocabulary import KEY_ID_PATTERN
 from service.http.auth import ADMIN, AuthenticatedRoute
-from service.http.dependencies import MAX_KEY, ContextOf, PageSize, LightPool, WorkPoolOf, problems
-from offkey.schemas import AuditList, KeyList, KeySettings, NewKey
+from service.http.dependencies import MAX_KEY, ContextOf, LightPool, PageSize, WorkPoolOf, problems
 from service.usecases import keys as usecase
 
 router = APIRouter(tags=["access"], route_class=AuthenticatedRoute, dependencies=[ADMIN])

@@ -4,9 +4,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response, status
 
+from offkey.schemas import (
+    ClipList,
+    DriftReport,
+    Machine,
+    MachineList,
+    MachineSettings,
+    NoiseList,
+    Threshold,
+    ThresholdSettings,
+)
 from service.http.auth import ADMIN, ENROLL, SCORE, AuthenticatedRoute
-from service.http.dependencies import MAX_KEY, ContextOf, MachineIdPath, PageSize, LightPool, WorkPoolOf, problems
-from offkey.schemas import ClipList, DriftReport, Machine, MachineList, MachineSettings, NoiseList, Threshold, ThresholdSettings
+from service.http.dependencies import MAX_KEY, ContextOf, LightPool, MachineIdPath, PageSize, WorkPoolOf, problems
 from service.usecases import machines as usecase
 from service.usecases.drift import get_drift
 from service.usecases.noise import delete_noise, list_noise

@@ -4,17 +4,17 @@ from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from offkey.schemas import MAX_DESCRIPTION_CHARACTERS, Health, Info
 from service import __version__
 from service.audio.decode import FORMATS
 from service.audio.processes import OVERHEAD_BYTES
-from service.telemetry.metrics import MAX_DRIFT_MACHINES
 from service.http.auth import SCORE, AuthenticatedRoute
+from service.http.clip_form import FORM_LIMITS
 from service.http.dependencies import MAX_PAGE_ENTRIES, ContextOf, LightPool, ServiceOf, problems
-from offkey.schemas import MAX_DESCRIPTION_CHARACTERS, Health, Info
 from service.store.audit import MAX_AUDIT_ENTRIES
 from service.store.noise import MAX_NOISE_WINDOWS
 from service.store.scores import RECENT_SCORES
-from service.http.clip_form import FORM_LIMITS
+from service.telemetry.metrics import MAX_DRIFT_MACHINES
 
 open_router = APIRouter(tags=["operations"])  # asks for no key: the probes, and the way to the pages
 router = APIRouter(tags=["operations"], route_class=AuthenticatedRoute, dependencies=[SCORE])

@@ -41,7 +41,10 @@ class Transactions:
     def write(self) -> Iterator[Connection]:
         """What is written in the block is on disk when it ends, or nothing of it is written."""
         try:
-            with translate_errors(self._database.parent), self._engine.connect().execution_options(write=True) as connection:
+            with (
+                translate_errors(self._database.parent),
+                self._engine.connect().execution_options(write=True) as connection,
+            ):
                 self.check_in_place(connection)
                 yield connection
                 connection.commit()

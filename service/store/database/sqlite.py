@@ -17,7 +17,7 @@ from service.store.errors import translate_errors
 logger = logging.getLogger(__name__)
 
 DATABASE_FILE = "offkey.sqlite3"
-MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
 _BUSY_MILLISECONDS = 10_000
 _LOG = "log"  # key of a connection's own write-ahead log
 

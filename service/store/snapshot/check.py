@@ -15,9 +15,9 @@ import numpy as np
 
 from service.store.audio import checked
 from service.store.database.sqlite import log_of
+from service.store.embeddings import check_windows, stacked
 from service.store.noise import StoredNoise, check_noise
 from service.store.spectrograms import Row, unpacked
-from service.store.embeddings import check_windows, stacked
 
 _MOST_MESSAGES = 10
 _UNIT_TOLERANCE = 1e-3

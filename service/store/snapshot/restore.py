@@ -6,9 +6,17 @@ on whoever opens it next goes on to the end.
 
 from pathlib import Path
 
-from service.store.database.sqlite import DATABASE_FILE, known_revisions, log_of
 from service.store.database.lock import LOCK_FILE, SNAPSHOT_LOCK_FILE, FolderLock
-from service.store.snapshot.write import PARTIAL_FILE, RESTORED_FILE, SnapshotError, SnapshotManifest, removed, rename, unpack
+from service.store.database.sqlite import DATABASE_FILE, known_revisions, log_of
+from service.store.snapshot.write import (
+    PARTIAL_FILE,
+    RESTORED_FILE,
+    SnapshotError,
+    SnapshotManifest,
+    removed,
+    rename,
+    unpack,
+)
 
 _NO_DATA = {LOCK_FILE, SNAPSHOT_LOCK_FILE, PARTIAL_FILE, "lost+found"}
 

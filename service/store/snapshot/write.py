@@ -18,9 +18,9 @@ from typing import IO, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import __version__
-from service.store.snapshot.check import Report, check_database, contents, open_read_only
-from service.store.database.sqlite import DATABASE_FILE, log_of
 from service.store.database.lock import SNAPSHOT_LOCK_FILE, FolderLock
+from service.store.database.sqlite import DATABASE_FILE, log_of
+from service.store.snapshot.check import Report, check_database, contents, open_read_only
 
 MANIFEST_FILE = "manifest.json"
 RESTORED_FILE = f"{DATABASE_FILE}.restored"  # whole, and about to take the place of the database

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from service.audio.archive import Archive, ArchiveLimits
 from offkey.errors import ErrorKind, OffkeyError
+from service.audio.archive import Archive, ArchiveLimits
 
 MEBIBYTE = 2**20
 LIMITS = ArchiveLimits(entries=100, entry_bytes=MEBIBYTE, unpacked_bytes=8 * MEBIBYTE)

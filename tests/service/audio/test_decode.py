@@ -12,10 +12,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.audio.decode import AudioLimits, cut, decode
-from service.audio.budget import Budget
-from service.audio.wav_headers import Stated, stated
 from offkey.errors import ErrorKind, OffkeyError
+from service.audio.budget import Budget
+from service.audio.decode import AudioLimits, cut, decode
+from service.audio.wav_headers import Stated, stated
 
 LIMITS = AudioLimits(max_seconds=60.0)
 RATE = 16_000

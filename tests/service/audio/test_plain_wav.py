@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.audio.decode import AudioLimits, decode
-from service.audio.budget import Budget
 from offkey.errors import ErrorKind, OffkeyError
+from service.audio.budget import Budget
+from service.audio.decode import AudioLimits, decode
 from service.audio.plain_wav import read_pcm
 
 RATE = 16_000

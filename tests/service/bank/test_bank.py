@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.bank import BankRows, BankCache, Known, Bank
-from service.bank import memory as bank_module
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Domain
+from service.bank import Bank, BankCache, BankRows, Known
+from service.bank import bank as bank_module
 
 
 def rows(generation: int, clips: int = 6) -> BankRows:

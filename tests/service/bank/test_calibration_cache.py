@@ -13,12 +13,12 @@ import soundfile
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, event
 
-from service.app import create_app
-from service.bank import BankRows, Calibration, CalibrationCache, Bank, Unread, kept
-from service.bank.serialization import dump, packed, load
-from service.domain.backends import BACKENDS
-from service.domain.acoustics import Acoustics
 from offkey.vocabulary import Domain
+from service.app import create_app
+from service.bank import Bank, BankRows, Calibration, CalibrationCache, Unread, calibration_cache
+from service.bank.serialization import dump, load, packed
+from service.domain.acoustics import Acoustics
+from service.domain.backends import BACKENDS
 from service.settings import Settings
 
 DIM = 16
@@ -26,7 +26,7 @@ DIM = 16
 
 @pytest.fixture(autouse=True)
 def keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(calibration_cache, "_WORTH_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_of_other_rows_or_settings_nothing_is_found(rows: BankRows, tmp_path: Pa
 def test_other_code_learns_again(rows: BankRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept_or_made(CalibrationCache(tmp_path), rows, "nearest", 0)
     before = (tmp_path / "7.calibration").read_bytes()
-    monkeypatch.setattr(kept, "_code", lambda: b"another")
+    monkeypatch.setattr(calibration_cache, "_code", lambda: b"another")
     kept_or_made(CalibrationCache(tmp_path), rows, "nearest", 0)
     assert (tmp_path / "7.calibration").read_bytes() != before
 
@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_written_does_not_matter(
 
 
 def test_what_is_learned_at_once_is_not_kept(rows: BankRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_WORTH_SECONDS", math.inf)
+    monkeypatch.setattr(calibration_cache, "_WORTH_SECONDS", math.inf)
     kept_or_made(CalibrationCache(tmp_path), rows, "nearest", 0)
     assert not list(tmp_path.iterdir())
 
@@ -154,7 +154,7 @@ def test_what_is_learned_at_once_is_not_kept(rows: BankRows, tmp_path: Path, mon
     ("name", "message"),
     [
         ("os:system", "not of this package"),
-        ("service.bank.serialization:thaw", "holds no data"),
+        ("service.bank.serialization:load", "holds no data"),
         ("service.store.store:Store", "holds no data"),
     ],
 )
@@ -186,13 +186,13 @@ def test_arrays_come_back_as_they_lay() -> None:
 @pytest.mark.parametrize("dim", [15, 16])
 def test_vectors_that_differ_in_a_bit_have_other_sums(dim: int) -> None:
     vectors = np.random.default_rng(0).standard_normal((40, dim)).astype(np.float32)
-    sums = {kept._sums(vectors).tobytes()}
+    sums = {calibration_cache._sums(vectors).tobytes()}
     for at in range(vectors.nbytes):
         for bit in range(8):
             moved = vectors.copy()
             moved.view(np.uint8).reshape(-1)[at] ^= 1 << bit
-            sums.add(kept._sums(moved).tobytes())
-    sums.add(kept._sums(vectors[::-1]).tobytes())
+            sums.add(calibration_cache._sums(moved).tobytes())
+    sums.add(calibration_cache._sums(vectors[::-1]).tobytes())
     assert len(sums) == 8 * vectors.nbytes + 2
 
 

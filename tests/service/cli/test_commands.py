@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from offkey.client import Client, ProblemError, UnreachableError
+from offkey.schemas import ThresholdSettings
+from offkey.vocabulary import Domain
 from service import __version__
 from service.cli.serve import unknown_settings
-from offkey.client import Client, ProblemError, UnreachableError
-from offkey.vocabulary import Domain
-from offkey.schemas import ThresholdSettings
 from service.store import Store
 from service.store.database.sqlite import DATABASE_FILE
 from service.synthetic import plan_tree, write_tree

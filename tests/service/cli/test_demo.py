@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.demo import Verdict
 from offkey.client import Client
 from offkey.schemas import ClipScore
+from service.cli.demo import Verdict
 
 # The demo with a clip of each kind, where what it hears is no matter: to make and score all of them takes its time.
 SMALL = """

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.domain import distance as distance_module
 from service.domain.backends import BACKENDS, DEFAULT_BACKEND, check_backend
+from service.domain.backends import covariance as backend
 from service.domain.backends import density as density_module
-from service.domain.backends import spread as spread_module
 from service.domain.backends.base import LeftOut
 from service.domain.detector import Detector
 from service.domain.distance import Near, cosine_distances, nearest_rows
-from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain
 
 SOURCE, TARGET = Domain.SOURCE, Domain.TARGET
 NAMES = pytest.mark.parametrize("name", BACKENDS)
@@ -44,7 +44,9 @@ def scores(detector: Detector, banks: BankCache, queries: np.ndarray) -> np.ndar
     return detector.window_scores(queries, near)
 
 
-def measured(name: str, banks: BankCache, recordings: BankCache, queries: np.ndarray) -> tuple[list[BankCache], list[LeftOut]]:
+def measured(
+    name: str, banks: BankCache, recordings: BankCache, queries: np.ndarray
+) -> tuple[list[BankCache], list[LeftOut]]:
     """What each part of a backend measures, before it is normalized, and what it leaves out."""
     found, left = [], []
     for kind in BACKENDS[name]:
@@ -127,7 +129,7 @@ def test_more_windows_than_directions_are_fitted_to(name: str, monkeypatch: pyte
     """Also there the order does not matter, and blocks and folds leave no seam."""
     banks, recordings = machine(4, 40, 12, windows=2)
     queries = machine(5, 6)[0][SOURCE]
-    monkeypatch.setattr(spread_module, "MAX_WINDOWS", 50)
+    monkeypatch.setattr(backend, "MAX_WINDOWS", 50)
     whole = Detector.fit(banks, recordings, backend=name)
     for module in (density_module, distance_module):
         monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
@@ -268,10 +270,8 @@ def test_ledoit_wolf_as_scikit_learn_has_it() -> None:
     for count, dim in ((15, 40), (60, 12), (200, 5)):
         rows = np.random.default_rng(count).standard_normal((count, dim)) * np.linspace(0.1, 1, dim)
         expected = covariance.ledoit_wolf_shrinkage(rows)
-        windows = spread_module._sample({SOURCE: rows.astype(np.float32)})
-        assert spread_module._ledoit_wolf(spread_module._fit(windows, spread_module._none(windows))) == pytest.approx(
-            expected, rel=1e-3
-        )
+        windows = backend._sample({SOURCE: rows.astype(np.float32)})
+        assert backend._ledoit_wolf(backend._fit(windows, backend._none(windows))) == pytest.approx(expected, rel=1e-3)
 
 
 def test_mahalanobis_is_that_of_the_shrunk_covariance() -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from offkey.vocabulary import Domain
 from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.distance import Vectors, nearest_rows
-from offkey.vocabulary import Domain
 from service.domain.threshold import conformal_threshold
 
 

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain
 from service.domain.backends.base import TINY
 from service.domain.detector import (
     RELATIVE_SIGMA_FLOOR,
@@ -13,8 +15,6 @@ from service.domain.detector import (
     clip_score,
 )
 from service.domain.distance import Near, cosine_distances, nearest_to_others
-from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain
 
 
 def unit(rng: np.random.Generator, count: int, dim: int = 8) -> np.ndarray:

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
-from service.domain.drift import MIN_RECORDINGS, MIN_SCORES, Drift
 from offkey.vocabulary import Verdict
+from service.domain.drift import MIN_RECORDINGS, MIN_SCORES, Drift
 from service.domain.self_scores import SelfScores
 
 

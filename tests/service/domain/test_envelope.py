@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offkey.vocabulary import Measure
 from service.domain.acoustics import Acoustics
 from service.domain.envelope import Envelope, closest_differences
-from offkey.vocabulary import Measure
 
 BANDS = 17
 SECONDS = 10.0

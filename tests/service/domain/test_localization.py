@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from service.domain.localization import MOST_REGIONS, Reference
 from offkey.vocabulary import Domain
+from service.domain.localization import MOST_REGIONS, Reference
 from service.domain.spectrogram import Spectrogram
 
 SHAPE = (20, 35)

@@ -5,11 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offkey.vocabulary import MIN_FALSE_ALARM_RATE, Domain
 from service.domain.detector import Detector
 from service.domain.distance import nearest_rows
-from offkey.vocabulary import Domain
 from service.domain.self_scores import SelfScores
-from offkey.vocabulary import MIN_FALSE_ALARM_RATE
 from service.domain.threshold import conformal_threshold, gamma_threshold, guard_bound, manual_threshold, p_value
 
 SOURCE, TARGET = Domain.SOURCE, Domain.TARGET

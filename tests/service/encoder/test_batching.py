@@ -10,12 +10,12 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from service.audio.budget import UNLIMITED, Budget
 from offkey.errors import ErrorKind, OffkeyError
-from service.encoder.encoder import Encoder
+from service.audio.budget import UNLIMITED, Budget
 from service.encoder.batching import BatchingRunner
-from service.encoder.session import open_session
 from service.encoder.bundle import MODEL_FILE
+from service.encoder.encoder import Encoder
+from service.encoder.session import open_session
 from service.settings import Device
 
 RATE = 16_000
@@ -82,7 +82,9 @@ def asked_of(
     return asked
 
 
-def all_at_once(batches: BatchingRunner, recorder: Recorder, clips: list[list[NDArray[np.float32]]]) -> list[list[NDArray]]:
+def all_at_once(
+    batches: BatchingRunner, recorder: Recorder, clips: list[list[NDArray[np.float32]]]
+) -> list[list[NDArray]]:
     with ThreadPoolExecutor(len(clips)) as pool:
         asked = asked_of(batches, recorder, pool, clips)
         recorder.go.set()

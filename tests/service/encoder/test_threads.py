@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from service.app import create_app
 from service.audio.budget import UNLIMITED
+from service.encoder import threads as module
 from service.encoder.per_thread import PerThreadRunner
 from service.encoder.threads import ThreadCounts, find_thread_counts
-from service.inference import thread_counts as module
 from service.settings import Settings
 
 WINDOW: NDArray[np.float32] = np.zeros(16_000, np.float32)
@@ -101,10 +101,10 @@ def test_it_is_measured_once_and_again_for_another_graph(
         b"{",
         b"[]",
         b"\xff\xfe",
-        b'{"threads": {"alone": "many", "crowded": 1}}',
-        b'{"threads": {"alone": 1}}',
-        b'{"threads": {"alone": 1, "crowded": 1}}',
-        b'{"found_for": {}, "threads": {"alone": 1e999, "crowded": 1}}',
+        b'{"threads": {"idle_threads": "many", "busy_threads": 1}}',
+        b'{"threads": {"idle_threads": 1}}',
+        b'{"threads": {"idle_threads": 1, "busy_threads": 1}}',
+        b'{"found_for": {}, "threads": {"idle_threads": 1e999, "busy_threads": 1}}',
     ],
 )
 def test_a_damaged_memory_is_measured_again(
@@ -114,14 +114,14 @@ def test_a_damaged_memory_is_measured_again(
     kept.write_bytes(damage)
     find_thread_counts(open_session, WINDOW, "a" * 64, kept)
     assert opened
-    assert json.loads(kept.read_text())["threads"] == {"alone": 1, "crowded": 1}
+    assert json.loads(kept.read_text())["threads"] == {"idle_threads": 1, "busy_threads": 1}
 
 
 def test_threads_below_one_are_not_believed(tmp_path: Path, open_session: Callable[[int], Pretend]) -> None:
     kept = tmp_path / "threads.json"
     find_thread_counts(open_session, WINDOW, "a" * 64, kept)
     found = json.loads(kept.read_text())
-    kept.write_text(json.dumps({**found, "threads": {"alone": 0, "crowded": 1}}))
+    kept.write_text(json.dumps({**found, "threads": {"idle_threads": 0, "busy_threads": 1}}))
     assert find_thread_counts(open_session, WINDOW, "a" * 64, kept) == ThreadCounts(1, 1)
 
 
@@ -166,7 +166,7 @@ def test_both_sessions_give_the_same_and_the_service_says_how_many_workers(
         with encoder._runner._session():
             beside = encoder.embed(clip).vectors
         np.testing.assert_allclose(idle_threads, beside, atol=1e-5)
-    assert json.loads((tmp_path / "runtime" / "threads-current.json").read_text())["threads"]["alone"] == 2
+    assert json.loads((tmp_path / "runtime" / "threads-current.json").read_text())["threads"]["idle_threads"] == 2
 
 
 def test_a_real_graph_is_measured(bundle: Path, tmp_path: Path) -> None:

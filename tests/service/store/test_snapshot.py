@@ -18,9 +18,9 @@ import pytest
 
 from offkey.errors import ErrorKind, OffkeyError
 from service.store import Store
-from service.store.snapshot.check import check_database
 from service.store.database.sqlite import DATABASE_FILE
 from service.store.noise import NewNoise
+from service.store.snapshot.check import check_database
 from service.store.snapshot.restore import restore
 from service.store.snapshot.write import MANIFEST_FILE, RESTORED_FILE, SnapshotError, unpack, write_snapshot
 

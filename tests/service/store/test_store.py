@@ -13,15 +13,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain, Rule
 from service.bank import BankRows
 from service.domain.acoustics import measure
-from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Domain
-from offkey.vocabulary import Rule
 from service.store import BankChangedError, BankLimits, Enrolled, MachineRecord, NewClip, Store
-from service.store.snapshot.check import check_database
 from service.store.database.sqlite import DATABASE_FILE, MIGRATIONS, open_engine
 from service.store.schema import metadata
+from service.store.snapshot.check import check_database
 
 SPACE = "test-space"
 

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from rich.progress import Progress
 
 from service.app import create_app
-from service.encoder.encoder import Encoder
 from service.encoder.bundle import BundleError
+from service.encoder.encoder import Encoder
 from service.settings import Device, Settings
 from training.build import load_trained
 from training.config import Config, ConfigError

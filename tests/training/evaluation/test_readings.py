@@ -9,10 +9,10 @@ import soundfile
 import torch
 from fastapi.testclient import TestClient
 
+from offkey.vocabulary import Domain
 from service.app import create_app
 from service.audio.budget import UNLIMITED
 from service.domain.backends import DEFAULT_BACKEND
-from offkey.vocabulary import Domain
 from service.settings import Device, Settings
 from training.config import ConfigError
 from training.data.catalog import DataError

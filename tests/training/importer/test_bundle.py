@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from service.app import create_app
-from service.encoder.encoder import Encoder
 from service.encoder.bundle import WindowSpec, load_manifest
+from service.encoder.encoder import Encoder
 from service.settings import Device, Settings
 from training.cli import app
 from training.graph import ExportError, synthetic_waveforms

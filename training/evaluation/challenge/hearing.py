@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from service.audio.decode import AudioLimits, decode
 from offkey.errors import OffkeyError
+from service.audio.decode import AudioLimits, decode
 from training.data.channels import UnreadableError, read_clip
 from training.evaluation.cells import Cells
 from training.evaluation.threads import in_threads

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.audio.decode import AudioLimits, decode
+from offkey.errors import ErrorKind, OffkeyError
 from service.audio.budget import Budget
+from service.audio.decode import AudioLimits, decode
 from service.audio.processes import Decoders
 from service.audio.processes.messages import DecodeLimits
-from offkey.errors import ErrorKind, OffkeyError
 
 RATE = 16_000
 LIMITS = AudioLimits()
@@ -71,7 +71,9 @@ def at_work(decoders: Decoders) -> int:
     fork_server = decoders._process.pid
 
     def cpu() -> int:
-        return sum(map(int, Path(f"/proc/{children(fork_server)[0]}/stat").read_text().rpartition(")")[2].split()[11:13]))
+        return sum(
+            map(int, Path(f"/proc/{children(fork_server)[0]}/stat").read_text().rpartition(")")[2].split()[11:13])
+        )
 
     eventually(lambda: bool(children(fork_server)) and cpu() > 10)  # ticks, 100 a second
     return children(fork_server)[0]
@@ -240,8 +242,8 @@ import sys, threading, time
 from pathlib import Path
 from service.audio.decode import AudioLimits
 from service.audio.processes import Decoders
-from service.audio.processes.messages import Terms
-decoders = Decoders(Terms(AudioLimits(), 20 * 2**20, 60), wall_seconds=60.0)
+from service.audio.processes.messages import DecodeLimits
+decoders = Decoders(DecodeLimits(AudioLimits(), 20 * 2**20, 60), wall_seconds=60.0)
 decoders.check()
 threading.Thread(target=decoders.decode, args=[Path(sys.argv[1]).read_bytes()], daemon=True).start()
 print(decoders._process.pid, flush=True)
@@ -263,5 +265,8 @@ def test_nothing_outlives_a_service_that_is_killed(tmp_path: Path, dense: bytes)
 
 
 def test_decoders_import_only_what_decoding_needs() -> None:
-    script = "import service.audio.processes.fork_server, sys; print({'onnxruntime', 'sqlalchemy', 'fastapi'} & set(sys.modules))"
+    script = (
+        "import service.audio.processes.fork_server, sys; "
+        "print({'onnxruntime', 'sqlalchemy', 'fastapi'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"

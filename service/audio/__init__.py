@@ -1,0 +1,1 @@
+"""Turn audio files into waveforms."""

@@ -1,0 +1,1 @@
+"""Run the encoder of a model bundle."""

@@ -1,0 +1,1 @@
+"""Serve the API over HTTP: routes, authentication headers, request bodies, errors."""

@@ -1,0 +1,1 @@
+"""Open the database and run transactions."""

@@ -1,0 +1,1 @@
+"""Write, check and restore snapshots of the store."""
