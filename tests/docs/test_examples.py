@@ -145,7 +145,11 @@ def test_experiments(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_every_page_with_examples_is_run() -> None:
-    pages = ["README.md", "CONTRIBUTING.md", *(page.relative_to(REPOSITORY) for page in REPOSITORY.glob("docs/**/*.md"))]
+    pages = [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(page.relative_to(REPOSITORY) for page in REPOSITORY.glob("docs/**/*.md")),
+    ]
     shown = {str(page) for page in pages if examples(text_of(str(page)))}
     assert shown == {TOUR, START, EXPERIMENTS, *AFTER_THE_TOUR, *ALONE, *BY_TRAINING_TESTS}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from service.http.problems import PROBLEMS
+from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from service.settings import Settings
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
@@ -34,6 +35,12 @@ def test_info_and_the_documentation_have_the_same_limits(api: TestClient, settin
     fixed = {name: value for name, value, _ in rows("limits.md")}
     assert {name: str(value) for name, value in reported.items() if name not in of_settings} == fixed
     assert {f"OFFKEY_{name}".upper() for name in settings.limits()} <= {name for name, _, _ in rows("settings.md")}
+
+
+def test_every_backend_is_documented() -> None:
+    text = (REFERENCE / "scoring.md").read_text(encoding="utf-8").split("## Backends")[1].split("\n## ")[0]
+    shown = re.findall(r"^\| `([a-z-]+)`( \(default\))? \|", text, re.MULTILINE)
+    assert shown == [(name, " (default)" if name == DEFAULT_BACKEND else "") for name in BACKENDS]
 
 
 def test_every_problem_is_documented() -> None:
