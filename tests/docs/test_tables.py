@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from service.http.problems import PROBLEMS
 from service.domain.backends import BACKENDS, DEFAULT_BACKEND
+from service.http.problems import PROBLEMS
 from service.settings import Settings
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
