@@ -2,10 +2,11 @@
 
     python benchmarks/backends.py --machines DIR --noise DIR [--bundle DIR]
 
-Two trees: the machines in DIR, and the synthetic ones of `offkey synthesize`. Clips are heard as `offkey experiment`
-does, by the protocol of arXiv 2510.25182, and scored as the service does once the train clips are enrolled under their
-domains. Beside the embedding, the backends score a second view of the same windows: their mean log-mel spectra without
-the level, and the minimum of both. No statistic is taken over test clips.
+Two trees: the machines in DIR, and the synthetic ones of `offkey synthesize`. Clips are embedded as in `offkey
+experiment`, by the protocol of arXiv 2510.25182, and scored as in the service once the train clips are enrolled under
+their domains. Backends that are not served are those of candidates.py. The backends also score a second view of the
+same windows, their mean log-mel spectra without the level, and the minimum of both. No statistic is taken over test
+clips.
 """
 
 import argparse
@@ -14,11 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from candidates import FUSED, FUSION, register
 from machine import write
 from rich.progress import Progress
 
 from offkey.vocabulary import Domain
-from service.domain.backends import BACKENDS, DEFAULT_BACKEND
+from service.domain.backends import DEFAULT_BACKEND
 from service.settings import shipped_bundle
 from service.synthetic import plan_tree, write_tree
 from training.evaluation.cells import Cells
@@ -35,6 +37,15 @@ SNR = 0.0  # dB
 SHOWN = (Cell("clean", None), Cell("noisy", None))
 DOMAINS = ("auc_source", "auc_target")
 REPLICATES = 1_000
+METHODS = (
+    "nearest",
+    "nearest-mean",
+    "density-ratio",
+    "density-difference",
+    "mahalanobis",
+    "pca-residual",
+    FUSION,
+)
 ONE_BANK = "all in one bank"
 EMBEDDING, LOGMEL, BOTH = "embedding", "log-mel", "minimum of both"
 BANDS_MEAN, BANDS_MAX = "bands, mean", "bands, largest"
@@ -43,26 +54,26 @@ VIEWS = (EMBEDDING, LOGMEL, BOTH, BANDS_MEAN, BANDS_MAX)
 
 @dataclass(frozen=True)
 class Trial:
-    """A machine's clips as all views hear them under one condition."""
+    """A machine's clips embedded by all views under one condition."""
 
     bank: dict[str, Embedded]
     test: dict[str, Embedded]
     domains: Sequence[Domain]
-    bands: tuple[Sequence[Embedded], Sequence[Embedded]]  # of both, band by band
+    bands: tuple[Sequence[Embedded], Sequence[Embedded]]  # bank and test clips, band by band
 
     def scores(self, backend: str) -> dict[str, np.ndarray]:
-        """Of the test clips, by view."""
-        windows = {}
-        for name, heard in self.bank.items():
-            windows[name] = ServedBank.enroll(heard, self.domains, backend).window_scores(self.test[name])
+        """Score the test clips. Returns the scores by view."""
+        windows = {name: self._window_scores(bank, self.test[name], backend) for name, bank in self.bank.items()}
         windows[BOTH] = [np.minimum(*pair) for pair in zip(windows[EMBEDDING], windows[LOGMEL], strict=True)]
-        by_band = [
-            ServedBank.enroll(bank, self.domains, backend).window_scores(test)
-            for bank, test in zip(*self.bands, strict=True)
-        ]
+        by_band = [self._window_scores(bank, test, backend) for bank, test in zip(*self.bands, strict=True)]
         windows[BANDS_MEAN] = [np.mean(of_clip, axis=0) for of_clip in zip(*by_band, strict=True)]
         windows[BANDS_MAX] = [np.max(of_clip, axis=0) for of_clip in zip(*by_band, strict=True)]
         return {name: np.array([own.max() for own in of_clips]) for name, of_clips in windows.items()}
+
+    def _window_scores(self, bank: Embedded, test: Embedded, backend: str) -> list[np.ndarray]:
+        names = FUSED if backend == FUSION else (backend,)
+        parts = [ServedBank.enroll(bank, self.domains, name).window_scores(test) for name in names]
+        return [np.min(of_clip, axis=0) for of_clip in zip(*parts, strict=True)]
 
 
 def main() -> None:
@@ -72,9 +83,12 @@ def main() -> None:
     parser.add_argument("--noise", type=Path, required=True, help="with stationary/ and nonstationary/ below it")
     parser.add_argument("--bundle", type=Path, default=shipped_bundle())
     parser.add_argument("--seeds", type=int, default=5, help="draws of the noise")
-    parser.add_argument("--work", type=Path, default=Path("runs/backends"), help="what was heard; may be deleted")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/backends"), help="folder of cached embeddings; may be deleted"
+    )
     parser.add_argument("--workers", type=int, default=0, help="threads; 0: one per core")
     given = parser.parse_args()
+    register()
     synthetic = given.work / "synthetic"
     if not synthetic.is_dir():
         write_tree(synthetic.with_suffix(".part"), plan_tree())
@@ -146,7 +160,7 @@ def measure(
 ) -> Comparison:
     """Scores of every backend and view, as methods of a comparison. A bank is of one machine or of several."""
     comparison = Comparison([whole for whole, _ in banks], (SNR,), heard.seeds, REPLICATES)
-    for backend in progress.track(BACKENDS, description="scoring"):
+    for backend in progress.track(METHODS, description="scoring"):
         scores: dict[str, dict[tuple[str, Cell], list[np.ndarray]]] = {name: {} for name in VIEWS}
         for whole, members in banks:
             for cell, trial in heard.trials(members):
@@ -173,17 +187,17 @@ def overall(comparison: Comparison, backend: str, view: str, machine: str) -> fl
 def short(comparison: Comparison, backend: str, view: str) -> float:
     """How much the mean over machines lacks of the best backend and view of each machine by itself."""
     best = [
-        max(overall(comparison, name, EMBEDDING, machine.name) for name in BACKENDS) for machine in comparison.machines
+        max(overall(comparison, name, EMBEDDING, machine.name) for name in METHODS) for machine in comparison.machines
     ]
     own = [overall(comparison, backend, view, machine.name) for machine in comparison.machines]
     return float(np.mean(best) - np.mean(own))
 
 
 def overview(measured: dict[str, Comparison]) -> str:
-    """Means over machines."""
+    """Tabulate the means over machines."""
     lines = []
     for view in VIEWS:
-        for backend in BACKENDS:
+        for backend in METHODS:
             line = [view, backend + (" (default)" if (view, backend) == (EMBEDDING, DEFAULT_BACKEND) else "")]
             for comparison in measured.values():
                 line += [
@@ -202,10 +216,10 @@ def overview(measured: dict[str, Comparison]) -> str:
 
 
 def by_machine(comparison: Comparison, together: Comparison) -> str:
-    """Of the embedding."""
+    """Tabulate the scores of the embedding by machine."""
     found = [(one, machine.name) for one in (comparison, together) for machine in one.machines]
     lines = [
-        [backend, *(f"{overall(one, backend, EMBEDDING, name):.3f}" for one, name in found)] for backend in BACKENDS
+        [backend, *(f"{overall(one, backend, EMBEDDING, name):.3f}" for one, name in found)] for backend in METHODS
     ]
     return table(["backend", *(name for _, name in found)], lines)
 

@@ -26,11 +26,12 @@ from service.app import create_app
 from service.cli import main
 from service.encoder.bundle import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, file_sha256, load_manifest
 from service.settings import Settings, shipped_bundle
-from service.store import BankLimits, NewClip, Store
+from service.store import Action, BankLimits, NewClip, Store
 from service.synthetic import MACHINES
+from service.usecases.service import Service
 
 # Measured at each first start otherwise; the tests of the measurement ask for it.
-os.environ.setdefault("OFFKEY_RUN_THREADS", "1")
+os.environ.setdefault("OFFKEY_LIMITS", '{"run_threads": 1}')
 # Traces and fits make objects by the million; to look through them for cycles took a tenth of all the time.
 gc.set_threshold(100_000, 20, 100)
 
@@ -123,7 +124,8 @@ def fill() -> Callable[..., None]:
         rng = np.random.default_rng(0)
         store = Store.open(data_dir)
         for machine in range(machines):
-            record, _ = store.put_machine(f"m{machine}", description=f"the {machine}th")
+            with store.begin() as tx:
+                record, _ = tx.put_machine(f"m{machine}", f"the {machine}th")
             vectors = rng.standard_normal((clips, windows, dim)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
             new = [
@@ -140,7 +142,8 @@ def fill() -> Callable[..., None]:
                 )
                 for clip in range(clips)
             ]
-            store.add_clips(record, "a-space", new, known={}, limits=BankLimits(10**6, 10**6))
+            with store.begin(record) as tx:
+                tx.add_clips(new, "a-space", BankLimits(10**6, 10**6), Action.ENROLL)
         store.close()
 
     return make
@@ -276,7 +279,7 @@ def settings(tmp_path: Path, bundle: Path) -> Settings:
 @pytest.fixture
 def api(settings: Settings) -> Iterator[TestClient]:
     """The application, in this process, with an empty store. A failure of the service is answered, not raised."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(Service.open(settings)), raise_server_exceptions=False) as client:
         yield client
 
 

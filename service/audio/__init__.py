@@ -1,1 +1,1 @@
-"""Turn audio files into waveforms."""
+"""Decoding of audio files to waveforms. `decoder.py` is the entry point."""

@@ -1,8 +1,8 @@
-"""A zip archive of clips, read entry by entry. Nothing that it states is believed.
+"""Reads zip archives of clips, entry by entry, without trusting what they declare.
 
-Names are labels and become no paths. What it unpacks to is counted while it is unpacked; how many entries there are is
-looked at before a list of them is made (a directory of 100,000 entries takes a hundred megabytes as Python objects).
-The rules are those of PKWARE's APPNOTE 6.3.10; `zipfile` of the standard library does the parsing.
+Names are labels and never used as paths. Unpacked bytes are counted during unpacking. The number of entries is checked
+before they are listed, because a directory of 100,000 entries takes a hundred megabytes as Python objects. The format
+is PKWARE's APPNOTE 6.3.10, parsed by `zipfile` of the standard library.
 """
 
 import errno
@@ -19,32 +19,32 @@ from typing import Self
 
 from offkey.errors import ErrorKind, OffkeyError
 
-_END = struct.Struct("<4s4H2LH")  # of the central directory
+_END = struct.Struct("<4s4H2LH")  # end of the central directory
 _END_MAGIC, _ZIP64_MAGIC = b"PK\x05\x06", b"PK\x06\x07"
-_ZIP64_LOCATOR = 20  # bytes, just before the end record
-_LONGEST_COMMENT = 2**16
-_ENTRY_BYTES = 46 + 512  # of the directory, for an entry with a long name
-_LOCAL_BYTES = 30  # before the name of an entry, at its data
+_ZIP64_LOCATOR = 20  # bytes, directly before the end record
+_MAX_COMMENT = 2**16  # bytes
+_ENTRY_BYTES = 46 + 512  # size of a directory entry with a long name
+_LOCAL_BYTES = 30  # size of the header before an entry's name and data
 _ENCRYPTED = 0x1
 _BLOCK = 2**20
 _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _MAX_NAME = 255
-# Whatever `zipfile` and `zlib` say to bytes of any content.
+# Exceptions of `zipfile` and `zlib` for arbitrary bytes.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
 
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """What an archive may hold."""
+    """Limits of an archive."""
 
     entries: int
-    entry_bytes: int  # of one entry, unpacked
-    unpacked_bytes: int  # of all that is read
+    entry_bytes: int  # largest unpacked size of one entry
+    unpacked_bytes: int  # largest unpacked size of all entries together
 
 
 @dataclass(frozen=True)
 class ArchiveEntry:
-    """A file in an archive; `number` counts those that are no folders and no junk."""
+    """File in an archive. `number` counts from 0, without folders and junk files."""
 
     number: int
     name: str
@@ -52,28 +52,28 @@ class ArchiveEntry:
 
 
 class Archive:
-    """An open archive.
+    """Open archive.
 
     Attributes:
-        entries: its files in the order of its directory, but for folders and what operating systems leave there.
+        entries: files in the order of the archive's directory, without folders and junk files of operating systems.
     """
 
     def __init__(self, path: Path, limits: ArchiveLimits) -> None:
         """Open an archive and read its directory.
 
         Raises:
-            OffkeyError: it is none, has too many entries, or entries that overlap.
-            OSError: it cannot be read.
+            OffkeyError: the file is not a zip archive, or has too many or overlapping entries.
+            OSError: the file cannot be read.
         """
         self._limits = limits
         self._left = limits.unpacked_bytes
         _check_end(path, limits.entries)
-        with _sound():
+        with _errors_translated():
             self._zip = zipfile.ZipFile(path)
         try:
             infos = self._zip.infolist()
             _check_count(len(infos), limits.entries)
-            _check_apart(infos, self._zip.start_dir)
+            _check_overlap(infos, self._zip.start_dir)
         except BaseException:
             self._zip.close()
             raise
@@ -94,9 +94,8 @@ class Archive:
         """Unpack an entry.
 
         Raises:
-            OffkeyError: it is no plain file, encrypted, packed in another way than deflate, damaged, or too large
-                (about this entry); or all that was read of the archive is too much (about the whole of it:
-                `too-much-audio`).
+            OffkeyError: the entry is encrypted, damaged, too large, compressed by a method other than deflate, or not a
+                regular file; or the whole archive unpacks to too many bytes (`too-much-audio`).
         """
         info = entry._info
         if info.flag_bits & _ENCRYPTED:
@@ -104,16 +103,16 @@ class Archive:
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
             raise _unreadable("the entry is a link or a device, not a file")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _unreadable(f"the entry is packed by method {info.compress_type}; deflate or store it")
+            raise _unreadable(f"the entry is compressed by method {info.compress_type}; use deflate or no compression")
         data = bytearray()
-        with _sound():
+        with _errors_translated():
             for block in self._blocks(info):
                 data += block
                 self._left -= len(block)
                 if self._left < 0:
                     raise OffkeyError(
                         ErrorKind.TOO_MUCH_AUDIO,
-                        f"The archive unpacks to more than {self._limits.unpacked_bytes} bytes. Send it in parts.",
+                        f"The archive unpacks to more than {self._limits.unpacked_bytes} bytes. Split it.",
                         max_unpacked_bytes=self._limits.unpacked_bytes,
                     )
                 if len(data) > self._limits.entry_bytes:
@@ -131,8 +130,8 @@ class Archive:
 
 
 @contextmanager
-def _sound() -> Iterator[None]:
-    """Raise `OffkeyError` for bytes that are no archive."""
+def _errors_translated() -> Iterator[None]:
+    """Raise `OffkeyError` for exceptions caused by the bytes of the archive."""
     try:
         yield
     except _UNREADABLE as error:
@@ -140,21 +139,21 @@ def _sound() -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.EINVAL:  # an offset before the beginning of the file
             raise
-        raise _unreadable("it names a place outside of itself") from error
+        raise _unreadable("it refers to a position outside the file") from error
 
 
 def _check_end(path: Path, most: int) -> None:
-    """Look at the end record that `zipfile` will find: the last one, before a comment at most."""
+    """Check the end record that `zipfile` will use: the last one, followed at most by a comment."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(max(0, size - _END.size - _LONGEST_COMMENT - _ZIP64_LOCATOR))
+        file.seek(max(0, size - _END.size - _MAX_COMMENT - _ZIP64_LOCATOR))
         tail = file.read()
     at = tail.rfind(_END_MAGIC)
     if at < 0 or at + _END.size > len(tail):
-        raise _unreadable("it has no end; it was cut off, or is no zip file")
+        raise _unreadable("it has no end record; it is truncated, or not a zip file")
     _, _, _, _, entries, directory_bytes, _, _ = _END.unpack_from(tail, at)
     if tail[max(0, at - _ZIP64_LOCATOR) :][:4] == _ZIP64_MAGIC:
-        raise _unreadable("it is a ZIP64 archive, which smaller ones need not be; write it without, or in parts")
+        raise _unreadable("it is a ZIP64 archive; write it without ZIP64, or split it")
     _check_count(max(entries, directory_bytes // _ENTRY_BYTES), most)
 
 
@@ -162,13 +161,13 @@ def _check_count(entries: int, most: int) -> None:
     if entries > most:
         raise OffkeyError(
             ErrorKind.TOO_MANY_CLIPS,
-            f"The archive has {entries} entries or more; {most} are accepted. Send it in parts.",
+            f"The archive has {entries} entries or more; at most {most} are accepted. Split it.",
             max_zip_entries=most,
         )
 
 
-def _check_apart(infos: Sequence[zipfile.ZipInfo], directory: int) -> None:
-    """No byte may belong to two entries: kilobytes could unpack to terabytes (D. Fifield, "A better zip bomb")."""
+def _check_overlap(infos: Sequence[zipfile.ZipInfo], directory: int) -> None:
+    """Refuse entries that share bytes: kilobytes could unpack to terabytes (D. Fifield, "A better zip bomb")."""
     ordered = sorted(infos, key=lambda info: info.header_offset)
     ends = [*(info.header_offset for info in ordered[1:]), directory]
     for info, end in zip(ordered, ends, strict=True):
@@ -182,7 +181,7 @@ def _is_junk(info: zipfile.ZipInfo) -> bool:
 
 
 def _label(name: str, number: int) -> str:
-    """The last part of a name, without what could upset a terminal or a page."""
+    """Return the last part of a name without unprintable characters, which could break a terminal or a page."""
     last = PurePosixPath(name.replace("\\", "/")).name
     return "".join(char for char in last if char.isprintable())[:_MAX_NAME] or f"entry-{number}"
 

@@ -1,24 +1,26 @@
-"""What a request may still cost, and whether its answer is still wanted."""
+"""Budget of a request: how much audio it may decode, and whether to continue."""
 
 import math
 import threading
 
 from offkey.errors import ErrorKind, OffkeyError
 
-RETRY_AFTER_SECONDS = 5  # another node takes over at once; this one is back when it has restarted
+RETRY_AFTER_SECONDS = 5  # time for this node to restart; another node can answer at once
 
 
 class Budget:
-    """The audio that one request may decode. A file can hold far more than its bytes suggest.
+    """Audio that one request may decode. A file can hold far more than its size suggests.
 
     Args:
-        samples: how many, counted as frames x channels. At a rate below the model's a frame counts for as many
-            as it is resampled to, because these are embedded.
-        stopping: set when the service is about to end.
-        left: how many of them are left; all unless said otherwise.
+        samples: limit, in frames x channels. A frame at a rate below the model's counts as the number of samples that
+            it is resampled to, because these are embedded.
+        stopping: event that is set when the service shuts down.
+        left: decoded audio left, in samples. None for all of it.
 
     Attributes:
-        unwanted: to be set when nobody waits for the answer any more.
+        unwanted: event to set when the client no longer waits for the answer.
+        samples: limit, in samples.
+        left: decoded audio left, in samples.
     """
 
     def __init__(
@@ -30,12 +32,12 @@ class Budget:
         self._stopping = stopping
 
     def check(self) -> None:
-        """Return if the request should go on. Raises `OffkeyError` (stopping), which may never be told, if not."""
+        """Check that the request should continue. Raises `OffkeyError` (stopping) if not."""
         if self.unwanted.is_set() or (self._stopping is not None and self._stopping.is_set()):
             raise stopping_error()
 
     def spend(self, samples: float) -> None:
-        """Take `samples` off. Raises `OffkeyError`: there were not so many left, or the service is stopping."""
+        """Subtract `samples`. Raises `OffkeyError` if fewer are left, or if the service is stopping."""
         self.check()
         self.left -= samples
         if self.left < 0:
@@ -51,7 +53,7 @@ UNLIMITED = Budget()
 
 
 def stopping_error() -> OffkeyError:
-    """What a request is answered that the service does not finish because it ends."""
+    """Create the error for a request that the service does not finish because it shuts down."""
     return OffkeyError(
         ErrorKind.STOPPING,
         f"The service is shutting down and did not finish this request. Send it again in {RETRY_AFTER_SECONDS} s.",

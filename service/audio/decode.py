@@ -1,7 +1,8 @@
-"""Audio files in, mono waveforms at one sample rate out.
+"""Decodes audio files to mono waveforms at one sample rate, in this process.
 
-Headers lie (a 7 MB FLAC can hold hours, a header can promise 2^36 frames), so nothing is allocated by what
-a header says: frames are read in blocks and counted, and reading stops at the limit.
+Headers are not trusted: a 7 MB FLAC can hold hours, and a header can declare 2^36 frames. Frames are read in blocks and
+counted, and reading stops at the limit. No allocation depends on a header. The service decodes through `decoder.py`,
+which runs this module in a child process.
 """
 
 import io
@@ -15,36 +16,36 @@ from numpy.typing import NDArray
 
 from offkey.errors import ErrorKind, OffkeyError
 from service.audio.budget import UNLIMITED, Budget
-from service.audio.wav_headers import stated
+from service.audio.wav_headers import read_headers
 
 Samples = NDArray[np.float32]
 
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF"})
 
 _BLOCK_FRAMES = 65_536
-FULL_SCALE = 0.99  # the largest sample of 8 bits is 127/128
-_UNSTATED_FRAMES = 2**63 - 1  # libsndfile's word for a length that the header leaves open
+FULL_SCALE = 0.99  # the largest 8-bit sample is 127/128
+_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value for a length that the header leaves open
 
 
 @dataclass(frozen=True)
 class AudioLimits:
-    """What a clip may be. Seconds are counted on decoded frames, not read from a header."""
+    """Limits of a clip. The duration is counted in decoded frames, not read from a header."""
 
     min_sample_rate: int = 2_000  # Hz
     max_sample_rate: int = 384_000  # Hz
     max_channels: int = 16
     max_seconds: float = 600.0
-    max_peak: float = 100.0  # full scale is 1; 40 dB over it no recorder means what it writes
-    silence_dbfs: float = -90.0  # RMS around the mean; below it a microphone is off, not quiet
+    max_peak: float = 100.0  # full scale is 1; a sample 40 dB above it is a scaling error
+    silence_dbfs: float = -90.0  # RMS around the mean; below it the microphone is off
 
     def fixed(self) -> dict[str, int | float]:
-        """The limits that no setting changes, as `GET /info` reports them."""
+        """Return the limits that are not settings, for `GET /info`."""
         return {name: value for name, value in asdict(self).items() if name != "max_seconds"}
 
 
 @dataclass(frozen=True)
 class Waveform:
-    """A decoded clip: mono `samples` of shape `(samples,)` at `sample_rate` Hz, and what the file had."""
+    """Decoded clip: mono `samples` `(samples,)` at `sample_rate` Hz, and properties of the file."""
 
     samples: Samples
     sample_rate: int
@@ -54,13 +55,13 @@ class Waveform:
 
     @property
     def seconds(self) -> float:
-        """Duration in seconds."""
+        """Return the duration in seconds."""
         return len(self.samples) / self.sample_rate
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the file of a clip had: its rate in Hz, its channels, and the share of its samples at full scale."""
+    """Properties of a file: sample rate in Hz, number of channels, and share of samples at full scale."""
 
     sample_rate: int
     channels: int
@@ -68,7 +69,7 @@ class Source:
 
 
 def decode(data: bytes, *, sample_rate: int, limits: AudioLimits, budget: Budget = UNLIMITED) -> Waveform:
-    """Decode a whole audio file, average its channels and resample it. Arguments and errors: `decode_blocks`."""
+    """Decode an audio file, average its channels and resample it. For arguments and errors see `decode_blocks`."""
     blocks: list[Samples] = [np.zeros(0, dtype=np.float32)]
     source = decode_blocks(data, blocks.append, sample_rate=sample_rate, limits=limits, budget=budget)
     return Waveform(np.concatenate(blocks), sample_rate, source.sample_rate, source.channels, source.clipped)
@@ -82,28 +83,31 @@ def decode_blocks(
     limits: AudioLimits,
     budget: Budget = UNLIMITED,
 ) -> Source:
-    """Decode an audio file and hand it on block by block, so that the clip is nowhere held as a whole.
+    """Decode an audio file block by block, so the whole clip is never in memory.
 
     Args:
-        data: the bytes of a WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF file.
-        take: is given the mono blocks `(samples,)` at `sample_rate`, in order. They are the clip only if no error
-            follows them.
-        sample_rate: the rate wanted, Hz.
-        limits: what is accepted.
-        budget: what the request that the clip came in may still decode.
+        data: bytes of a WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF file.
+        take: callback for each mono block `(samples,)` at `sample_rate`, in order. The blocks are valid only if no
+            error follows.
+        sample_rate: output sample rate, Hz.
+        limits: limits of a clip.
+        budget: budget of the request.
+
+    Returns:
+        Properties of the file.
 
     Raises:
-        OffkeyError: empty, not audio, cut off, a rate, channel count, length or peak outside the limits, NaN or
-            infinite samples, or silence; or the budget is spent.
+        OffkeyError: the clip is empty, silent, truncated or not audio; its rate, channels, length or peak exceed the
+            limits; it has NaN or infinite samples; or the budget is spent.
     """
     if not data:
         raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has no bytes. Send an audio file as the body.")
-    _check_stated(data, limits)
+    _check_declared(data, limits)
     level, clipping = _Level(), _Clipping()
     try:
         with _Stream(io.BytesIO(data)) as file:
             _check_header(file, limits)
-            # Below the model's rate it is the resampled audio that costs.
+            # Below the model's rate the resampled audio determines the cost.
             price = max(file.channels, sample_rate / file.samplerate)
             blocks = _mono_blocks(file, limits, budget, price, clipping)
             for block in _resampled(blocks, int(file.samplerate), sample_rate):
@@ -121,7 +125,10 @@ def decode_blocks(
 
 
 def mixed(block: Samples) -> Samples:
-    """The mean `(frames,)` of the channels of a block `(frames, channels)`. By column: numpy is slow on short rows."""
+    """Average the channels of a block `(frames, channels)`. Returns `(frames,)`.
+
+    The loop adds column by column because numpy is slow on short rows.
+    """
     total: Samples = block[:, 0]
     for channel in range(1, block.shape[1]):
         total = total + block[:, channel]
@@ -129,14 +136,14 @@ def mixed(block: Samples) -> Samples:
 
 
 def clipped(block: Samples) -> int:
-    """How many samples are at full scale."""
+    """Count the samples at full scale."""
     if max(block.max(), -block.min()) < FULL_SCALE:
         return 0
     return int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
 
 
 class _Level:
-    """The RMS of a clip around its mean, from its blocks."""
+    """RMS of a clip around its mean, accumulated from blocks."""
 
     def __init__(self) -> None:
         self._samples = 0
@@ -151,7 +158,7 @@ class _Level:
     def check_audible(self, limits: AudioLimits) -> None:
         if self._samples == 0:
             raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has a header but no audio frames. Record it again.")
-        # Float64 leaves 1e-15 of the offset's square, the silence of -90 dBFS squared is 1e-9.
+        # Float64 is exact to 1e-15 of the squared offset; silence of -90 dBFS is 1e-9.
         variance = self._squares / self._samples - (self._sum / self._samples) ** 2
         if variance < 10 ** (limits.silence_dbfs / 10):
             raise OffkeyError(
@@ -161,7 +168,7 @@ class _Level:
 
 
 class _Clipping:
-    """The share of samples at full scale, from blocks of all channels."""
+    """Share of samples at full scale, accumulated from blocks of all channels."""
 
     def __init__(self) -> None:
         self._samples = self._clipped = 0
@@ -177,7 +184,7 @@ class _Clipping:
 
 # soundfile has no types, so to mypy its class is `Any`.
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that is only read forward: seeking fails in a FLAC whose header leaves its length open."""
+    """File that is only read forward, because seeking fails in a FLAC of unknown length."""
 
     def seekable(self) -> bool:
         return False
@@ -186,7 +193,7 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 def _mono_blocks(
     file: soundfile.SoundFile, limits: AudioLimits, budget: Budget, price: float, clipping: _Clipping
 ) -> Iterator[Samples]:
-    """Read forward in blocks `(frames,)`; pay `price` for each frame; check each block before it goes on."""
+    """Read blocks `(frames,)`, spend `price` per frame, and check each block before it is returned."""
     frames = 0
     max_frames = int(limits.max_seconds * file.samplerate)
     while len(block := _read(file, frames)):  # (frames, channels)
@@ -198,7 +205,7 @@ def _mono_blocks(
                 f"The clip is longer than {limits.max_seconds:g} s. Cut it into shorter clips.",
                 max_seconds=limits.max_seconds,
             )
-        with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused, not warned of
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused below, without a warning
             mono = mixed(block)
             peak = max(mono.max(), -mono.min()) if np.isfinite(mono).all() else np.inf
         if not np.isfinite(peak):
@@ -216,37 +223,37 @@ def _mono_blocks(
             )
         clipping.add(block)
         yield mono
-    if _stated_frames(file) > frames:
+    if _declared_frames(file) > frames:
         raise _truncated(file, frames)
 
 
 def _read(file: soundfile.SoundFile, frames: int) -> Samples:
-    """Read the next block `(frames, channels)`; `frames` came before it."""
+    """Read the next block `(frames, channels)`, after `frames` frames."""
     try:
         block: Samples = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
     except soundfile.SoundFileError:
-        # The FLAC decoder has one word for damage and for an early end: here all bytes were read.
-        if _stated_frames(file) > frames and not file.name.read(1):
+        # The FLAC decoder reports damage and an early end alike. It is an early end if all bytes were read.
+        if _declared_frames(file) > frames and not file.name.read(1):
             raise _truncated(file, frames) from None
         raise
     return block
 
 
-def _stated_frames(file: soundfile.SoundFile) -> int:
-    """Frames that the header promises, or 0. Only FLAC states its length exactly, or not at all."""
-    return file.frames if file.format == "FLAC" and file.frames != _UNSTATED_FRAMES else 0
+def _declared_frames(file: soundfile.SoundFile) -> int:
+    """Return the frames that the header declares, or 0. Only FLAC declares either the exact length or none."""
+    return file.frames if file.format == "FLAC" and file.frames != _UNKNOWN_FRAMES else 0
 
 
 def _truncated(file: soundfile.SoundFile, frames: int) -> OffkeyError:
     return OffkeyError(
         ErrorKind.TRUNCATED_AUDIO,
-        f"The clip breaks off: its header states {file.frames} frames. Send the whole file again.",
+        f"The clip is truncated: its header declares {file.frames} frames. Send the whole file again.",
         frames=frames,
     )
 
 
 def _resampled(blocks: Iterable[Samples], source_rate: int, sample_rate: int) -> Iterator[Samples]:
-    """The blocks at another rate."""
+    """Resample blocks to another rate."""
     if source_rate == sample_rate:
         yield from blocks
         return
@@ -272,17 +279,17 @@ def _check_header(file: soundfile.SoundFile, limits: AudioLimits) -> None:
         )
 
 
-def _check_stated(data: bytes, limits: AudioLimits) -> None:
-    # libsndfile takes what there is of a file that breaks off, and has no word for a rate that it cannot hold.
-    header = stated(data)
+def _check_declared(data: bytes, limits: AudioLimits) -> None:
+    # libsndfile accepts a truncated file, and does not report a rate that it cannot represent.
+    header = read_headers(data)
     if header.sample_rate is not None:
         _check_rate(header.sample_rate, limits)
-    if header.missing:
+    if header.missing_bytes:
         raise OffkeyError(
             ErrorKind.TRUNCATED_AUDIO,
-            f"The clip breaks off: its header states {header.missing} bytes of audio that did not come. Send the "
-            "whole file again.",
-            missing_bytes=header.missing,
+            f"The clip is truncated: {header.missing_bytes} bytes of the audio that its header declares are missing. "
+            "Send the whole file again.",
+            missing_bytes=header.missing_bytes,
         )
 
 
@@ -290,7 +297,7 @@ def _check_rate(sample_rate: int, limits: AudioLimits) -> None:
     if not limits.min_sample_rate <= sample_rate <= limits.max_sample_rate:
         raise OffkeyError(
             ErrorKind.UNSUPPORTED_SAMPLE_RATE,
-            f"The clip's header says {sample_rate} Hz; accepted are {limits.min_sample_rate} to "
+            f"The clip's sample rate is {sample_rate} Hz; accepted are {limits.min_sample_rate} to "
             f"{limits.max_sample_rate} Hz.",
             sample_rate=sample_rate,
         )
@@ -302,15 +309,15 @@ def _reason(error: BaseException) -> str:
 
 
 def cut(samples: Samples, *, window: int, hop: int) -> list[tuple[int, Samples]]:
-    """Cut a clip into full windows; the last one ends with the clip.
+    """Cut a clip into full windows. The last one ends with the clip.
 
     Args:
         samples: `(samples,)`.
         window: window length in samples.
-        hop: distance of window starts in samples.
+        hop: distance between window starts, in samples.
 
     Returns:
-        `(start, samples)` of each window, in order. A clip no longer than `window` is one window, unpadded.
+        Start and samples of each window, in order. A clip no longer than `window` is one window, without padding.
     """
     last = len(samples) - window
     if last <= 0:

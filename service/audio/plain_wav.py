@@ -1,8 +1,8 @@
-"""The plain case, read without libsndfile: a WAV file of 16-bit PCM at the encoder's own rate.
+"""Reads plain WAV files without libsndfile: 16-bit PCM at the encoder's own rate.
 
-There is nothing to decode in it and so nothing to go wrong: it needs no child process (decision 0010), and is read in a
-third of the time. Whatever is unusual about a file, be it allowed or not, is left to `service.audio.decode`, which
-gives the same samples for what is read here.
+Such a file needs no decoder and therefore no child process (decision 0010), and is read in a third of the time
+(benchmarks/decoding.py). Every unusual file, valid or not, is left to `service.audio.decode`. Both return the same
+samples.
 """
 
 import struct
@@ -16,32 +16,32 @@ from service.domain.acoustics import mean_of
 
 _HEAD = struct.Struct("<4sI4s")
 _CHUNK = struct.Struct("<4sI")
-_FORMAT = struct.Struct("<HHIIHH")  # tag, channels, rate, bytes a second, bytes a frame, bits
+_FORMAT = struct.Struct("<HHIIHH")  # tag, channels, rate, bytes per second, bytes per frame, bits
 _PCM, _BITS = 1, 16
-_MOST_CHUNKS = 32  # before the audio
-_PASSED_OVER = frozenset({b"LIST", b"JUNK", b"junk", b"bext"})
+_MAX_CHUNKS = 32  # before the audio
+_SKIPPED = frozenset({b"LIST", b"JUNK", b"junk", b"bext"})
 _SCALE = np.float32(1 / 32_768)  # a power of two: as exact as a division
-_MOST_SAMPLES = 2**21  # of all channels; four times as many bytes for each array, and more belongs into a child
-_AUDIBLE = 4.0  # times the power of silence; nearer to it the slow way says which it is
+_MAX_SAMPLES = 2**21  # over all channels, 8 MiB as float32; larger files are decoded in a child process
+_AUDIBLE = 4.0  # multiple of the power of silence; a quieter clip is left to the exact check
 
 
 class _Layout(NamedTuple):
     channels: int
-    at: int  # of the first sample, bytes
-    size: int  # of the audio, bytes
+    at: int  # offset of the first sample, bytes
+    size: int  # length of the audio, bytes
 
 
-def read_pcm(data: bytes, sample_rate: int, limits: AudioLimits, budget: Budget) -> Waveform | None:
-    """Read a clip, if it is as plain as that.
+def read_plain_wav(data: bytes, sample_rate: int, limits: AudioLimits, budget: Budget) -> Waveform | None:
+    """Read a clip if it is a plain WAV file.
 
     Args:
-        data: the bytes of any file.
-        sample_rate: the rate wanted, Hz.
-        limits: what is accepted.
-        budget: what the request may still decode; paid only if the clip is read.
+        data: bytes of any file.
+        sample_rate: required sample rate, Hz.
+        limits: limits of a clip.
+        budget: budget of the request, spent only if the clip is read.
 
     Returns:
-        The clip; None: `service.audio.decode` is to be asked.
+        The clip, or None if the file is not a plain WAV file within the limits.
 
     Raises:
         OffkeyError: the budget is spent, or the service is stopping.
@@ -50,7 +50,7 @@ def read_pcm(data: bytes, sample_rate: int, limits: AudioLimits, budget: Budget)
     if layout is None or layout.channels > limits.max_channels:
         return None
     frames = layout.size // (2 * layout.channels)
-    if not 0 < frames <= int(limits.max_seconds * sample_rate) or frames * layout.channels > _MOST_SAMPLES:
+    if not 0 < frames <= int(limits.max_seconds * sample_rate) or frames * layout.channels > _MAX_SAMPLES:
         return None
     words = np.frombuffer(data, dtype="<i2", count=frames * layout.channels, offset=layout.at)
     block: Samples = np.multiply(words.reshape(frames, layout.channels), _SCALE, dtype=np.float32)
@@ -63,11 +63,11 @@ def read_pcm(data: bytes, sample_rate: int, limits: AudioLimits, budget: Budget)
 
 
 def _layout(data: bytes, sample_rate: int) -> _Layout | None:
-    """Where the samples are; None if this is no such file, or not a whole one."""
+    """Find the samples. Returns None if the file is not a plain WAV file, or is truncated."""
     if len(data) < _HEAD.size or _HEAD.unpack_from(data)[::2] != (b"RIFF", b"WAVE"):
         return None
     at, channels = _HEAD.size, 0
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         if at + _CHUNK.size > len(data):
             return None
         name, size = _CHUNK.unpack_from(data, at)
@@ -81,7 +81,7 @@ def _layout(data: bytes, sample_rate: int) -> _Layout | None:
             tag, channels, rate, _, frame, bits = _FORMAT.unpack_from(data, at)
             if (tag, rate, frame, bits) != (_PCM, sample_rate, 2 * channels, _BITS):
                 return None
-        elif name not in _PASSED_OVER:
+        elif name not in _SKIPPED:
             return None
         at += size + size % 2
     return None

@@ -1,10 +1,19 @@
-"""Hold the memory bank of a machine: its enrolled normal embeddings, searchable and calibrated."""
+"""Memory banks: the enrolled embeddings of each machine, searchable and calibrated."""
 
 from service.bank.bank import Bank, Neighbor
 from service.bank.cache import BankCache
 from service.bank.calibration import Calibration
 from service.bank.calibration_cache import CalibrationCache
-from service.bank.rows import BankRows, Known
-from service.bank.unread import Unread
+from service.bank.rows import BankChangedError, BankRows, BankSource, CalibrationRows
 
-__all__ = ["Bank", "BankCache", "BankRows", "Calibration", "CalibrationCache", "Known", "Neighbor", "Unread"]
+__all__ = [
+    "Bank",
+    "BankCache",
+    "BankChangedError",
+    "BankRows",
+    "BankSource",
+    "Calibration",
+    "CalibrationCache",
+    "CalibrationRows",
+    "Neighbor",
+]

@@ -1,9 +1,8 @@
-"""One machine's bank. It never changes: when the store has moved on, another takes its place."""
+"""Bank of one machine. It is immutable: when the machine's generation changes, another bank replaces it."""
 
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Self
 
 import numpy as np
@@ -12,9 +11,8 @@ from numpy.typing import NDArray
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Domain
 from service.bank.calibration import Calibration
-from service.bank.index import Index, build_index, index_values
+from service.bank.index import Index, build_index, index_nbytes
 from service.bank.rows import BankRows
-from service.domain.backends import DEFAULT_BACKEND
 from service.domain.detector import Detector
 from service.domain.distance import Vectors
 from service.domain.envelope import Envelope
@@ -23,7 +21,7 @@ from service.domain.localization import Reference
 
 @dataclass(frozen=True)
 class Neighbor:
-    """An enrolled window near to a scored one."""
+    """Enrolled window near a scored one."""
 
     clip_id: int
     name: str
@@ -33,44 +31,41 @@ class Neighbor:
 
 
 class _DomainBank:
-    """The windows of one domain. The first search builds a graph of many: who asks for the threshold needs none."""
+    """Windows of one domain. A large index is built at the first search, because a threshold needs none."""
 
-    def __init__(self, rows: BankRows, at: NDArray[np.int64], vectors: Vectors, exact_limit: int, half: bool) -> None:
-        """Of the rows `at` `(n,)`, with their vectors `(n, dim)`."""
-        self.values = index_values(len(at), rows.vectors.shape[1], exact_limit=exact_limit, half=half)
+    def __init__(self, rows: BankRows, at: NDArray[np.int64], vectors: Vectors, exact_limit: int) -> None:
+        """Hold the rows numbered `at` `(n,)` and their vectors `(n, dim)`."""
+        self.nbytes = index_nbytes(*vectors.shape, exact_limit=exact_limit)
         self.clips = rows.clips[at]  # (n,)
         self.starts = rows.starts[at]  # (n,)
-        self._index: Index | None = None
+        self.vectors = vectors
+        self._exact_limit = exact_limit
         self._lock = threading.Lock()
-        self._build = partial(build_index, vectors, exact_limit=exact_limit, half=half)
-        if len(at) <= exact_limit:
-            self._index = self._build()
-            del self._build  # and the vectors with it, where the index has them in 16 bits
+        self._index: Index | None = None
 
     @property
     def index(self) -> Index:
         with self._lock:
             if self._index is None:
-                self._index = self._build()
-                del self._build
+                self._index = build_index(self.vectors, exact_limit=self._exact_limit)
             return self._index
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Source and target banks of one machine at one generation.
+    """Source and target bank of one machine at one generation.
 
     Attributes:
-        generation: of the store.
-        embedding_space_id: of its embeddings; what is held against it must be of the same.
-        clips: enrolled ones, per enrolled domain.
-        compared: those among them that scores compare with; fewer where there is a coreset.
-        detector: scores windows.
-        reference: tells what stands out in one.
-        clips_in_reference: how many of the compared clips it knows; those enrolled before there were spectrograms have
-            none.
-        envelopes: the conditions of each domain of which enough clips were measured.
-        noise: `(m, dim)`, the background without the machine; None: it is not known.
+        generation: generation of the machine in the store.
+        embedding_space_id: embedding space of the vectors. Only vectors of the same space can be compared with them.
+        clips: number of enrolled clips per enrolled domain.
+        compared: number of clips that scores compare with, per enrolled domain. A coreset leaves some out.
+        detector: scorer of windows.
+        reference: level statistics for localization.
+        clips_in_reference: number of compared clips in `reference`. Clips enrolled by a version without spectrograms
+            are missing.
+        envelopes: range of acoustics per domain. A domain with too few measured clips has none.
+        noise: background without the machine, `(m, dim)`, None if none is stored.
     """
 
     generation: int
@@ -86,33 +81,15 @@ class Bank:
     _names: Mapping[int, str] = field(repr=False)
 
     @classmethod
-    def build(
-        cls,
-        rows: BankRows,
-        *,
-        exact_limit: int,
-        backend: str = DEFAULT_BACKEND,
-        coreset_windows: int = 0,
-        half: bool = False,
-    ) -> Self:
-        """Calibrate a machine's rows with a backend, one of `BACKENDS`.
+    def of(cls, rows: BankRows, calibration: Calibration, *, exact_limit: int) -> Self:
+        """Combine rows with the calibration that was fitted to them.
 
         Args:
-            rows: all that is enrolled.
-            exact_limit: windows of a domain up to which search is exact.
-            backend: its name.
-            coreset_windows: most windows of a domain to compare with; 0: all.
-            half: keep embeddings in 16 bits.
-
-        Raises:
-            OffkeyError: there is no row, or too few to know how much healthy recordings differ.
+            rows: enrolled windows.
+            calibration: calibration of these rows.
+            exact_limit: number of windows of a domain up to which search is exact.
         """
-        return cls.of(rows, Calibration.fit(rows, backend, coreset_windows), exact_limit=exact_limit, half=half)
-
-    @classmethod
-    def of(cls, rows: BankRows, calibration: Calibration, *, exact_limit: int, half: bool = False) -> Self:
-        """Put rows together with what was learned from them. Arguments as of `build`."""
-        assert rows.embedding_space_id is not None  # of an empty bank nothing is learned
+        assert rows.embedding_space_id is not None  # an empty bank has no calibration
         members = calibration.members
         clips, compared = (
             {domain: len(np.unique(rows.clips[at])) for domain, at in own.items()} for own in (rows.by_domain, members)
@@ -128,35 +105,35 @@ class Bank:
             clips_in_reference=calibration.clips_in_reference,
             noise=rows.noise,
             _domains={
-                domain: _DomainBank(rows, at, vectors, exact_limit, half)
+                domain: _DomainBank(rows, at, vectors, exact_limit)
                 for (domain, at), vectors in zip(members.items(), _parts(rows.vectors, members), strict=True)
             },
             _names=rows.names,
         )
 
     @property
-    def values(self) -> int:
-        """Values of 4 bytes that it holds: windows times dimensions, and what the backend knows of them."""
-        return sum(bank.values for bank in self._domains.values()) + self.detector.values
+    def nbytes(self) -> int:
+        """Memory of the indexes and the detector, in bytes."""
+        return sum(bank.nbytes for bank in self._domains.values()) + self.detector.nbytes
 
     def score(self, windows: Vectors, neighbors: int) -> tuple[NDArray[np.float64], list[list[Neighbor]]]:
         """Score the windows of a clip.
 
         Args:
             windows: `(m, dim)` unit embeddings.
-            neighbors: how many enrolled windows to name for each.
+            neighbors: number of nearest enrolled windows to return per window.
 
         Returns:
-            `(m,)` scores, and for each window its nearest enrolled windows, nearest first.
+            Scores `(m,)`, and the nearest enrolled windows of each window, nearest first.
 
         Raises:
-            OffkeyError: more neighbors are asked for than windows are enrolled.
+            OffkeyError: fewer windows are enrolled than neighbors are requested.
         """
         enrolled = sum(len(bank.clips) for bank in self._domains.values())
         if neighbors > enrolled:
             raise OffkeyError(
                 ErrorKind.TOO_MANY_NEIGHBORS,
-                f"{neighbors} neighbors were asked for, but only {enrolled} windows are enrolled.",
+                f"{neighbors} neighbors were requested, but only {enrolled} windows are enrolled.",
                 neighbors=neighbors,
                 enrolled_windows=enrolled,
             )
@@ -174,15 +151,15 @@ class Bank:
         return scores, named
 
     def compares_with(self, clip_id: int) -> bool:
-        """Whether a clip is in the bank; a coreset leaves some out that are enrolled."""
+        """Return whether scores compare with a clip. A coreset leaves enrolled clips out."""
         return any((bank.clips == clip_id).any() for bank in self._domains.values())
 
     def is_background(self, windows: Vectors, neighbors: Sequence[Sequence[Neighbor]]) -> bool:
-        """Whether a clip sounds like the background alone: most of its windows are nearer to it than to the bank.
+        """Return whether a clip is background alone: most of its windows are nearer to the noise than to the bank.
 
         Args:
             windows: `(m, dim)` unit embeddings.
-            neighbors: of each window the nearest enrolled ones, nearest first.
+            neighbors: nearest enrolled windows of each window, nearest first.
         """
         if self.noise is None or not len(self.noise):
             return False
@@ -191,16 +168,17 @@ class Bank:
         return bool(np.mean(to_noise < to_bank) > 0.5)
 
     def vectors_of(self, clip_id: int) -> Vectors:
-        """The embeddings `(windows, dim)` of an enrolled clip.
+        """Return the embeddings `(windows, dim)` of an enrolled clip.
 
         Raises:
             OffkeyError: the clip is not in the bank.
         """
         domain, rows = self._enrolled(clip_id)
-        return self._domains[domain].index.vectors(rows)
+        vectors: Vectors = self._domains[domain].vectors[rows]
+        return vectors
 
     def self_score(self, clip_id: int) -> float:
-        """The score of an enrolled clip with its own recording left out.
+        """Return the score of an enrolled clip with its own recording left out.
 
         Raises:
             OffkeyError: the clip is not in the bank.
@@ -210,12 +188,12 @@ class Bank:
         return float(self.detector.self_scores[domain].scores[position])
 
     def _enrolled(self, clip_id: int) -> tuple[Domain, NDArray[np.int64]]:
-        """The domain that a clip is enrolled under, and its rows in that domain's bank."""
+        """Find the domain of an enrolled clip, and the clip's rows in that domain's bank."""
         for domain, bank in self._domains.items():
             rows = np.flatnonzero(bank.clips == clip_id)
             if len(rows):
                 return domain, rows
-        raise OffkeyError(ErrorKind.UNKNOWN_CLIP, f"Clip {clip_id} was deleted meanwhile. Send it again.")
+        raise OffkeyError(ErrorKind.UNKNOWN_CLIP, f"Clip {clip_id} was deleted in the meantime. Send it again.")
 
     def _neighbor(self, domain: Domain, row: int, distance: float) -> Neighbor:
         bank = self._domains[domain]
@@ -224,12 +202,12 @@ class Bank:
 
 
 def _parts(vectors: Vectors, members: Mapping[Domain, NDArray[np.int64]]) -> list[Vectors]:
-    """The vectors of each domain.
+    """Split vectors by domain.
 
-    They are not copied where each domain's lie side by side and none is left over, as of a machine whose clips were
-    enrolled domain by domain: a view would otherwise hold the whole in memory for a part.
+    The parts are views if the domains are contiguous and cover all vectors, as for a machine enrolled domain by domain.
+    Otherwise they are copies, because a view of a part would keep the whole array in memory.
     """
-    together = all(at[-1] - at[0] + 1 == len(at) for at in members.values())
-    if together and sum(map(len, members.values())) == len(vectors):
+    contiguous = all(at[-1] - at[0] + 1 == len(at) for at in members.values())
+    if contiguous and sum(map(len, members.values())) == len(vectors):
         return [vectors[at[0] : at[-1] + 1] for at in members.values()]
     return [vectors[at] for at in members.values()]

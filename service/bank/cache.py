@@ -1,7 +1,7 @@
-"""The banks in memory.
+"""Cache of banks in memory.
 
-A bank never changes. The store is the truth; a new bank is built when the store's generation has moved on, and the
-reference is swapped, so that readers never see a half-built one.
+The store is the source of truth: a cached bank is used only at the generation that the caller requires, or a newer one.
+A bank is immutable, and a new one replaces it under a lock, so readers never see a partly built bank.
 """
 
 import threading
@@ -11,123 +11,125 @@ from collections.abc import Callable
 from service.bank.bank import Bank
 from service.bank.calibration import Calibration
 from service.bank.calibration_cache import CalibrationCache
-from service.bank.rows import BankRows, Known
+from service.bank.rows import BankChangedError, BankRows, BankSource
 from service.domain.backends import DEFAULT_BACKEND
 
 
 class BankCache:
-    """The banks that were asked for last, each as new as the store when it was asked for."""
+    """Most recently used banks, by machine. Safe to call from many threads at once."""
 
     def __init__(
         self,
+        calibrations: CalibrationCache | None = None,
         *,
         exact_limit: int,
-        max_values: int,
+        max_bytes: int,
         backend: str = DEFAULT_BACKEND,
         coreset_windows: int = 0,
-        half: bool = False,
-        kept: CalibrationCache | None = None,
     ) -> None:
-        """Hold banks of `max_values` values together, or a single one that is larger.
+        """Create an empty cache.
 
-        `half` keeps their embeddings in 16 bits. `kept` is where calibrations of banks that left memory are found;
-        None: each is made anew.
+        Args:
+            calibrations: cache of calibrations on disk, None to fit one for each bank.
+            exact_limit: number of windows of a domain up to which search is exact.
+            max_bytes: memory of all banks together, in bytes. A single bank may be larger.
+            backend: name in `BACKENDS`.
+            coreset_windows: largest number of windows of a domain to compare with, 0 for all.
         """
+        self._calibrations = calibrations
         self._exact_limit = exact_limit
+        self._max_bytes = max_bytes
         self._backend = backend
         self._coreset_windows = coreset_windows
-        self._max_values = max_values
-        self._half = half
-        self._kept = kept
         self._banks: OrderedDict[int, Bank] = OrderedDict()  # least recently used first
-        self._values = 0  # of all of them: a sum over hundreds for each that comes would take longer than to read it
-        self._building: dict[int, threading.Lock] = {}
-        self._lock = threading.Lock()  # of both
+        self._nbytes = 0  # sum over all banks; adding up hundreds per insertion takes longer than reading a bank
+        self._builds: dict[int, threading.Event] = {}  # set when the build has ended
+        self._lock = threading.Lock()  # guards the three above
 
     def get(
         self,
+        source: BankSource,
         machine_key: int,
         generation: int,
-        load: Callable[[Known], BankRows],
-        enough: Callable[[Bank], bool] = lambda _: False,
+        fresh_enough: Callable[[Bank], bool] | None = None,
     ) -> Bank:
-        """Return a bank at `generation` or newer, or an older one at hand that is `enough`.
+        """Return the cached bank at `generation` or newer, or build one. One thread builds a machine's bank at a time.
 
         Args:
-            machine_key: the store's key of the machine, never used again for another one.
-            generation: the store's generation of the machine when the request began.
-            load: reads the machine's rows from the store; called only if the bank at hand will not do. It is told how
-                to find out whether what is only learned from need be read.
-            enough: whether a bank that is behind will do all the same.
-        """
-        with self._lock:
-            bank = self._fresh(machine_key, generation, enough)
-            if bank is not None:
-                return bank
-            building = self._building.setdefault(machine_key, threading.Lock())
-        with building:  # one build per machine; the others wait for it and use what it made
-            with self._lock:
-                bank = self._fresh(machine_key, generation, enough)
-            if bank is None:
-                bank = self._build(machine_key, building, load)
-            return bank
+            source: store to read from if no cached bank is fresh.
+            machine_key: key of the machine, which the store never uses for another one.
+            generation: generation of the machine when the request began.
+            fresh_enough: accepts an older cached bank, None to accept none.
 
-    def at_hand(self, machine_key: int) -> Bank | None:
-        """The bank of a machine that was built last, be it a generation or more behind; None: none is in memory."""
+        Raises:
+            OffkeyError: the bank is empty or too small.
+        """
+        while True:
+            with self._lock:
+                bank = self._banks.get(machine_key)
+                if bank is not None and (
+                    bank.generation >= generation or (fresh_enough is not None and fresh_enough(bank))
+                ):
+                    self._banks.move_to_end(machine_key)
+                    return bank
+                running = self._builds.get(machine_key)
+                if running is None:
+                    mine = self._builds[machine_key] = threading.Event()
+            if running is None:
+                return self._build(source, machine_key, mine)
+            running.wait()
+
+    def cached(self, machine_key: int) -> Bank | None:
+        """Return the cached bank of a machine at any generation, or None."""
         with self._lock:
             return self._banks.get(machine_key)
 
-    def forget(self, machine_key: int) -> None:
-        """Drop the bank of a deleted machine, also one that is being built."""
+    def evict(self, machine_key: int) -> None:
+        """Free the memory and disk space of a machine's bank. A bank that is being built is not cached either."""
         with self._lock:
-            self._drop(machine_key)
-            self._building.pop(machine_key, None)
-        if self._kept is not None:
-            self._kept.forget(machine_key)
+            self._remove(machine_key)
+            self._builds.pop(machine_key, None)
+        if self._calibrations is not None:
+            self._calibrations.evict(machine_key)
 
-    def _fresh(self, machine_key: int, generation: int, enough: Callable[[Bank], bool]) -> Bank | None:
-        bank = self._banks.get(machine_key)
-        if bank is None or (bank.generation < generation and not enough(bank)):
-            return None
-        self._banks.move_to_end(machine_key)
-        return bank
-
-    def _build(self, machine_key: int, building: threading.Lock, load: Callable[[Known], BankRows]) -> Bank:
-        built: Bank | None = None
+    def _build(self, source: BankSource, machine_key: int, mine: threading.Event) -> Bank:
+        bank: Bank | None = None
         try:
-            rows, calibration = self._loaded(machine_key, load)
-            built = Bank.of(rows, calibration, exact_limit=self._exact_limit, half=self._half)
-            return built
+            rows, calibration = self._read(source, machine_key)
+            bank = Bank.of(rows, calibration, exact_limit=self._exact_limit)
+            return bank
         finally:
             with self._lock:
-                # Another lock or none: the machine was forgotten meanwhile, and nobody would drop its bank.
-                if self._building.get(machine_key) is building:
-                    if built is None:
-                        del self._building[machine_key]
-                    else:
-                        self._keep(machine_key, built)
+                # Another event or none means that the machine was evicted during the build.
+                if self._builds.get(machine_key) is mine:
+                    del self._builds[machine_key]
+                    if bank is not None:
+                        self._add(machine_key, bank)
+            mine.set()
 
-    def _loaded(self, machine_key: int, load: Callable[[Known], BankRows]) -> tuple[BankRows, Calibration]:
-        if self._kept is None:
-            rows = load(lambda _: False)
-            return rows, Calibration.fit(rows, self._backend, self._coreset_windows)
-        kept, found = self._kept, None
+    def _read(self, source: BankSource, machine_key: int) -> tuple[BankRows, Calibration]:
+        while True:
+            rows = source.bank_rows(machine_key)
+            options = self._backend, self._coreset_windows
+            if self._calibrations is not None:
+                cached = self._calibrations.get(machine_key, rows, *options)
+                if cached is not None:
+                    return rows, cached
+            try:
+                calibration_rows = source.calibration_rows(machine_key, rows.generation)
+            except BankChangedError:
+                continue
+            if self._calibrations is None:
+                return rows, Calibration.fit(rows, calibration_rows, *options)
+            return rows, self._calibrations.fit(machine_key, rows, calibration_rows, *options)
 
-        def known(rows: BankRows) -> bool:
-            nonlocal found
-            found = kept.find(machine_key, rows, self._backend, self._coreset_windows)
-            return found is not None
-
-        rows = load(known)
-        return rows, found or kept.learn(machine_key, rows, self._backend, self._coreset_windows)
-
-    def _keep(self, machine_key: int, bank: Bank) -> None:
-        self._drop(machine_key)
+    def _add(self, machine_key: int, bank: Bank) -> None:
+        self._remove(machine_key)
         self._banks[machine_key] = bank
-        self._values += bank.values
-        while self._values > self._max_values and len(self._banks) > 1:
-            self._drop(next(iter(self._banks)))
+        self._nbytes += bank.nbytes
+        while self._nbytes > self._max_bytes and len(self._banks) > 1:
+            self._remove(next(iter(self._banks)))
 
-    def _drop(self, machine_key: int) -> None:
-        gone = self._banks.pop(machine_key, None)
-        self._values -= gone.values if gone else 0
+    def _remove(self, machine_key: int) -> None:
+        removed = self._banks.pop(machine_key, None)
+        self._nbytes -= removed.nbytes if removed else 0

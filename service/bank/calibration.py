@@ -1,4 +1,4 @@
-"""What is learned from a machine's rows: a second of work, where reading them takes a thirtieth of one."""
+"""Calibration of a bank: everything that is fitted to a machine's rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Domain
-from service.bank.rows import BankRows
+from service.bank.rows import BankRows, CalibrationRows
+from service.domain.backends import DEFAULT_BACKEND
 from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.envelope import Envelope
@@ -18,15 +19,15 @@ from service.domain.localization import Reference
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a bank knows beside its rows.
+    """Fitted parts of a bank.
 
     Attributes:
-        members: per enrolled domain `(n,)`, which rows scores compare with; all unless there is a coreset.
-        detector: scores windows.
-        envelopes: the conditions of each domain of which enough clips were measured.
-        reference: tells what stands out in a window.
-        clips_in_reference: how many of the compared clips it knows; those enrolled before there were spectrograms have
-            none.
+        members: row numbers that scores compare with, `(n,)` per enrolled domain. All rows unless there is a coreset.
+        detector: scorer of windows.
+        envelopes: range of acoustics per domain. A domain with too few measured clips has none.
+        reference: level statistics for localization.
+        clips_in_reference: number of compared clips in `reference`. Clips enrolled by a version without spectrograms
+            are missing.
     """
 
     members: Mapping[Domain, NDArray[np.int64]]
@@ -36,9 +37,25 @@ class Calibration:
     clips_in_reference: int
 
     @classmethod
-    def fit(cls, rows: BankRows, backend: str, coreset_windows: int) -> Self:
-        """Learn from a machine's rows. Arguments and errors: `MemoryBank.build`."""
-        if len(rows.vectors) == 0 or rows.embedding_space_id is None:
+    def fit(
+        cls,
+        rows: BankRows,
+        calibration_rows: CalibrationRows,
+        backend: str = DEFAULT_BACKEND,
+        coreset_windows: int = 0,
+    ) -> Self:
+        """Fit to a machine's rows.
+
+        Args:
+            rows: enrolled windows.
+            calibration_rows: acoustics and spectrograms of the same windows.
+            backend: name in `BACKENDS`.
+            coreset_windows: largest number of windows of a domain to compare with, 0 for all.
+
+        Raises:
+            OffkeyError: there are no rows, or too few to measure how much healthy recordings differ.
+        """
+        if len(rows.vectors) == 0:
             raise OffkeyError(
                 ErrorKind.EMPTY_BANK,
                 "No clip is enrolled for this machine. POST normal clips to /enroll first.",
@@ -56,21 +73,26 @@ class Calibration:
             {d: rows.recordings[at] for d, at in members.items()},
             backend,
         )
-        envelopes = {d: found for d, at in enrolled.items() if (found := _envelope(rows, at)) is not None}
-        return cls(members, detector, envelopes, *_reference(rows, members))
+        fitted = {d: _envelope(rows, at, calibration_rows) for d, at in enrolled.items()}
+        envelopes = {d: envelope for d, envelope in fitted.items() if envelope is not None}
+        return cls(members, detector, envelopes, *_reference(rows, members, calibration_rows))
 
 
-def _envelope(rows: BankRows, at: NDArray[np.int64]) -> Envelope | None:
+def _envelope(rows: BankRows, at: NDArray[np.int64], calibration_rows: CalibrationRows) -> Envelope | None:
+    acoustics = calibration_rows.acoustics
     recordings = dict(zip(rows.clips[at].tolist(), rows.recordings[at].tolist(), strict=True))
-    measured = [clip for clip in recordings if clip in rows.acoustics]
-    return Envelope.of([rows.acoustics[clip] for clip in measured], [recordings[clip] for clip in measured])
+    measured = [clip for clip in recordings if clip in acoustics]
+    return Envelope.of([acoustics[clip] for clip in measured], [recordings[clip] for clip in measured])
 
 
-def _reference(rows: BankRows, members: Mapping[Domain, NDArray[np.int64]]) -> tuple[Reference, int]:
-    """Of the windows whose spectrogram is kept, and of how many clips they are."""
-    kept = {domain: [row for row in at.tolist() if row in rows.spectrograms] for domain, at in members.items()}
+def _reference(
+    rows: BankRows, members: Mapping[Domain, NDArray[np.int64]], calibration_rows: CalibrationRows
+) -> tuple[Reference, int]:
+    """Fit to the compared windows that have a spectrogram. Returns the reference and the number of their clips."""
+    spectrograms = calibration_rows.spectrograms
+    used = {domain: [row for row in at.tolist() if row in spectrograms] for domain, at in members.items()}
     reference = Reference.fit(
-        {domain: [rows.spectrograms[row] for row in found] for domain, found in kept.items()},
-        {domain: rows.recordings[found] for domain, found in kept.items()},
+        {domain: [spectrograms[row] for row in own] for domain, own in used.items()},
+        {domain: rows.recordings[own] for domain, own in used.items()},
     )
-    return reference, len(np.unique(rows.clips[[row for found in kept.values() for row in found]]))
+    return reference, len(np.unique(rows.clips[[row for own in used.values() for row in own]]))

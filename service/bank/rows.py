@@ -1,7 +1,12 @@
-"""What the store knows of a machine, as a bank is made of it."""
+"""Enrolled rows of a machine, and the interface to read them from a store.
 
-from collections.abc import Callable, Mapping
+A bank is loaded in two reads. The first returns what scoring needs. The second returns what only a calibration is
+fitted to, and is skipped if the calibration is cached.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,30 +17,50 @@ from service.domain.distance import Vectors
 from service.domain.spectrogram import Spectrogram
 
 
+class BankChangedError(Exception):
+    """The bank changed after it was read. Read it again."""
+
+
 @dataclass(frozen=True)
 class BankRows:
-    """A machine's enrolled windows as the store has them at one generation, in order of enrollment.
-
-    Conditions and spectrograms serve only to learn from; where that is done already they are `Unread`.
-    """
+    """Enrolled windows of a machine at one generation, in order of enrollment."""
 
     generation: int
-    embedding_space_id: str | None  # None: nothing is enrolled
+    embedding_space_id: str | None  # None if nothing is enrolled
     vectors: Vectors  # (n, dim)
-    clips: NDArray[np.int64]  # (n,) clip id
-    recordings: NDArray[np.int64]  # (n,) number of the recording that the clip was cut from
+    clips: NDArray[np.int64]  # (n,) clip ids
+    recordings: NDArray[np.int64]  # (n,) recording numbers; clips cut from one recording share a number
     starts: NDArray[np.float64]  # (n,) seconds
     domains: tuple[Domain, ...]  # (n,)
-    names: Mapping[int, str]  # by clip id
-    acoustics: Mapping[int, Acoustics] = field(default_factory=dict)  # by clip id, of those that were measured
-    spectrograms: Mapping[int, Spectrogram] = field(default_factory=dict)  # by row; not of clips that have none
-    noise: Vectors | None = None  # (m, dim), of the background without the machine
+    names: Mapping[int, str]  # clip names by clip id
+    measured: frozenset[int] = frozenset()  # ids of clips with stored acoustics
+    has_spectrogram: frozenset[int] = frozenset()  # row numbers with a stored spectrogram
+    noise: Vectors | None = None  # (m, dim) background without the machine, None if none is stored
 
     @property
     def by_domain(self) -> Mapping[Domain, NDArray[np.int64]]:
-        """The rows of each enrolled domain."""
+        """Row numbers per enrolled domain."""
         domains = np.array(self.domains)
         return {d: np.flatnonzero(domains == d) for d in Domain if (domains == d).any()}
 
 
-Known = Callable[[BankRows], bool]  # whether there is nothing left to learn of rows, some of which may be unread
+@dataclass(frozen=True)
+class CalibrationRows:
+    """Acoustics and spectrograms of the same windows, which only a calibration is fitted to."""
+
+    acoustics: Mapping[int, Acoustics] = field(default_factory=dict)  # acoustics by clip id
+    spectrograms: Mapping[int, Spectrogram] = field(default_factory=dict)  # spectrograms by row number
+
+
+class BankSource(Protocol):
+    """Store that banks are read from."""
+
+    def bank_rows(self, machine_key: int) -> BankRows:
+        """Read a machine's rows at its current generation."""
+
+    def calibration_rows(self, machine_key: int, generation: int) -> CalibrationRows:
+        """Read what a calibration of the rows at `generation` is fitted to.
+
+        Raises:
+            BankChangedError: the machine is at another generation.
+        """

@@ -105,8 +105,10 @@ def revoke(
         with Client(url) as client:
             client.revoke_key(key_id)
     else:
+        from service.usecases.keys import revoke_key
+
         with _stopped(_existing(data_dir)) as store:
-            store.keys.revoke(key_id)
+            revoke_key(store, key_id)
     typer.echo(f"Key {key_id} is revoked.")
 
 

@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,8 +21,8 @@ from service.encoder.bundle import BundleError
 from service.settings import Device, Settings
 
 if TYPE_CHECKING:
-    from service.jobs.runner import Runner
-    from service.usecases.admission import WorkPool
+    from service.jobs.runner import JobRunner
+    from service.usecases.admission import Admission
 
 app = typer.Typer()
 logger = logging.getLogger("offkey")
@@ -67,9 +66,10 @@ def run(settings: Settings) -> int:
     from service.encoder.session import DeviceError
     from service.http.protocol import bounded_protocol
     from service.usecases.authenticate import OpenToNetworkError
+    from service.usecases.service import Service
 
     try:
-        application = create_app(settings)
+        service = Service.open(settings)
     except (BundleError, DeviceError, ForkServerError, OpenToNetworkError) as error:
         logger.critical("the service cannot start: %s", error)
         return 1
@@ -81,7 +81,8 @@ def run(settings: Settings) -> int:
     # What was loaded so far stays: looking through all of it again and again would hold every request for a moment.
     gc.collect()
     gc.freeze()
-    pools = application.state.pools
+    application = create_app(service)
+    runner = application.state.runner
     server = _Server(
         uvicorn.Config(
             application,
@@ -89,19 +90,21 @@ def run(settings: Settings) -> int:
             port=settings.port,
             log_config=None,
             access_log=False,
-            http=bounded_protocol(settings.max_header_bytes, settings.max_header_seconds, settings.max_body_seconds),
+            http=bounded_protocol(
+                settings.limits.max_header_bytes, settings.limits.max_header_seconds, settings.limits.max_body_seconds
+            ),
             timeout_graceful_shutdown=settings.shutdown_seconds - 1,
             server_header=False,
         ),
-        application.state.runner,
-        pools,
+        runner,
+        service.admission,
         settings.shutdown_seconds - _ANSWER_SECONDS,
     )
     # Uvicorn raises the signal again once it has drained; an orderly end is not a death by signal.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with suppress(KeyboardInterrupt):
         server.run()
-    if application.state.runner.busy or any(pool.busy for pool in pools):
+    if runner.busy or service.admission.busy:
         # A thread inside one long call (a search index being built) cannot be stopped, and Python would wait for
         # it. The store loses nothing: what was acknowledged is committed, what was not has been answered 503.
         logger.warning("a job did not end in time and is given up")
@@ -114,18 +117,18 @@ class _Server(uvicorn.Server):
     """Uvicorn that has requests answered by the application before it would cancel them."""
 
     def __init__(
-        self, config: uvicorn.Config, runner: "Runner", pools: "Iterable[WorkPool]", grace_seconds: float
+        self, config: uvicorn.Config, runner: "JobRunner", admission: "Admission", grace_seconds: float
     ) -> None:
         super().__init__(config)
         self._runner = runner
-        self._pools = pools
+        self._admission = admission
         self._grace_seconds = grace_seconds
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Let requests run for the grace period, then have them answered 503."""
         loop = asyncio.get_running_loop()
         self._runner.stop()
-        for pool in self._pools:
+        for pool in self._admission:
             loop.call_later(self._grace_seconds, pool.stop)
         await super().shutdown(sockets)
 

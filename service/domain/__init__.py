@@ -1,1 +1,1 @@
-"""What a machine, a memory bank, a score and a threshold are. Pure numpy; knows no HTTP, no SQL, no ONNX."""
+"""Machines, memory banks, scores and thresholds in pure numpy, without HTTP, SQL or ONNX."""

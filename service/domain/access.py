@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import ANONYMOUS_NAME, COMMAND_LINE_NAME, Scope
 
-# The guard and feedback report scores to whoever enrolls, so a key that enrolls but may not score would hide nothing.
+# Enrollment and feedback return scores, so a key for enrollment alone could not hide them.
 _IMPLIED = {
     Scope.SCORE: frozenset({Scope.SCORE}),
     Scope.ENROLL: frozenset({Scope.ENROLL, Scope.SCORE}),
@@ -15,14 +15,14 @@ _IMPLIED = {
 
 @dataclass(frozen=True)
 class Caller:
-    """On whose behalf something is done.
+    """The person or program that an operation is done for.
 
     Attributes:
-        name: of the key, or who else it is; it goes to the audit log.
-        key_id: of the key; None: there is none.
-        scopes: as the key has them, without what they imply.
-        machine_prefix: with which the id of every machine begins that may be touched; None: all machines.
-        request_id: of the request; None: it is no request.
+        name: key name, or another name for the audit log.
+        key_id: key id, None without a key.
+        scopes: scopes of the key, without those that they imply.
+        machine_prefix: common beginning of the ids of all accessible machines, None if all are accessible.
+        request_id: request id, None outside of a request.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Caller:
     request_id: str | None = None
 
     def check_scope(self, needed: Scope) -> None:
-        """Raise `OffkeyError` (forbidden) if the key is not good for it."""
+        """Raise `OffkeyError` (forbidden) if the key does not include this scope."""
         if not any(needed in _IMPLIED[scope] for scope in self.scopes):
             raise OffkeyError(
                 ErrorKind.FORBIDDEN,
@@ -42,17 +42,17 @@ class Caller:
             )
 
     def check_whole_service(self) -> None:
-        """Raise `OffkeyError` (forbidden) if the key is for some machines alone."""
+        """Raise `OffkeyError` (forbidden) if the key has a machine prefix."""
         if self.machine_prefix is not None:
             raise OffkeyError(
                 ErrorKind.FORBIDDEN,
-                f"The key {self.name!r} is for machines whose id begins with {self.machine_prefix!r}; this is about "
-                "the whole service. Use a key without a machine prefix.",
+                f"The key {self.name!r} is for machines whose id begins with {self.machine_prefix!r}; this request "
+                "concerns the whole service. Use a key without a machine prefix.",
                 machine_prefix=self.machine_prefix,
             )
 
     def check_machine(self, machine_id: str) -> None:
-        """Raise `OffkeyError` (forbidden) if the key is not for this machine, whether or not there is one."""
+        """Raise `OffkeyError` (forbidden) if the key excludes this machine, whether or not the machine exists."""
         if not machine_id.startswith(self.machine_prefix or ""):
             raise OffkeyError(
                 ErrorKind.FORBIDDEN,

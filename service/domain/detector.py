@@ -1,10 +1,12 @@
-"""From embeddings to anomaly scores: leave-one-out normalization of source and target banks.
+"""Anomaly scores from embeddings: leave-one-out normalization of source and target banks.
 
-A backend measures how far a window is from each domain's bank. Each measure is standardized by the mean and
-deviation that the domain's own recordings have among each other (leave one recording out), and a window's score is
-the smallest of them: it is normal if it is as close to either domain as that domain's recordings are to each other.
-No statistic is ever taken over clips that are scored. A clip is a recording of its own unless enrollment said which
-one it was cut from: pieces of one recording are closer to each other than a new recording is to any of them.
+A backend measures how far a window is from each domain's bank. Each measure is standardized by the mean and deviation
+of the measures that the domain's own windows have with their recording left out. The score of a window is the smallest
+of its standardized measures: a window is normal if it is as close to either domain as that domain's recordings are to
+each other. No statistic is computed over clips that are scored.
+
+A clip is a recording of its own unless enrollment names the recording that it was cut from. Pieces of one recording are
+closer to each other than a new recording is to any of them, so they are left out together.
 """
 
 from collections.abc import Mapping
@@ -22,9 +24,8 @@ from service.domain.backends.neighbors import Nearest
 from service.domain.distance import Near, Vectors
 from service.domain.self_scores import SelfScores
 
-# A handful of recordings can agree by chance: their deviation is then no measure of what is normal.
-MIN_SCALE_RECORDINGS = 5
-RELATIVE_SIGMA_FLOOR = 0.05  # of the mean measure
+MIN_SCALE_RECORDINGS = 5  # fewer recordings can agree by chance, so their deviation is no measure of what is normal
+RELATIVE_SIGMA_FLOOR = 0.05  # share of the mean measure
 
 
 @dataclass(frozen=True)
@@ -36,40 +37,43 @@ class Scale:
 
     @classmethod
     def fit(cls, measures: NDArray[np.floating], floor: float) -> Self:
-        """Fit to `(n,)` finite measures; sigma never falls below `floor`, nor below a share of mu."""
+        """Fit to `(n,)` finite measures. Sigma is at least `floor` and at least a share of mu."""
         mu = float(np.mean(measures, dtype=np.float64))
         sigma = float(np.std(measures, dtype=np.float64))
         return cls(mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, floor))
 
-    def lend(self, own: Self | None, floor: float) -> Self:
-        """The scale of a domain with few recordings: its own mean if it has one, and this one's relative deviation."""
+    def pool(self, own: Self | None, floor: float) -> Self:
+        """Return the scale of a domain with few recordings: its own mean if it has one, this relative deviation."""
         if own is None:
             return self
         relative = self.sigma / max(self.mu, self.sigma)  # at most 1, also where identical clips have mean 0
         return replace(own, sigma=max(relative * own.mu, floor))
 
     def standardize(self, measures: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(measure - mu) / sigma."""
+        """Return (measure - mu) / sigma."""
         return (measures.astype(np.float64) - self.mu) / self.sigma
 
 
 @dataclass(frozen=True)
 class Detector:
-    """What a bank knows of itself.
+    """Scores windows against the banks of one machine.
 
     Attributes:
-        backend: its name.
-        borrowed: the domains with too few recordings for a scale of their own.
-        self_scores: per enrolled domain. Those of a domain's only recording compare it with the other domain alone.
-        usual_distance: per enrolled domain the mean cosine distance of a window to the nearest one of another
-            recording; of a domain's only recording the other domain's.
+        backend: backend name.
+        scales: mean and deviation of the leave-one-out measures, per enrolled domain.
+        pooled: domains with too few recordings for a deviation of their own.
+        self_scores: leave-one-out scores per enrolled domain. The only recording of a domain is compared with the
+            other domain alone.
+        mean_distance: mean cosine distance of a window to the nearest window of another recording, per enrolled
+            domain. The other domain's mean stands in where a domain has one recording.
     """
 
     backend: str
+    scales: Mapping[Domain, Scale]
     pooled: frozenset[Domain]
     self_scores: Mapping[Domain, SelfScores]
     mean_distance: Mapping[Domain, float]
-    _fitted: tuple[tuple[Backend, Mapping[Domain, Scale]], ...]
+    _fitted: Backend
 
     @classmethod
     def fit(
@@ -82,67 +86,50 @@ class Detector:
         """Fit to a machine's enrolled windows.
 
         Args:
-            banks: per enrolled domain `(n, dim)` unit embeddings, n >= 1.
-            clips: per enrolled domain `(n,)`, the clip each window belongs to.
-            recordings: per enrolled domain `(n,)`, the recording that each window's clip was cut from; None: each clip
-                is one of its own.
-            backend: one of `BACKENDS`.
+            banks: unit embeddings `(n, dim)` per enrolled domain, n >= 1.
+            clips: clip number of each window `(n,)`, per enrolled domain.
+            recordings: recording number of each window `(n,)`, per enrolled domain. None if each clip is a recording of
+                its own.
+            backend: name in `BACKENDS`.
 
         Raises:
-            OffkeyError: no domain has two recordings, so that nothing is known of how much healthy ones differ.
+            OffkeyError: no domain has two recordings, so the difference between healthy recordings is unknown.
         """
         recordings = clips if recordings is None else recordings
         counts = {domain: len(np.unique(recordings[domain])) for domain in banks}
         _check(counts)
-        fitted, usual = [], None
-        window_scores: dict[Domain, list[Measures]] = {domain: [] for domain in banks}
-        for kind in BACKENDS[backend]:
-            one, left_out = kind.fit(banks, recordings)
-            scales, pooled = _fit_scales(kind, left_out, counts)
-            fitted.append((one, scales))
-            usual = scales if kind is Nearest else usual
-            for domain in banks:
-                window_scores[domain] += _standardized(scales, left_out[domain])
-        if usual is None:
-            _, left_out = Nearest.fit(banks, recordings)
-            usual, _ = _fit_scales(Nearest, left_out, counts)
+        kind = BACKENDS[backend]
+        fitted, left_out = kind.fit(banks, recordings)
+        scales, pooled = _fit_scales(kind, left_out, counts)
+        nearest = scales if kind is Nearest else _fit_scales(Nearest, Nearest.fit(banks, recordings)[1], counts)[0]
         self_scores = {
-            domain: _of_clips(np.min(scores, axis=0), clips[domain], recordings[domain])
-            for domain, scores in window_scores.items()
+            domain: _clip_scores(_smallest(scales, left_out[domain]), clips[domain], recordings[domain])
+            for domain in banks
         }
-        return cls(backend, pooled, self_scores, {domain: scale.mu for domain, scale in usual.items()}, tuple(fitted))
+        return cls(backend, scales, pooled, self_scores, {domain: own.mu for domain, own in nearest.items()}, fitted)
 
     @property
     def neighbors(self) -> int:
-        """How many nearest windows of each domain `window_scores` looks at."""
-        return max(one.neighbors for one, _ in self._fitted)
+        """Number of nearest windows of each domain that `window_scores` needs."""
+        return self._fitted.neighbors
 
     @property
-    def values(self) -> int:
-        """Memory it takes, in values of 4 bytes."""
-        return sum(one.values for one, _ in self._fitted)
-
-    @property
-    def scales(self) -> tuple[Mapping[Domain, Scale], ...]:
-        """Of each backend that is fused, per enrolled domain."""
-        return tuple(scales for _, scales in self._fitted)
+    def nbytes(self) -> int:
+        """Memory of the fitted backend, in bytes."""
+        return self._fitted.nbytes
 
     def window_scores(self, windows: Vectors, near: Mapping[Domain, Near]) -> NDArray[np.float64]:
-        """Score windows: `(m,)`.
+        """Score windows. Returns `(m,)`.
 
         Args:
-            windows: `(m, dim)`, unit norm.
-            near: per enrolled domain the `neighbors` nearest of its windows, or all of them if it has fewer.
+            windows: unit embeddings `(m, dim)`.
+            near: the `neighbors` nearest enrolled windows per domain, or all of them if the domain has fewer.
         """
-        scores: NDArray[np.float64] = np.min(
-            [score for one, scales in self._fitted for score in _standardized(scales, one.measure(windows, near))],
-            axis=0,
-        )
-        return scores
+        return _smallest(self.scales, self._fitted.measure(windows, near))
 
 
 def clip_score(window_scores: NDArray[np.float64]) -> float:
-    """The anomaly score of a clip: its most anomalous window, as one bad window is reason to look."""
+    """Return the score of a clip's most anomalous window, because one bad window is a reason to look."""
     return float(window_scores.max())
 
 
@@ -150,7 +137,7 @@ def _check(counts: Mapping[Domain, int]) -> None:
     if max(counts.values(), default=0) < 2:
         raise OffkeyError(
             ErrorKind.BANK_TOO_SMALL,
-            "One enrolled recording per domain says nothing of how much healthy ones differ. "
+            "One enrolled recording per domain is not enough to measure how much healthy recordings differ. "
             "Enroll at least 2 recordings of one domain; 20 or more make a useful threshold.",
         )
 
@@ -158,22 +145,24 @@ def _check(counts: Mapping[Domain, int]) -> None:
 def _fit_scales(
     kind: type[Backend], left_out: LeftOut, counts: Mapping[Domain, int]
 ) -> tuple[dict[Domain, Scale], frozenset[Domain]]:
-    """A scale per domain, and the domains that borrowed theirs."""
+    """Fit a scale per domain. Returns the scales, and the domains that use the deviation of the largest domain."""
     scales = {
         domain: Scale.fit(left_out[domain][domain], kind.sigma_floor) for domain, count in counts.items() if count > 1
     }
-    lender = max(scales, key=lambda domain: counts[domain])
-    pooled = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_RECORDINGS, counts[lender]))
-    return scales | {d: scales[lender].lend(scales.get(d), kind.sigma_floor) for d in pooled}, pooled
+    largest = max(scales, key=lambda domain: counts[domain])
+    pooled = frozenset(d for d, count in counts.items() if count < min(MIN_SCALE_RECORDINGS, counts[largest]))
+    return scales | {d: scales[largest].pool(scales.get(d), kind.sigma_floor) for d in pooled}, pooled
 
 
-def _standardized(scales: Mapping[Domain, Scale], measures: Mapping[Domain, Measures]) -> list[Measures]:
-    return [scales[bank].standardize(found) for bank, found in measures.items()]
+def _smallest(scales: Mapping[Domain, Scale], measures: Mapping[Domain, Measures]) -> NDArray[np.float64]:
+    """Standardize the measures against each bank. Returns the smallest of each window, `(m,)`."""
+    scores: NDArray[np.float64] = np.min([scales[bank].standardize(own) for bank, own in measures.items()], axis=0)
+    return scores
 
 
-def _of_clips(window_scores: Measures, clips: NDArray[np.int64], recordings: NDArray[np.int64]) -> SelfScores:
-    """Of each clip its largest window's."""
+def _clip_scores(window_scores: Measures, clips: NDArray[np.int64], recordings: NDArray[np.int64]) -> SelfScores:
+    """Reduce the self-scores of windows to those of clips, each that of its most anomalous window."""
     _, first, position = np.unique(clips, return_index=True, return_inverse=True)
-    of_clip = np.full(len(first), -np.inf)
-    np.maximum.at(of_clip, position, window_scores)
-    return SelfScores.of(of_clip, recordings[first])
+    scores = np.full(len(first), -np.inf)
+    np.maximum.at(scores, position, window_scores)
+    return SelfScores.of(scores, recordings[first])

@@ -13,32 +13,32 @@ _BLOCK_ROWS = 1_024  # bounds the distance matrix held at once
 
 
 class Near(NamedTuple):
-    """The nearest references of each query, nearest first."""
+    """Nearest references of each query, nearest first."""
 
     distances: Distances  # (m, k)
     rows: Rows  # (m, k)
 
 
 def cosine_distances(queries: Vectors, references: Vectors) -> Distances:
-    """1 - cosine, in [0, 2], of unit vectors: `(m, dim)` and `(n, dim)` give `(m, n)`."""
+    """Compute 1 - cosine, in [0, 2], of unit vectors `(m, dim)` and `(n, dim)`. Returns `(m, n)`."""
     return from_cosines(queries @ references.T)
 
 
 def from_cosines(cosines: NDArray[np.float32]) -> Distances:
-    """1 - cosine, in [0, 2] whatever rounding made of the cosine."""
+    """Compute 1 - cosine, limited to [0, 2] in case the cosine was rounded to more than 1."""
     distances: Distances = np.clip(1.0 - cosines, 0.0, 2.0, dtype=np.float32)
     return distances
 
 
 def nearest_to_others(vectors: Vectors, recordings: NDArray[np.int64]) -> Distances:
-    """Distance of each vector to the nearest vector of another recording (leave one recording out).
+    """Compute the distance of each vector to the nearest vector of another recording (leave one recording out).
 
     Args:
-        vectors: `(n, dim)`, unit norm.
-        recordings: `(n,)`, the recording each vector is a window of.
+        vectors: unit vectors `(n, dim)`.
+        recordings: recording number of each vector, `(n,)`.
 
     Returns:
-        `(n,)`; infinite where there is no other recording.
+        Distances `(n,)`, infinite where there is no other recording.
     """
     nearest = np.full(len(vectors), np.inf, dtype=np.float32)
     for start in range(0, len(vectors), _BLOCK_ROWS):
@@ -50,7 +50,7 @@ def nearest_to_others(vectors: Vectors, recordings: NDArray[np.int64]) -> Distan
 
 
 def nearest_in(queries: Vectors, references: Vectors) -> Distances:
-    """Distance of each query `(m, dim)` to its nearest reference `(n, dim)`: `(m,)`; infinite if n is 0."""
+    """Compute the distance of each query `(m, dim)` to its nearest reference `(n, dim)`. Returns infinity if n is 0."""
     nearest = np.full(len(queries), np.inf, dtype=np.float32)
     if len(references):
         for start in range(0, len(queries), _BLOCK_ROWS):
@@ -62,14 +62,14 @@ def nearest_in(queries: Vectors, references: Vectors) -> Distances:
 def nearest_rows(
     queries: Vectors, references: Vectors, k: int, *, apart: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 ) -> Near:
-    """The min(k, n) nearest references `(n, dim)` of each query `(m, dim)`, n >= 1.
+    """Find the min(k, n) nearest references `(n, dim)` of each query `(m, dim)`, n >= 1.
 
     Args:
-        queries: unit norm.
-        references: unit norm.
-        k: 1 or more.
-        apart: groups of the queries `(m,)` and of the references `(n,)`. A reference of the query's own group is
-            infinitely far.
+        queries: unit vectors.
+        references: unit vectors.
+        k: number of neighbors, 1 or more.
+        apart: group numbers of the queries `(m,)` and of the references `(n,)`, None without groups. A reference in the
+            query's own group is infinitely far.
     """
     k = min(k, len(references))
     found = Near(np.empty((len(queries), k), dtype=np.float32), np.empty((len(queries), k), dtype=np.int64))

@@ -1,10 +1,9 @@
-"""The quantile of a gamma distribution fitted to scores, as the DCASE Task 2 baselines choose their threshold.
+"""Quantile of a gamma distribution fitted to scores: the threshold of the DCASE Task 2 baselines.
 
-They fit shape, location and scale to the scores of the normal training clips and take the 0.9 quantile. The
-likelihood of that fit has no maximum (it grows without bound as the location nears the lowest score), so what
-an optimizer answers depends on where it starts. Here the three are those that give the scores' mean, deviation
-and skewness, which is one answer, moves with the scores when they are shifted or scaled, and needs no score to be
-positive.
+The baselines fit shape, location and scale to the scores of the normal training clips and take the 0.9 quantile. The
+likelihood of that fit has no maximum: it grows without bound as the location approaches the lowest score, so the
+result of an optimizer depends on its starting point. Here the three parameters match the mean, deviation and skewness
+of the scores. That fit is unique, follows the scores when they are shifted or scaled, and allows negative scores.
 """
 
 import math
@@ -22,12 +21,12 @@ _BISECTIONS = 60
 
 
 def gamma_quantile(scores: NDArray[np.float64], quantile: float) -> float:
-    """Quantile of the gamma distribution with the mean, deviation and skewness of `scores`.
+    """Compute the quantile of the gamma distribution with the mean, deviation and skewness of `scores`.
 
     Args:
-        scores: `(n,)`, n >= 1, finite, of any sign. Skewness counts from 0 (then the distribution is normal) to
+        scores: scores `(n,)`, n >= 1, finite, of any sign. Their skewness is limited to 0 (a normal distribution) to
             `MAX_SKEWNESS`.
-        quantile: in (0, 1).
+        quantile: quantile in (0, 1).
     """
     mean, deviation = float(np.mean(scores)), float(np.std(scores))
     if deviation <= 1e-12 * max(1.0, abs(mean)):  # identical but for rounding
@@ -37,7 +36,7 @@ def gamma_quantile(scores: NDArray[np.float64], quantile: float) -> float:
 
 
 def _standard_quantile(skewness: float, quantile: float) -> float:
-    """Quantile of the gamma distribution of mean 0 and deviation 1."""
+    """Compute the quantile of the gamma distribution with mean 0 and deviation 1."""
     if skewness < _NEARLY_NORMAL:
         z = NormalDist().inv_cdf(quantile)
         kurtosis = 1.5 * skewness**2  # in excess of the normal one
@@ -56,6 +55,6 @@ def _standard_quantile(skewness: float, quantile: float) -> float:
 
 
 def _cumulative(shape: float, x: float) -> float:
-    """Regularized lower incomplete gamma function, by its power series (DLMF 8.7.1): all terms are positive."""
+    """Compute the regularized lower incomplete gamma function by its power series of positive terms (DLMF 8.7.1)."""
     terms = np.cumprod(x / (shape + np.arange(1.0, x + 12.0 * math.sqrt(x + shape) + 60.0)))
     return math.exp(shape * math.log(x) - x - math.lgamma(shape + 1.0)) * (1.0 + float(terms.sum()))

@@ -1,10 +1,11 @@
-"""Which seconds and which bands of a window stand out against what a machine's recordings usually sound like.
+"""Localization: the seconds and frequency bands in which a window differs from a machine's enrolled recordings.
 
-Each cell of a window's spectrogram is held against the mean and deviation that its band has over the cells of one
-domain's enrolled windows. How far the strongest cell of a healthy window stands out is known from the enrolled ones,
-each held against the other recordings alone: the same leave-one-recording-out rule as for scores.
+Each cell of a window's downsampled spectrogram is standardized by the mean and deviation of its band over the enrolled
+windows of one domain. The largest deviations of healthy windows are those of the enrolled windows, each compared with
+the other recordings alone, by the same leave-one-recording-out rule as for scores.
 
-This tells where to listen. It does not decide: the score comes from the embedding, which hears more than levels.
+Localization shows a person where to listen. It does not change the decision, because the score is computed from the
+embedding, which represents more than levels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,22 +20,22 @@ from service.domain.self_scores import SelfScores
 from service.domain.spectrogram import Spectrogram
 
 MOST_REGIONS = 3
-# A band whose level never moved (copies, silence above a cut-off) must not make every hair of it a deviation.
-_RELATIVE_FLOOR = 0.25  # of the median deviation of the bands
-_FLOOR = 0.01  # log-mel units; 0.2 dB for the shipped bundle, a few steps of the half precision it is kept in
-_EDGE = 0.5  # of a region's strongest cell: as long as the next row or column reaches it on average, it belongs
+# Floors for bands of constant level, as in copies or in silence above a cut-off frequency.
+_RELATIVE_FLOOR = 0.25  # share of the median deviation of the bands
+_FLOOR = 0.01  # log-mel units: 0.2 dB with the shipped bundle, a few steps of the stored half precision
+_EDGE = 0.5  # share of the strongest cell that the mean of a row or column needs to belong to its region
 
 
 @dataclass(frozen=True)
 class Region:
-    """A block of cells that stands out.
+    """A block of cells that differs from the enrolled recordings.
 
     Attributes:
-        steps: first step and the one behind the last.
-        bands: first band and the one behind the last.
-        standout: deviations by which its strongest cell is off the usual level.
-        louder: whether that cell is louder than usual, or quieter.
-        p_value: of healthy windows like those enrolled at most this share has a cell that stands out as much.
+        steps: first step, and last step plus one.
+        bands: first band, and last band plus one.
+        deviation: difference of the strongest cell from the mean level of its band, in standard deviations.
+        louder: whether that cell is louder than the mean level, not quieter.
+        p_value: largest share of healthy windows, exchangeable with the enrolled ones, with a cell of this deviation.
     """
 
     steps: tuple[int, int]
@@ -46,13 +47,13 @@ class Region:
 
 @dataclass(frozen=True)
 class Located:
-    """What stands out in one window.
+    """Localization of one window.
 
     Attributes:
-        domain: whose recordings it was held against, the one it is more like.
-        usual: how far the strongest cell of every second healthy window stands out.
-        regions: strongest first, at most `MOST_REGIONS`; none that stands out less than `usual`.
-        profile: `(steps,)`, how far the strongest cell of each step stands out.
+        domain: domain that the window was compared with, the one with the smaller difference.
+        usual: median deviation of the strongest cell over healthy windows.
+        regions: regions with at least the deviation `usual`, strongest first, at most `MOST_REGIONS`.
+        profile: deviation of the strongest cell by step, `(steps,)`.
     """
 
     domain: Domain
@@ -62,16 +63,16 @@ class Located:
 
 
 @dataclass(frozen=True)
-class _Usual:
-    """How the recordings of a domain sound, band by band, and how far their own strongest cells stand out."""
+class _DomainReference:
+    """Level statistics of a domain's recordings by band, and the largest deviations of its own windows."""
 
     mean: NDArray[np.float64]  # (bands,)
-    deviation: NDArray[np.float64]  # (bands,)
-    standouts: SelfScores  # of windows
+    sigma: NDArray[np.float64]  # (bands,)
+    self_scores: SelfScores  # largest deviation of each window, with its recording left out
 
     @classmethod
     def fit(cls, windows: Sequence[Spectrogram], recordings: NDArray[np.int64]) -> Self:
-        """Of two recordings at least; `recordings` `(windows,)`."""
+        """Fit to windows of at least two recordings, with recording numbers `(windows,)`."""
         _, number = np.unique(recordings, return_inverse=True)
         shape = (int(number.max()) + 1, windows[0].shape[1])
         cells, total, squares = np.zeros((shape[0], 1)), np.zeros(shape), np.zeros(shape)
@@ -80,38 +81,33 @@ class _Usual:
             cells[recording] += len(exact)
             total[recording] += exact.sum(axis=0)
             squares[recording] += np.square(exact).sum(axis=0)
-        # (recordings, bands), of all recordings but one
-        mean, deviation = _moments(cells.sum(0) - cells, total.sum(0) - total, squares.sum(0) - squares)
-        standouts = [
-            float(np.abs((window - mean[recording]) / deviation[recording]).max())
+        # (recordings, bands), over all recordings but one
+        mean, sigma = _moments(cells.sum(0) - cells, total.sum(0) - total, squares.sum(0) - squares)
+        largest = [
+            float(np.abs((window - mean[recording]) / sigma[recording]).max())
             for recording, window in zip(number, windows, strict=True)
         ]
-        all_mean, all_deviation = _moments(cells.sum(0), total.sum(0), squares.sum(0))
-        return cls(all_mean, all_deviation, SelfScores.of(np.array(standouts), recordings))
+        all_mean, all_sigma = _moments(cells.sum(0), total.sum(0), squares.sum(0))
+        return cls(all_mean, all_sigma, SelfScores.of(np.array(largest), recordings))
 
     def p_value(self, deviation: float) -> float:
-        return (1.0 + self.standouts.at_least(deviation)) / (self.standouts.recordings + 1)
+        return (1.0 + self.self_scores.at_least(deviation)) / (self.self_scores.recordings + 1)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a bank knows of how its machine usually sounds over frequency.
+    """Level statistics of a machine's enrolled recordings, which windows are compared with."""
 
-    Attributes:
-        domains: those of two recordings or more whose spectrograms are kept; one recording says nothing of how much
-            they differ.
-    """
-
-    _usual: Mapping[Domain, _Usual]
+    _by_domain: Mapping[Domain, _DomainReference]
 
     @classmethod
     def fit(
         cls, spectrograms: Mapping[Domain, Sequence[Spectrogram]], recordings: Mapping[Domain, NDArray[np.int64]]
     ) -> Self:
-        """Fit to enrolled windows: per domain their spectrograms, and the recording of each."""
+        """Fit to the spectrograms of enrolled windows and their recording numbers, per domain."""
         return cls(
             {
-                domain: _Usual.fit(windows, recordings[domain])
+                domain: _DomainReference.fit(windows, recordings[domain])
                 for domain, windows in spectrograms.items()
                 if len(np.unique(recordings[domain])) > 1
             }
@@ -119,14 +115,15 @@ class Reference:
 
     @property
     def domains(self) -> frozenset[Domain]:
-        return frozenset(self._usual)
+        """Domains with stored spectrograms of two recordings or more; one recording has no deviation."""
+        return frozenset(self._by_domain)
 
     def locate(self, window: Spectrogram) -> Located:
-        """Find what stands out in a window. There must be a domain to hold it against."""
-        standing = {domain: (window - own.mean) / own.deviation for domain, own in self._usual.items()}
-        domain = min(standing, key=lambda one: float(np.square(standing[one]).mean()))
-        own, cells = self._usual[domain], standing[domain]
-        usual = own.standouts.quantile(own.standouts.recordings / 2)
+        """Localize the differences of a window. `domains` must not be empty."""
+        deviations = {domain: (window - own.mean) / own.sigma for domain, own in self._by_domain.items()}
+        domain = min(deviations, key=lambda one: float(np.square(deviations[one]).mean()))
+        own, cells = self._by_domain[domain], deviations[domain]
+        usual = own.self_scores.quantile(own.self_scores.recordings / 2)
         regions = tuple(
             Region(steps, bands, deviation, louder, own.p_value(deviation))
             for steps, bands, deviation, louder in _regions(cells, usual)
@@ -137,18 +134,18 @@ class Reference:
 def _moments(
     cells: NDArray[np.float64], total: NDArray[np.float64], squares: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and floored deviation `(..., bands)` from count and sums."""
+    """Compute mean and floored deviation `(..., bands)` from count and sums."""
     mean = total / cells
-    deviation = np.sqrt(np.maximum(squares / cells - np.square(mean), 0.0))
-    floor = _RELATIVE_FLOOR * np.median(deviation, axis=-1, keepdims=True)
-    return mean, np.maximum(deviation, np.maximum(floor, _FLOOR))
+    sigma = np.sqrt(np.maximum(squares / cells - np.square(mean), 0.0))
+    floor = _RELATIVE_FLOOR * np.median(sigma, axis=-1, keepdims=True)
+    return mean, np.maximum(sigma, np.maximum(floor, _FLOOR))
 
 
 Block = tuple[tuple[int, int], tuple[int, int], float, bool]
 
 
 def _regions(cells: NDArray[np.float64], usual: float) -> list[Block]:
-    """The blocks around the strongest cells of `(steps, bands)`, none twice."""
+    """Find the blocks around the strongest cells of `(steps, bands)`, without overlap of their cells."""
     left = cells.copy()
     found: list[Block] = []
     while len(found) < MOST_REGIONS:
@@ -164,7 +161,7 @@ def _regions(cells: NDArray[np.float64], usual: float) -> list[Block]:
 
 
 def _grown(cells: NDArray[np.float64], step: int, band: int, edge: float) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Widen a cell to a block for as long as the mean of a row or column beside it reaches `edge`."""
+    """Grow a cell to a block, as long as the mean of an adjacent row or column reaches `edge`."""
     first, last, low, high = step, step + 1, band, band + 1
     while True:
         if first > 0 and cells[first - 1, low:high].mean() >= edge:

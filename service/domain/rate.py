@@ -1,4 +1,4 @@
-"""A token bucket: how many requests a key may make."""
+"""A token bucket that limits the requests of a key."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ class _Bucket:
 
 
 class RateLimiter:
-    """One bucket for each key. It holds a minute's requests, so that many may come at once, and fills evenly."""
+    """One token bucket for each key. A bucket holds the requests of one minute and fills at a constant rate."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -21,7 +21,7 @@ class RateLimiter:
         self._buckets: dict[str, _Bucket] = {}
 
     def take(self, key_id: str, per_minute: int) -> float:
-        """Take one token. Returns 0, or the seconds until there is one."""
+        """Take one token. Returns 0, or the seconds until the next token."""
         with self._lock:
             now = self._clock()
             bucket = self._buckets.setdefault(key_id, _Bucket(per_minute, now))

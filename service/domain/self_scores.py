@@ -1,4 +1,4 @@
-"""What a domain's enrolled clips score against the others: all that calibration knows."""
+"""Leave-one-out scores of a domain's enrolled clips, the input of every calibration."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 class SelfScores:
     """Leave-one-recording-out scores of the enrolled clips of one domain.
 
-    Clips cut from one recording share one vote: each weighs 1 / (clips of its recording). With a new clip of a new
-    recording they are then as good as independent clips (hierarchical conformal prediction: Lee, Barber and Willett,
-    arXiv 2306.06342).
+    Clips cut from one recording share one vote: each has the weight 1 / (clips of its recording). Conformal prediction
+    for a clip of a new recording then holds as for independent clips (hierarchical conformal prediction: Lee, Barber
+    and Willett, arXiv 2306.06342).
 
     Attributes:
-        scores: `(clips,)`, in order of clip id.
-        weights: `(clips,)`, which sum to the number of recordings.
+        scores: scores in order of clip id, `(clips,)`.
+        weights: weights that sum to the number of recordings, `(clips,)`.
     """
 
     scores: NDArray[np.float64]
@@ -25,7 +25,7 @@ class SelfScores:
 
     @classmethod
     def of(cls, scores: NDArray[np.float64], recordings: NDArray[np.int64] | None = None) -> Self:
-        """Scores `(clips,)` and the recording that each clip was cut from; None: each is one of its own."""
+        """Weight scores `(clips,)` by recording. Recordings are None if each clip is a recording of its own."""
         if recordings is None:
             return cls(scores, np.ones(len(scores)))
         _, position, clips = np.unique(recordings, return_inverse=True, return_counts=True)
@@ -33,15 +33,15 @@ class SelfScores:
 
     @property
     def recordings(self) -> int:
-        """n, the recordings that the clips were cut from."""
+        """Number n of recordings."""
         return round(float(self.weights.sum()))
 
     def at_least(self, score: float) -> float:
-        """How many recordings score as high: of each the share of its clips that do."""
+        """Count the recordings that score at least as high, where each counts with the share of its clips that do."""
         return float(self.weights[self.scores >= score].sum())
 
     def quantile(self, recordings: float) -> float:
-        """The lowest score up to which lie this many recordings, or the highest score where there are fewer."""
+        """Return the lowest score that this many recordings do not exceed, or the highest score if there are fewer."""
         order = np.argsort(self.scores)
         below = np.cumsum(self.weights[order])
         # The slack keeps a sum that is a whole number on paper from falling short of it.

@@ -1,6 +1,6 @@
-"""A coarse picture of a window: its log-mel spectrogram, averaged over cells of half a second by a few bands.
+"""Downsampled spectrograms: log-mel spectrograms averaged over cells of half a second by a few mel bands.
 
-It is what a machine's bank keeps of how a window sounded over time and frequency, and all that localization sees.
+A bank stores one for each enrolled window. Localization compares windows by them.
 """
 
 from functools import lru_cache
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 Spectrogram = NDArray[np.float32]  # (steps, bands), mean log-mel of each cell
 
 STEP_SECONDS = 0.5
-MOST_BANDS = 35  # of three mels in the shipped bundle; measured beside one and seven in benchmarks/localization.py
+MOST_BANDS = 35  # three mels each with the shipped bundle; benchmarks/localization.py compares one, three and seven
 
 
 def downsampled(logmel: NDArray[np.float32], seconds: float) -> Spectrogram:
-    """Average a log-mel spectrogram `(frames, mels)` of a window that lasts `seconds`.
+    """Average the log-mel spectrogram `(frames, mels)` of a window that lasts `seconds`.
 
     Returns:
-        `(steps, bands)`: a step for each half second, as equal as frames allow and at least one; at most 35 bands.
+        Cells `(steps, bands)`: one step per half second, at least one and as equal as frames allow; at most 35 bands.
     """
     steps = min(max(1, round(seconds / STEP_SECONDS)), len(logmel))
-    # As products, because those let other threads run meanwhile; numpy's sums over slices do not.
+    # Matrix products release the interpreter lock; numpy's sums over slices do not.
     mels = logmel.shape[1]
     over_time: NDArray[np.float32] = _averages(len(logmel), steps) @ logmel  # (steps, mels)
     cells: Spectrogram = over_time @ _averages(mels, _bands(mels)).T
@@ -29,7 +29,7 @@ def downsampled(logmel: NDArray[np.float32], seconds: float) -> Spectrogram:
 
 
 def band_edges(centers_hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where the bands of `coarse` meet, Hz: `(bands + 1,)`, from the centers of the mel bands, `(mels,)` increasing."""
+    """Compute the edges of the bands `(bands + 1,)`, Hz, from the increasing centers of the mel bands `(mels,)`."""
     middles = (centers_hz[1:] + centers_hz[:-1]) / 2
     first, last = 2 * centers_hz[0] - middles[0], 2 * centers_hz[-1] - middles[-1]
     meet = np.concatenate([[max(first, 0.0)], middles, [last]])  # (mels + 1,)
@@ -39,7 +39,7 @@ def band_edges(centers_hz: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def _averages(count: int, parts: int) -> NDArray[np.float32]:
-    """The matrix `(parts, count)` that averages each of the parts that `_edges` cuts."""
+    """Return the matrix `(parts, count)` that averages each part between two `_edges`."""
     edges = _edges(count, parts)
     at = np.arange(count)
     within = (at >= edges[:-1, None]) & (at < edges[1:, None])  # (parts, count)
@@ -51,5 +51,5 @@ def _bands(mels: int) -> int:
 
 
 def _edges(count: int, parts: int) -> NDArray[np.int64]:
-    """Where `count` things are cut into `parts` of nearly equal number: `(parts + 1,)`."""
+    """Return the edges `(parts + 1,)` that split `count` items into `parts` of nearly equal size."""
     return np.arange(parts + 1, dtype=np.int64) * count // parts

@@ -1,1 +1,1 @@
-"""Run the encoder of a model bundle."""
+"""Encoders of model bundles: from waveforms to embeddings."""

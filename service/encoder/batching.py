@@ -1,4 +1,4 @@
-"""Runs of the graph in batches on one session: how a GPU is used best."""
+"""Runs the graph in batches on one session, for a GPU."""
 
 import ctypes
 import logging
@@ -18,46 +18,50 @@ from service.encoder.runner import INPUT, Outputs
 
 logger = logging.getLogger(__name__)
 
-# They wait for the device most of the time, and what waits for it fills its batches.
-_WORKERS_PER_CORE = 4
+_WORKERS_PER_CORE = 4  # they mostly wait for the device, and more of them fill larger batches
 _RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
 
 
 class BatchingRunner:
-    """Windows of all callers, run by one thread in batches.
+    """Runs the windows of all callers in batches, on one thread.
 
-    A batch is what waits when the one before it ends: under load it grows, and a window that is alone waits for
-    nobody. All its windows are of one length, as padding would change embeddings; its rows are filled up to a power
-    of two, so that the device sees few shapes.
+    A batch holds the windows that are waiting when the previous batch ends: it grows under load, and a single window
+    runs at once. All windows of a batch have one length, because padding would change embeddings. The number of rows is
+    padded to a power of two, so that the device sees few shapes.
     """
 
     def __init__(self, session: ort.InferenceSession, max_samples: int) -> None:
-        """Run batches of at most `max_samples` samples together, or of one window that is longer."""
+        """Start the thread.
+
+        Args:
+            session: session on the device.
+            max_samples: largest batch, in samples. A longer window runs in a batch of its own.
+        """
         self.provider: str = session.get_providers()[0]
         self.workers = _WORKERS_PER_CORE * cores()
         self._session = session
         self._max_samples = max_samples
         self._buffer = np.zeros(max_samples, np.float32)
         _pin(self._buffer, self.provider)
-        self._waiting: deque[_Window] = deque()
+        self._queue: deque[_Request] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="offkey-batches", daemon=True)
         self._thread.start()
 
     def run(self, windows: Sequence[Samples], outputs: Sequence[str], budget: Budget) -> Iterator[Outputs]:
-        # No more of one clip at once than a batch holds, so that others come in between.
+        # One batch of a clip at a time, so that other clips run in between.
         most = max(1, self._max_samples // max(map(len, windows), default=1))
         for first in range(0, len(windows), most):
             budget.check()
-            asked = [_Window(samples, tuple(outputs), budget) for samples in windows[first : first + most]]
+            requests = [_Request(samples, tuple(outputs), budget) for samples in windows[first : first + most]]
             with self._changed:
                 if self._closed:
                     raise stopping_error()
-                self._waiting.extend(asked)
+                self._queue.extend(requests)
                 self._changed.notify()
-            for one in asked:
-                yield one.answer.result()
+            for one in requests:
+                yield one.result.result()
 
     def close(self) -> None:
         with self._changed:
@@ -71,41 +75,41 @@ class BatchingRunner:
             if not batch:
                 continue
             try:
-                self._do(batch)
+                self._run(batch)
             except Exception as error:
                 if len(batch) == 1:
-                    batch[0].answer.set_exception(error)
+                    batch[0].result.set_exception(error)
                     continue
-                # What one window does to the device is no reason to fail the others.
-                logger.exception("a batch of %d windows failed; each is run by itself", len(batch))
+                # An error that one window causes must not fail the others.
+                logger.exception("a batch of %d windows failed; each window is run alone", len(batch))
                 with self._changed:
-                    self._waiting.extendleft(reversed([one.by_itself() for one in batch]))
+                    self._queue.extendleft(reversed([one.isolated() for one in batch]))
 
-    def _next(self) -> "list[_Window] | None":
-        """What to run next, oldest first; an empty list: nobody waits for it; None: closed."""
+    def _next(self) -> "list[_Request] | None":
+        """Return the next batch, oldest first: empty if no caller waits any more, None if the runner is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            batch, others = list[_Window](), deque[_Window]()
-            for one in self._waiting:
+            self._changed.wait_for(lambda: self._queue or self._closed)
+            batch, others = list[_Request](), deque[_Request]()
+            for one in self._queue:
                 if self._closed or one.budget.unwanted.is_set():
-                    one.answer.set_exception(stopping_error())
-                elif not batch or (one.goes_with(batch[0]) and self._has_room(batch)):
+                    one.result.set_exception(stopping_error())
+                elif not batch or (one.compatible_with(batch[0]) and self._has_room(batch)):
                     batch.append(one)
                 else:
                     others.append(one)
-            self._waiting = others
+            self._queue = others
             return None if self._closed else batch
 
-    def _has_room(self, batch: "list[_Window]") -> bool:
+    def _has_room(self, batch: "list[_Request]") -> bool:
         return (len(batch) + 1) * len(batch[0].samples) <= self._max_samples
 
-    def _do(self, batch: "list[_Window]") -> None:
-        found: Outputs = self._session.run(batch[0].outputs, {INPUT: self._stacked([one.samples for one in batch])})
+    def _run(self, batch: "list[_Request]") -> None:
+        outputs: Outputs = self._session.run(batch[0].outputs, {INPUT: self._stacked([one.samples for one in batch])})
         for row, one in enumerate(batch):
-            one.answer.set_result([output[row : row + 1] for output in found])
+            one.result.set_result([output[row : row + 1] for output in outputs])
 
     def _stacked(self, windows: Sequence[Samples]) -> NDArray[np.float32]:
-        """Of `n` windows `(rows, samples)`, `rows` the next power of two if it fits; those behind `n` are silent."""
+        """Stack windows to `(rows, samples)`. `rows` is a power of two if that fits; added rows are zero."""
         length = len(windows[0])
         if length > self._max_samples:
             return windows[0][None, :]
@@ -117,32 +121,32 @@ class BatchingRunner:
         return stacked
 
 
-class _Window:
-    """A window that waits, and where its outputs will be."""
+class _Request:
+    """Waiting window, and the future of its outputs."""
 
-    def __init__(self, samples: Samples, outputs: tuple[str, ...], budget: Budget, *, alone: bool = False) -> None:
+    def __init__(self, samples: Samples, outputs: tuple[str, ...], budget: Budget, *, isolated: bool = False) -> None:
         self.samples = samples
         self.outputs = outputs
         self.budget = budget
-        self.alone = alone
-        self.answer: Future[Outputs] = Future()
+        self.is_isolated = isolated
+        self.result: Future[Outputs] = Future()
 
-    def goes_with(self, other: "_Window") -> bool:
+    def compatible_with(self, other: "_Request") -> bool:
         return (
-            not (self.alone or other.alone)
+            not (self.is_isolated or other.is_isolated)
             and len(self.samples) == len(other.samples)
             and self.outputs == other.outputs
         )
 
-    def by_itself(self) -> "_Window":
-        """The same, to be run in a batch of its own."""
-        again = _Window(self.samples, self.outputs, self.budget, alone=True)
-        again.answer = self.answer
+    def isolated(self) -> "_Request":
+        """Return the same request for a batch of its own."""
+        again = _Request(self.samples, self.outputs, self.budget, isolated=True)
+        again.result = self.result
         return again
 
 
 def _pin(buffer: NDArray[np.float32], provider: str) -> None:
-    """Lock the pages that inputs are copied from: ONNX Runtime's Python interface has no allocator for such memory."""
+    """Page-lock the input buffer. The Python interface of ONNX Runtime has no allocator for such memory."""
     if provider == "CPUExecutionProvider":
         return
     for name in _RUNTIMES:
@@ -152,4 +156,4 @@ def _pin(buffer: NDArray[np.float32], provider: str) -> None:
             continue
         if not failed:
             return
-    logger.warning("the input buffer cannot be locked into memory; copies to the GPU are slower")
+    logger.warning("the input buffer cannot be page-locked; copies to the GPU are slower")

@@ -1,4 +1,4 @@
-"""Runs the encoder of a model bundle in ONNX Runtime, after checking that it is what its manifest says."""
+"""Runs the encoder of a model bundle in ONNX Runtime, after checking it against the manifest."""
 
 import logging
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from offkey.errors import ErrorKind, OffkeyError
 from service.audio.budget import UNLIMITED, Budget
 from service.audio.decode import Samples, cut
-from service.bank.index import check_vectors
 from service.domain.distance import Vectors
 from service.domain.spectrogram import Spectrogram, band_edges, downsampled
+from service.domain.vectors import check_vectors
 from service.encoder.batching import BatchingRunner
 from service.encoder.bundle import GOLDEN_FILE, MODEL_FILE, BundleError, Manifest, OutputSpec, load_manifest
 from service.encoder.per_thread import PerThreadRunner
@@ -26,41 +26,41 @@ from service.settings import Device
 
 logger = logging.getLogger(__name__)
 
-_BATCH_SECONDS = 320.0  # of audio in one batch, on a GPU
+_BATCH_SECONDS = 320.0  # audio in one batch on a GPU
 
 
 class Embedding(NamedTuple):
-    """A clip as the encoder hears it, window by window."""
+    """Embedding of a clip, window by window."""
 
     vectors: Vectors  # (windows, dim), unit norm
     starts: NDArray[np.float64]  # (windows,) seconds
-    spectrograms: tuple[Spectrogram, ...]  # of the windows; none where `band_edges_hz` is None
+    spectrograms: tuple[Spectrogram, ...]  # one per window; empty if `band_edges_hz` is None
 
 
 class Encoder:
-    """Windows of a clip in, unit embeddings out. Safe to call from many threads at once.
+    """Embeds clips. Safe to call from many threads at once.
 
     Attributes:
-        manifest: of the bundle.
-        provider: the ONNX Runtime provider in use.
-        band_edges_hz: where the bands of its spectrograms meet, `(bands + 1,)`; None: the bundle gives no log-mel
-            spectrogram whose frequencies are known.
+        manifest: manifest of the bundle.
+        provider: ONNX Runtime provider in use.
+        band_edges_hz: edges of the bands of a spectrogram, `(bands + 1,)`. None if the bundle has no log-mel output
+            with known frequencies.
     """
 
     def __init__(
         self, bundle: Path, device: Device, *, thread_counts: Path | ThreadCounts = SINGLE, engines: Path | None = None
     ) -> None:
-        """Load a bundle and hold it against its golden vectors.
+        """Load a bundle and check it against its golden vectors.
 
         Args:
-            bundle: its folder.
-            device: where it runs.
+            bundle: folder of the bundle.
+            device: device to run on.
             thread_counts: threads of one run on a CPU, or the file that caches the measured counts.
-            engines: folder that TensorRT may use.
+            engines: folder for the engines that TensorRT builds.
 
         Raises:
-            BundleError: a file is absent or damaged, or the graph does not give what the manifest promises.
-            DeviceError: `cuda` or `tensorrt` was asked for and does not work here.
+            BundleError: a file is absent or damaged, or the graph does not match the manifest.
+            DeviceError: `cuda` or `tensorrt` is required and does not work here.
         """
         self.manifest: Manifest = load_manifest(bundle)
         self._runner = _open_runner(self.manifest, bundle, device, thread_counts, engines)
@@ -70,34 +70,34 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """Name and version of the bundle."""
+        """Return the name and version of the bundle."""
         return f"{self.manifest.name}/{self.manifest.version}"
 
     @property
     def embedding_space_id(self) -> str:
-        """Two banks are comparable only where it is equal."""
+        """Return the id of the embedding space. Banks are comparable only if it is equal."""
         return self.manifest.embedding_space_id
 
     @property
     def workers(self) -> int:
-        """Requests that should be worked on at once to keep its device busy."""
+        """Return the number of concurrent requests that keeps the device busy."""
         return self._runner.workers
 
     @property
     def sample_rate(self) -> int:
-        """Rate of the waveforms it takes, Hz."""
+        """Return the sample rate of input waveforms, Hz."""
         return self.manifest.input.sample_rate
 
     def close(self) -> None:
-        """Give the model's memory back. FastAPI remembers applications that are over, and what belongs to them."""
+        """Release the memory of the model. FastAPI keeps references to closed applications and all they refer to."""
         self._runner.close()
 
     def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> Embedding:
-        """Embed a clip, and take the picture of each window that localization works on.
+        """Embed a clip, and compute the spectrograms of its windows for localization.
 
         Args:
-            samples: `(samples,)` mono at `sample_rate`.
-            budget: of the request, which is asked before each window whether to go on.
+            samples: mono waveform at `sample_rate`, `(samples,)`.
+            budget: budget of the request, checked before each window.
 
         Raises:
             OffkeyError: the clip is shorter than the model's minimum, or the service is stopping.
@@ -126,7 +126,7 @@ class Encoder:
 def _band_edges(manifest: Manifest) -> NDArray[np.float64] | None:
     for output in manifest.outputs:
         if output.name == "logmel" and output.centers_hz is not None:
-            # The highest band may reach beyond what the sample rate can hold.
+            # The highest band may extend beyond half the sample rate.
             return np.minimum(band_edges(np.array(output.centers_hz)), manifest.input.sample_rate / 2)
     return None
 
@@ -138,7 +138,7 @@ def _open_runner(
     session = open_session(model, device, engines=engines)
     _check_golden(session, manifest, bundle)
     if not runs_on_cpu(session):
-        # Activations of int8 are scaled by the whole batch: each window by itself.
+        # Activations of int8 are scaled by the whole batch, so each window runs alone.
         seconds = 0.0 if manifest.precision == "int8" else _BATCH_SECONDS
         return BatchingRunner(session, round(seconds * manifest.input.sample_rate))
     if isinstance(thread_counts, Path):
@@ -169,21 +169,21 @@ def _check_golden(session: ort.InferenceSession, manifest: Manifest, bundle: Pat
             error = float(np.abs(array - expected).max() / np.abs(expected).max())
             if not error <= manifest.golden.tolerance:
                 raise BundleError(
-                    f"{bundle} does not reproduce its golden vectors here: {spec.name} is off by {error:.2g} of "
+                    f"{bundle} does not reproduce its golden vectors here: {spec.name} differs by {error:.2g} of "
                     f"its largest value, {manifest.golden.tolerance:g} is allowed. Export it again, or report "
                     "the processor and the onnxruntime version."
                 )
         try:
             check_vectors(found[names.index("embedding")], manifest.dim)
         except ValueError as error:
-            raise BundleError(f"{bundle} gives embeddings that cannot be compared: {error}.") from error
+            raise BundleError(f"{bundle} computes embeddings that cannot be compared: {error}.") from error
 
 
 def _check_shape(spec: OutputSpec, shape: tuple[int, ...], golden: tuple[int, ...], bundle: Path) -> None:
     if shape != golden:
-        raise BundleError(f"{bundle} gives {spec.name} of shape {shape}, its golden vectors have {golden}.")
+        raise BundleError(f"{bundle} computes {spec.name} of shape {shape}, but its golden vectors have {golden}.")
     fits = len(shape) == len(spec.dims) and all(
         isinstance(named, str) or named == size for named, size in zip(spec.dims, shape, strict=True)
     )
     if not fits:
-        raise BundleError(f"{bundle} gives {spec.name} of shape {shape}, its manifest has {spec.dims}.")
+        raise BundleError(f"{bundle} computes {spec.name} of shape {shape}, but its manifest has {spec.dims}.")

@@ -1,4 +1,4 @@
-"""The encoders that serve: the one that new banks are made with, and the one that made those not yet moved to it."""
+"""Served encoders: the current one, and the old one of banks that are not yet re-embedded."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Encoders:
-    """One encoder, or two while banks move from one to the other."""
+    """One encoder, or two while banks are re-embedded."""
 
     current: Encoder
     old: Encoder | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Load the bundles that the settings name. Raises as `Encoder` does."""
+        """Load the bundles of the settings. Raises as `Encoder` does."""
         current = _encoder(settings.bundle, settings, "current")
         return cls(current, None if settings.old_bundle is None else _encoder(settings.old_bundle, settings, "old"))
 
@@ -30,28 +30,27 @@ class Encoders:
             yield self.old
 
     def of(self, embedding_space_id: str | None) -> Encoder:
-        """The encoder of a bank, by the space of its embeddings; None: it is empty, and any will do.
+        """Return the encoder of an embedding space, or the current one for None (an empty bank).
 
         Raises:
-            OffkeyError: no bundle at hand made it.
+            OffkeyError: no served bundle has this embedding space.
         """
         for encoder in self:
             if embedding_space_id in (None, encoder.embedding_space_id):
                 return encoder
         raise OffkeyError(
             ErrorKind.EMBEDDING_SPACE_MISMATCH,
-            f"The bank was made by {embedding_space_id}, the service runs "
-            f"{' and '.join(encoder.embedding_space_id for encoder in self)}; their distances mean nothing to each "
-            "other. Serve the bundle that made it as OFFKEY_OLD_BUNDLE, or move the bank to the new one: offkey "
-            "reembed.",
+            f"The bank was embedded by {embedding_space_id}, the service runs "
+            f"{' and '.join(encoder.embedding_space_id for encoder in self)}; their embeddings cannot be compared. "
+            "Serve the bank's bundle as OFFKEY_OLD_BUNDLE, or move the bank to the new one: offkey reembed.",
             bank=str(embedding_space_id),
             service=self.current.embedding_space_id,
         )
 
 
 def _encoder(bundle: Path, settings: Settings, role: str) -> Encoder:
-    kept = settings.data_dir / "runtime"
-    thread_counts: ThreadCounts | Path = kept / f"threads-{role}.json"
-    if settings.run_threads is not None:
-        thread_counts = ThreadCounts(settings.run_threads, settings.run_threads)
-    return Encoder(bundle, settings.device, thread_counts=thread_counts, engines=kept / "tensorrt")
+    runtime = settings.data_dir / "runtime"
+    thread_counts: ThreadCounts | Path = runtime / f"threads-{role}.json"
+    if threads := settings.limits.run_threads:
+        thread_counts = ThreadCounts(threads, threads)
+    return Encoder(bundle, settings.device, thread_counts=thread_counts, engines=runtime / "tensorrt")

@@ -1,4 +1,4 @@
-"""What every way of running a graph does."""
+"""Interface of runners, which run windows through the graph."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -9,28 +9,28 @@ from numpy.typing import NDArray
 from service.audio.budget import Budget
 from service.audio.decode import Samples
 
-INPUT = "waveform"  # of every bundle's graph
+INPUT = "waveform"  # input name of every bundle's graph
 
-Outputs = list[NDArray[np.float32]]  # of one window, each `(1, ...)`
+Outputs = list[NDArray[np.float32]]  # outputs of one window, each `(1, ...)`
 
 
 class Runner(Protocol):
     """Runs windows through the graph. Safe to call from many threads at once."""
 
-    provider: str  # of ONNX Runtime
-    workers: int  # callers that keep its device busy
+    provider: str  # ONNX Runtime provider
+    workers: int  # number of callers that keep the device busy
 
     def run(self, windows: Sequence[Samples], outputs: Sequence[str], budget: Budget) -> Iterator[Outputs]:
-        """The named outputs of each window, in order.
+        """Run windows in order. Yields the named outputs of each window.
 
         Args:
-            windows: each `(samples,)`.
+            windows: windows `(samples,)`.
             outputs: names of outputs of the graph.
-            budget: of the request, which is asked on the way whether to go on.
+            budget: budget of the request, checked between runs.
 
         Raises:
-            OffkeyError: the service is stopping, or nobody waits for the answer any more.
+            OffkeyError: the service is stopping, or the client no longer waits for the answer.
         """
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Release the memory of the model."""

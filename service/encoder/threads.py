@@ -1,4 +1,4 @@
-"""Over how many threads a run of the graph goes here: measured once for a bundle and a machine, and remembered."""
+"""Number of threads of one run of the graph: measured once per bundle and computer, and cached in a file."""
 
 import logging
 import statistics
@@ -13,26 +13,27 @@ import numpy as np
 import onnxruntime as ort
 from pydantic import BaseModel, Field
 
+from offkey.atomic import write_text
 from service.audio.decode import Samples
 from service.encoder.processor import cores, processor_name
 from service.encoder.runner import INPUT
 
 logger = logging.getLogger(__name__)
 
-# A core more is worth it only if it gives so much: it is taken from decoding, from search, and from other programs.
-_FASTER = 1.15
-_MORE = 1.05
-_SECONDS = 0.3  # of each way that is tried
-_FEWEST = 3  # runs of each
+# Smallest gains that justify more threads, which decoding, search and other programs cannot use then.
+_MIN_SPEEDUP = 1.15  # ratio of the time of a single run
+_MIN_GAIN = 1.05  # ratio of the throughput of concurrent runs
+_SECONDS = 0.3  # time to measure each number of threads
+_MIN_RUNS = 3
 
 
 @dataclass(frozen=True)
 class ThreadCounts:
-    """Threads of a run.
+    """Numbers of threads of one run.
 
     Attributes:
-        alone: of one that is the only one.
-        crowded: of one beside others.
+        idle_threads: threads of a single run.
+        busy_threads: threads of each of several concurrent runs.
     """
 
     idle_threads: Annotated[int, Field(ge=1)]
@@ -40,51 +41,51 @@ class ThreadCounts:
 
     @property
     def workers(self) -> int:
-        """Requests to work on at once: one more than runs that cores are for, as one of them is not in the model."""
+        """Return the number of concurrent requests: the runs that fill the cores, and one in decoding or search."""
         return max(cores() // self.busy_threads, 1) + 1
 
 
 SINGLE = ThreadCounts(1, 1)
 
 
-class _Remembered(BaseModel):
-    """What is kept of a measurement."""
+class _CachedCounts(BaseModel):
+    """Content of the cache file."""
 
-    found_for: dict[str, object]
+    key: dict[str, object]
     threads: ThreadCounts
 
 
 def find_thread_counts(
-    open_session: Callable[[int], ort.InferenceSession], window: Samples, model_sha256: str, remembered: Path
+    open_session: Callable[[int], ort.InferenceSession], window: Samples, model_sha256: str, cache_file: Path
 ) -> ThreadCounts:
-    """The layout of a bundle on this machine.
+    """Return the thread counts of a bundle on this computer, from the cache file or by a measurement.
 
     Args:
-        open_session: opens the graph for runs over so many threads.
-        window: `(samples,)` as the model is asked.
-        model_sha256: of the graph.
-        remembered: file that is read and written; a layout found for another machine, graph or runtime is not used.
+        open_session: function that opens the graph for runs with a number of threads.
+        window: window of the usual length, `(samples,)`.
+        model_sha256: SHA-256 of the graph.
+        cache_file: file to read and write. Counts for another processor, graph or runtime are not used.
     """
-    found_for = {
+    key: dict[str, object] = {
         "model_sha256": model_sha256,
         "onnxruntime": ort.__version__,
         "processor": processor_name(),
         "cores": cores(),
     }
-    thread_counts = _read(remembered, found_for)
+    thread_counts = _read(cache_file, key)
     if thread_counts is None:
         thread_counts = measure(open_session, window, cores())
         logger.info(
-            "measured threads of a run: %d when it is alone, %d beside others",
+            "measured threads per run: %d for a single run, %d for concurrent runs",
             thread_counts.idle_threads,
             thread_counts.busy_threads,
         )
-        _write(remembered, found_for, thread_counts)
+        _write(cache_file, key, thread_counts)
     return thread_counts
 
 
 def measure(open_session: Callable[[int], ort.InferenceSession], window: Samples, cores: int) -> ThreadCounts:
-    """Try 1, 2, 4, ... threads: how long one run takes, and how many runs side by side come to an end."""
+    """Measure the time of a single run and the throughput of concurrent runs with 1, 2, 4, ... threads."""
     tried = [1]
     while tried[-1] < cores:
         tried.append(min(2 * tried[-1], cores))
@@ -97,56 +98,52 @@ def measure(open_session: Callable[[int], ort.InferenceSession], window: Samples
             session.run(None, {INPUT: window[None, :]})
             return time.perf_counter() - start
 
-        run(0)  # warm
+        run(0)  # warm up
         seconds.append(statistics.median(_repeat(run)))
         rates.append(_rate(run, max(cores // threads, 1), seconds[-1]))
-    return ThreadCounts(_fewest(tried, [1 / one for one in seconds], _FASTER), _fewest(tried, rates, _MORE))
+    return ThreadCounts(_fewest(tried, [1 / one for one in seconds], _MIN_SPEEDUP), _fewest(tried, rates, _MIN_GAIN))
 
 
 def _repeat(run: Callable[[int], float]) -> list[float]:
     times: list[float] = []
-    while len(times) < _FEWEST or sum(times) < _SECONDS:
+    while len(times) < _MIN_RUNS or sum(times) < _SECONDS:
         times.append(run(0))
     return times
 
 
 def _rate(run: Callable[[int], float], callers: int, seconds: float) -> float:
-    count = callers * max(_FEWEST, round(_SECONDS / seconds))
+    count = callers * max(_MIN_RUNS, round(_SECONDS / seconds))
     with ThreadPoolExecutor(callers) as pool:
         start = time.perf_counter()
         list(pool.map(run, range(count)))
         return count / (time.perf_counter() - start)
 
 
-def _fewest(tried: Sequence[int], gain: Sequence[float], worth: float) -> int:
-    """The number of threads that the next larger ones do not better by the factor `worth`."""
+def _fewest(tried: Sequence[int], speeds: Sequence[float], min_gain: float) -> int:
+    """Return the smallest number of threads that no larger number exceeds by the factor `min_gain`."""
     best = 0
     for index in range(1, len(tried)):
-        if gain[index] > worth * gain[best]:
+        if speeds[index] > min_gain * speeds[best]:
             best = index
     return tried[best]
 
 
-def _read(file: Path, found_for: dict[str, object]) -> ThreadCounts | None:
+def _read(file: Path, key: dict[str, object]) -> ThreadCounts | None:
     try:
-        kept = _Remembered.model_validate_json(file.read_bytes())
-    except (OSError, ValueError):  # none is kept, or it is damaged: it can be measured again
+        cached = _CachedCounts.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):  # absent or damaged: it is measured again
         return None
-    return kept.threads if kept.found_for == found_for else None
+    return cached.threads if cached.key == key else None
 
 
-def _write(file: Path, found_for: dict[str, object], thread_counts: ThreadCounts) -> None:
-    part = file.with_name(f"{file.name}.part")
+def _write(file: Path, key: dict[str, object], thread_counts: ThreadCounts) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(
-            _Remembered(found_for=found_for, threads=thread_counts).model_dump_json(indent=2), encoding="utf-8"
-        )
-        part.replace(file)
-    except OSError as error:  # a full disk, a volume that is read only: it is measured at each start
-        logger.warning("the thread layout cannot be kept in %s: %s", file, error)
+        write_text(file, _CachedCounts(key=key, threads=thread_counts).model_dump_json(indent=2))
+    except OSError as error:  # for example a full disk or a read-only volume
+        logger.warning("the thread counts cannot be cached in %s and are measured at each start: %s", file, error)
 
 
 def faint_noise(seconds: float, sample_rate: int) -> Samples:
-    """A window of faint noise, to measure with: of pure silence some processors compute at another speed."""
+    """Create a window of faint noise to measure with. Some processors compute pure silence at another speed."""
     return (0.01 * np.random.default_rng(0).standard_normal(round(seconds * sample_rate))).astype(np.float32)

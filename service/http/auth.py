@@ -1,33 +1,32 @@
-"""How a route says which scope it needs, and how that is held to before anything of the body is read."""
+"""Authenticate the caller of a route and check its scope before anything of the body is read."""
 
 from collections.abc import Callable, Coroutine
-from inspect import signature
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response, Security
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
 
 from offkey.vocabulary import Scope
 from service.domain.access import Caller
+from service.http.body_limit import BodyLimit
 from service.http.dependencies import problems
-from service.usecases.admission import WorkPool
-from service.usecases.authenticate import Authenticator
+from service.settings import Settings
+from service.usecases.service import Service
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _bearer = HTTPBearer(
     scheme_name="key",
     bearerFormat="offkey_<key id>_<secret>",
-    description="Needed once a key exists. What a scope is good for: docs/security.md.",
-    auto_error=False,  # FastAPI's own error is no problem+json
+    description="Needed once a key exists. docs/how-to/security.md lists what each scope allows.",
+    auto_error=False,  # FastAPI's own error is not problem+json
 )
 
 
 class RequiresScope:
-    """The scope of a route, as a dependency of it: this is how it comes into the OpenAPI document."""
+    """The scope that a route requires, as a dependency. This puts it into the OpenAPI document."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -35,7 +34,7 @@ class RequiresScope:
     async def __call__(
         self, request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
     ) -> None:
-        """Look again; a route that `GuardedRoute` did not guard has no caller, and fails."""
+        """Check again. A route that is no `AuthenticatedRoute` has no caller, and fails."""
         caller: Caller = request.state.caller
         caller.check_scope(self.scope)
 
@@ -46,35 +45,38 @@ ADMIN = Depends(RequiresScope(Scope.ADMIN))
 
 
 class AuthenticatedRoute(APIRoute):
-    """A route that lets nobody in without a key of the scope it names: `dependencies=[SCORE]`.
+    """A route that admits only keys of the scope it names: `dependencies=[SCORE]`.
 
-    FastAPI reads JSON bodies before it asks dependencies, so these come too late to turn somebody away. The machine
-    of a request is looked at where it is in the path or the query; the store looks again, wherever it came from.
+    FastAPI reads JSON bodies before it solves dependencies, which is too late to turn a caller away. The machine of a
+    request is checked where it is in the path or the query. The store checks it again, wherever it came from.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["responses"] = {**problems(401, 403, 429, 503), **(options.get("responses") or {})}
         super().__init__(path, endpoint, **options)
+        self.app = BodyLimit(self.app, self.max_body_bytes)
+
+    def max_body_bytes(self, settings: Settings, _: Headers) -> int:
+        """Return the largest body that the route accepts, in bytes."""
+        return settings.limits.max_body_bytes
 
     @property
     def scope(self) -> Scope:
-        """The scope that is needed. Raises TypeError if the route names none, or several."""
+        """The required scope. Raises TypeError if the route names none, or several."""
         named = [one.dependency.scope for one in self.dependencies if isinstance(one.dependency, RequiresScope)]
         if len(named) != 1:
             raise TypeError(f"{self.path} names {len(named)} scopes, not one")
         return named[0]
 
-    def handler(self) -> Handler:
-        """What is behind the gate: FastAPI's handler."""
-        return super().get_route_handler()
-
     def get_route_handler(self) -> Handler:
-        """The handler behind the gate."""
-        handle = self.handler()
+        """Return FastAPI's handler with authentication in front of it."""
+        handle = super().get_route_handler()
         scope, whole_service = self.scope, "{machine_id}" not in self.path
 
-        async def guarded(request: Request) -> Response:
-            caller = await _admitted(request)
+        async def authenticated(request: Request) -> Response:
+            service: Service = request.app.state.service
+            sent = sent_key(request.headers)
+            caller = await service.authenticator.authenticate(sent, request.state.request_id)
             caller.check_scope(scope)
             if scope is Scope.ADMIN and whole_service:
                 caller.check_whole_service()
@@ -83,43 +85,25 @@ class AuthenticatedRoute(APIRoute):
             request.state.caller = caller
             return await handle(request)
 
-        return guarded
+        return authenticated
 
 
-class DirectRoute(AuthenticatedRoute):
-    """A route whose endpoint takes `(request, query: Annotated[Model, Query()])` and returns a response.
+class ArchiveRoute(AuthenticatedRoute):
+    """A route that also accepts a zip archive, which is written to disk and may be larger than other bodies."""
 
-    FastAPI documents it as any other, but its query is validated here: in a profile of the event loop,
-    solving what an endpoint depends on was the largest part after the reading and sending of bytes.
-    """
-
-    def handler(self) -> Handler:
-        """Validate the query and call the endpoint."""
-        endpoint = self.endpoint
-        model: type[BaseModel] = get_args(signature(endpoint).parameters["query"].annotation)[0]
-
-        async def direct(request: Request) -> Response:
-            try:
-                query = model.model_validate(dict(request.query_params))
-            except ValidationError as error:
-                found = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
-                raise RequestValidationError(found) from error
-            response: Response = await endpoint(request, query)
-            return response
-
-        return direct
+    def max_body_bytes(self, settings: Settings, headers: Headers) -> int:
+        """Return the largest body that the route accepts, in bytes."""
+        return settings.limits.max_zip_bytes if is_zip(headers) else super().max_body_bytes(settings, headers)
 
 
-async def _admitted(request: Request) -> Caller:
-    authenticator: Authenticator = request.app.state.authenticator
-    auth_pool: WorkPool = request.app.state.auth_pool
-    sent, request_id = _sent_key(request), request.state.request_id
-    caller = authenticator.recognize(sent, request_id)
-    return await auth_pool.run(authenticator.admit, sent, request_id) if caller is None else caller
+def is_zip(headers: Headers) -> bool:
+    """Whether the headers of a request state a zip archive."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/zip"
 
 
-def _sent_key(request: Request) -> str | None:
-    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+def sent_key(headers: Headers) -> str | None:
+    """Return the text of the key in the headers of a request. None if there is none."""
+    scheme, _, sent = headers.get("Authorization", "").partition(" ")
     return sent.strip() if scheme.lower() == "bearer" else None
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 from python_multipart.multipart import DEFAULT_MAX_HEADER_COUNT, DEFAULT_MAX_HEADER_SIZE
 from starlette.datastructures import FormData, UploadFile
@@ -12,8 +12,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import MACHINE_ID_PATTERN, Domain
-from service.audio.budget import Budget
+from offkey.vocabulary import MACHINE_ID_PATTERN, Domain, check_machine_id
+from service.audio.budget import UNLIMITED, Budget
+from service.domain.access import Caller
 from service.settings import Settings
 from service.usecases.clip import Clip
 
@@ -62,11 +63,72 @@ def request_body(fields: Sequence[str], *, archive: bool = False) -> dict[str, A
 
 @dataclass(frozen=True)
 class ClipForm:
-    """The clips of a request, the text fields that came with them, and what all of it may cost."""
+    """Body of a request with clips.
 
-    uploads: Sequence[Clip]
-    fields: dict[str, str]
+    Attributes:
+        clips: the clips.
+        fields: text fields by name.
+        budget: budget that the clips share.
+    """
+
+    clips: Sequence[Clip]
+    fields: Mapping[str, str]
     budget: Budget
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the form of a request whose options are all in its query."""
+        return cls([], {}, UNLIMITED)
+
+    def machine_id(self, query: str | None, caller: Caller) -> str:
+        """Return the machine id from the query or the form.
+
+        Raises:
+            OffkeyError: it is absent, invalid, given twice, or not covered by the key of the caller.
+        """
+        machine_id = self._given("machine_id", query)
+        if machine_id is None:
+            raise OffkeyError(
+                ErrorKind.MALFORMED_REQUEST,
+                "No machine is named. Add ?machine_id=... or a form field machine_id.",
+            )
+        caller.check_machine(check_machine_id(machine_id))
+        return machine_id
+
+    def domain(self, query: Domain | None) -> Domain:
+        """Return the domain from the query or the form, `source` by default. Raises `OffkeyError`: it is unknown."""
+        given = self._given("domain", query)
+        if given is None:
+            return Domain.SOURCE
+        try:
+            return Domain(given)
+        except ValueError as error:
+            raise OffkeyError(
+                ErrorKind.MALFORMED_REQUEST, f"The domain {given[:80]!r} is unknown. Use source or target."
+            ) from error
+
+    def recording(self, query: str | None) -> str | None:
+        """Return the name of the recording from the query or the form. Raises `OffkeyError`: it cannot be used."""
+        return named_recording(self._given("recording", query))
+
+    def _given(self, name: str, query: str | None) -> str | None:
+        form = self.fields.get(name)
+        if query is not None and form is not None and query != form:
+            raise OffkeyError(
+                ErrorKind.MALFORMED_REQUEST,
+                f"The query has {name}={query[:80]!r} and the form has {form[:80]!r}. Send it once.",
+            )
+        return form if query is None else query
+
+
+def named_recording(given: str | None) -> str | None:
+    """Return the name of a recording unchanged. Raises `OffkeyError`: it is not printable, empty or too long."""
+    if given is not None and not (0 < len(given) <= 255 and given.isprintable()):
+        raise OffkeyError(
+            ErrorKind.MALFORMED_REQUEST,
+            f"The recording {given[:80]!r} is not usable as a name. Use 1 to 255 printable characters, or none.",
+        )
+    return given
 
 
 async def read_clips(
@@ -76,25 +138,26 @@ async def read_clips(
 
     Args:
         request: the request; its body has not been read.
-        name: what to call a clip that comes as the raw body.
-        fields: the text fields that a form may have.
-        settings: how many clips may come, and within which time.
-        budget: what the clips of the request may cost together.
+        name: name of a clip that is sent as the raw body.
+        fields: names of the text fields that a form may have.
+        settings: limits of the number of clips and of the time.
+        budget: budget that the clips of the request share.
 
     Raises:
         OffkeyError: the body is empty, not what its type says, cut off, holds too many clips, or comes too
             slowly.
     """
     try:
-        async with asyncio.timeout(settings.max_body_seconds):
+        async with asyncio.timeout(settings.limits.max_body_seconds):
             if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-                return await _read_form(request, fields, settings.max_clips_per_request, budget)
+                return await _read_form(request, fields, settings.limits.max_clips_per_request, budget)
             data = await _read_raw(request)
     except TimeoutError as error:
         raise OffkeyError(
             ErrorKind.SLOW_BODY,
-            f"The request body had not arrived after {settings.max_body_seconds:g} s. Send less at once.",
-            max_body_seconds=settings.max_body_seconds,
+            f"The request body had not arrived after {settings.limits.max_body_seconds:g} s. "
+            "Send fewer clips in one request.",
+            max_body_seconds=settings.limits.max_body_seconds,
         ) from error
     if not data:
         raise OffkeyError(
@@ -165,31 +228,33 @@ async def _read_form(request: Request, fields: Sequence[str], max_clips: int, bu
             "The multipart body cannot be read in the charset that its Content-Type names. Leave the charset out.",
         ) from error
     try:
-        return await _posted(form, fields, budget)
+        return await _form(form, fields, budget)
     finally:
         await form.close()
 
 
-async def _posted(form: FormData, fields: Sequence[str], budget: Budget) -> ClipForm:
-    uploads: list[Clip] = []
+async def _form(form: FormData, fields: Sequence[str], budget: Budget) -> ClipForm:
+    clips: list[Clip] = []
     texts: dict[str, str] = {}
     for key, value in form.multi_items():
         if isinstance(value, UploadFile):
-            uploads.append(Clip(_clean(value.filename) or f"clip-{len(uploads)}", await value.read(), budget))
+            clips.append(Clip(_clean(value.filename) or f"clip-{len(clips)}", await value.read(), budget))
         elif key in fields:
             if texts.setdefault(key, value) != value:
-                raise OffkeyError(ErrorKind.MALFORMED_REQUEST, f"The form says {key} twice, and not the same.")
+                raise OffkeyError(
+                    ErrorKind.MALFORMED_REQUEST, f"The form has {key} twice, with different values. Send it once."
+                )
         else:
             raise OffkeyError(
                 ErrorKind.MALFORMED_REQUEST,
-                f"The form field {key[:80]!r} is not taken here. Send files as `clips`, and beside them only "
+                f"The form field {key[:80]!r} is not accepted here. Send files as `clips`; the only other fields are "
                 f"{', '.join(fields)}.",
             )
-    if not uploads:
+    if not clips:
         raise OffkeyError(
             ErrorKind.MALFORMED_REQUEST, "The form holds no file. Send one or more: curl -F clips=@clip.wav."
         )
-    return ClipForm(uploads, texts, budget)
+    return ClipForm(clips, texts, budget)
 
 
 def _clean(name: str | None) -> str:

@@ -1,4 +1,4 @@
-"""A job that is being worked on, and what every kind of job can do."""
+"""Define what a kind of job implements, and the run of one job."""
 
 import threading
 from dataclasses import dataclass, field
@@ -6,46 +6,46 @@ from typing import Protocol
 
 from service.audio.budget import Budget, stopping_error
 from service.store.jobs import JobRecord
-from service.usecases.service import Context
+from service.usecases.service import Call
 
 
 @dataclass(frozen=True)
-class Work:
-    """A job with the context of who asked for it.
+class JobRun:
+    """One run of a job.
 
     Attributes:
-        context: the adapters; the store does what the caller's key allows, and the audit log names it.
-        job: as it was when the work began, or began again.
-        halt: set when the job is canceled or the service is about to end.
+        call: request on behalf of the caller who created the job; the audit log names that caller.
+        job: record of the job when the run began.
+        halt: event that is set when the job is canceled or the service is about to end.
     """
 
-    context: Context
+    call: Call
     job: JobRecord
     halt: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Return if the work should go on. Raises `OffkeyError` (stopping) if not."""
+        """Return if the run should go on. Raises `OffkeyError` (stopping) if not."""
         if self.halt.is_set():
             raise stopping_error()
 
     def budget(self) -> Budget:
-        """What one clip may cost."""
-        return Budget(self.context.settings.max_decoded_samples, self.halt)
+        """Return the budget of one clip."""
+        return Budget(self.call.service.settings.limits.max_decoded_samples, self.halt)
 
 
-class Kind(Protocol):
-    """What jobs of a kind do."""
+class JobHandler(Protocol):
+    """Implements one kind of job."""
 
-    def run(self, work: Work) -> str | None:
-        """Do it, or what is left of it: a job that was interrupted is run again.
+    def run(self, run: JobRun) -> str | None:
+        """Do the work, or what is left of it: an interrupted job is run again.
 
         Returns:
-            What came of it, if that can be named.
+            The result, if it has a name.
 
         Raises:
             JobOverError: the job was canceled.
-            OffkeyError: it cannot be done, or not now, or `Work.halt` is set.
+            OffkeyError: the work cannot be done, or not now, or `JobRun.halt` is set.
         """
 
-    def clean(self, work: Work, *, done: bool) -> None:
-        """Remove what nobody needs once the job is over."""
+    def clean(self, run: JobRun, *, done: bool) -> None:
+        """Remove what is not needed once the job is over."""

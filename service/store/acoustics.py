@@ -1,4 +1,4 @@
-"""The conditions of enrolled clips: written with the clip, read with the bank."""
+"""Store the acoustics of enrolled clips: written with the clip, read with the bank."""
 
 import numpy as np
 from sqlalchemy import Connection, RowMapping, insert, select
@@ -13,7 +13,7 @@ _ADD = insert(acoustics)
 
 
 def add_acoustics(connection: Connection, clip_id: int, found: Acoustics | None) -> None:
-    """Write what was measured of a clip, in the transaction that enrolls it."""
+    """Write the acoustics of a clip in the transaction that enrolls it."""
     if found is not None:
         connection.execute(
             _ADD,
@@ -29,7 +29,7 @@ def add_acoustics(connection: Connection, clip_id: int, found: Acoustics | None)
 
 
 def acoustics_in(row: RowMapping) -> Acoustics:
-    """What a row with `COLUMNS` and those of its clip says. Raises ValueError or TypeError if that is damaged."""
+    """Convert a row with `COLUMNS` and those of its clip. Raises ValueError or TypeError if it is damaged."""
     return Acoustics(
         level_dbfs=row["level_dbfs"],
         noise_floor_dbfs=row["noise_floor_dbfs"],
@@ -44,13 +44,13 @@ def acoustics_in(row: RowMapping) -> Acoustics:
 def acoustics_of(
     connection: Connection, machine_key: int, domain: Domain | None = None, newest: int | None = None
 ) -> dict[int, tuple[Acoustics, str | None]]:
-    """The conditions and recordings of a machine's clips that were measured, by clip id, the newest first.
+    """Return the acoustics and recordings of a machine's clips, by clip id, newest first. Clips without are left out.
 
     Args:
-        connection: in a transaction.
-        machine_key: whose.
-        domain: of the clips; None: either.
-        newest: how many at most; None: all.
+        connection: connection in a transaction.
+        machine_key: key of the machine.
+        domain: domain of the clips; None for both.
+        newest: largest number of clips; None for all.
 
     Raises:
         ValueError, TypeError: they are not what was written.
@@ -73,5 +73,5 @@ def acoustics_of(
     }
     widths = {len(one.bands_dbfs) for one, _ in found.values()}
     if len(widths) > 1:
-        raise ValueError(f"conditions of {sorted(widths)} bands lie in one bank")
+        raise ValueError(f"acoustics of {sorted(widths)} bands are in one bank")
     return found

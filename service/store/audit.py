@@ -1,4 +1,4 @@
-"""Who changed what: written in the transaction of the change, so that there is neither without the other."""
+"""Record who changed what, in the transaction of the change: there is neither without the other."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -7,23 +7,22 @@ from enum import StrEnum
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from service.domain.access import Caller
-from service.store.database.base import Transactions
 from service.store.schema import audit
 
-MAX_AUDIT_ENTRIES = 100_000  # older ones leave
+MAX_AUDIT_ENTRIES = 100_000  # older entries are deleted
 
 _RECORD = insert(audit).returning(audit.c.audit_id)
-_FORGET = delete(audit).where(audit.c.audit_id <= bindparam("oldest"))
+_DELETE_OLD = delete(audit).where(audit.c.audit_id <= bindparam("oldest"))
 
 
 class Action(StrEnum):
-    """What can be done to what is stored."""
+    """Kind of a change."""
 
     CREATE_MACHINE = "create-machine"
     DESCRIBE_MACHINE = "describe-machine"
     DELETE_MACHINE = "delete-machine"
     ENROLL = "enroll"
-    FORCE_ENROLL = "force-enroll"  # the clips were not asked whether they sound anomalous
+    FORCE_ENROLL = "force-enroll"  # without the guard against anomalous clips
     FEEDBACK = "feedback"
     DELETE_CLIP = "delete-clip"
     ADD_NOISE = "add-noise"
@@ -51,7 +50,7 @@ class AuditRecord:
 def record(
     connection: Connection, caller: Caller, action: Action, machine_id: str | None = None, detail: str = ""
 ) -> None:
-    """Write down a change in its own transaction, and forget what is too old."""
+    """Write an entry in the transaction of the change, and delete entries that are too old."""
     audit_id = connection.execute(
         _RECORD,
         {
@@ -64,15 +63,12 @@ def record(
             "request_id": caller.request_id,
         },
     ).scalar_one()
-    connection.execute(_FORGET, {"oldest": audit_id - MAX_AUDIT_ENTRIES})
+    connection.execute(_DELETE_OLD, {"oldest": audit_id - MAX_AUDIT_ENTRIES})
 
 
-def audit_page(transactions: Transactions, before: int, limit: int) -> list[AuditRecord]:
-    """Return up to `limit` changes whose id is less than `before`, the newest first."""
-    with transactions.read() as connection:
-        rows = connection.execute(
-            select(audit).where(audit.c.audit_id < before).order_by(audit.c.audit_id.desc()).limit(limit)
-        ).mappings()
-        return [
-            AuditRecord(**{**row, "action": Action(row["action"]), "at": row["at"].replace(tzinfo=UTC)}) for row in rows
-        ]
+def audit_page(connection: Connection, before: int, limit: int) -> list[AuditRecord]:
+    """Return up to `limit` changes whose id is less than `before`, newest first."""
+    rows = connection.execute(
+        select(audit).where(audit.c.audit_id < before).order_by(audit.c.audit_id.desc()).limit(limit)
+    ).mappings()
+    return [AuditRecord(**{**row, "action": Action(row["action"])}) for row in rows]

@@ -1,12 +1,10 @@
-"""Reads a machine's bank, and holds what is read against what was written."""
-
-from dataclasses import replace
+"""Read the bank of a machine, and check that the rows are what was written."""
 
 import numpy as np
 from sqlalchemy import Connection, and_, bindparam, select
 
 from offkey.vocabulary import Domain
-from service.bank import BankRows, Known, Unread
+from service.bank import BankRows, CalibrationRows
 from service.store.acoustics import acoustics_of
 from service.store.clip_counts import ClipCounts
 from service.store.embeddings import check_windows, stacked
@@ -14,11 +12,11 @@ from service.store.noise import noise_vectors
 from service.store.schema import acoustics, clip, embedding, spectrogram
 from service.store.spectrograms import read_spectrograms
 
-# Of conditions and spectrograms only whether there are any, which their keys tell.
+# Whether there are acoustics and a spectrogram, not these themselves.
 _BANK = (
     select(clip.c.clip_id, clip.c.domain, embedding.c.window, embedding.c.start_s, embedding.c.vector)
     .add_columns(embedding.c.checksum, clip.c.name, clip.c.recording)
-    .add_columns(acoustics.c.clip_id.label("measured"), spectrogram.c.window.label("pictured"))
+    .add_columns(acoustics.c.clip_id.label("has_acoustics"), spectrogram.c.window.label("has_spectrogram"))
     .join(embedding, embedding.c.clip_id == clip.c.clip_id, isouter=True)
     .join(acoustics, acoustics.c.clip_id == clip.c.clip_id, isouter=True)
     .join(
@@ -29,38 +27,39 @@ _BANK = (
     .where(clip.c.machine_key == bindparam("machine_key"))
     .order_by(clip.c.clip_id, embedding.c.window)
 )
+_WINDOWS = (
+    select(clip.c.clip_id, embedding.c.window)
+    .join(embedding, embedding.c.clip_id == clip.c.clip_id)
+    .where(clip.c.machine_key == bindparam("machine_key"))
+    .order_by(clip.c.clip_id, embedding.c.window)
+)
 
 
 def bank_rows(
-    connection: Connection,
-    counts: ClipCounts,
-    machine_key: int,
-    generation: int,
-    embedding_space_id: str | None,
-    known: Known,
+    connection: Connection, counts: ClipCounts, machine_key: int, generation: int, embedding_space_id: str | None
 ) -> BankRows:
-    """Read a bank, and what is learned from only if that is not `known`.
+    """Read the rows of a bank.
 
-    Raises ValueError, TypeError or what SQLite says if it is not what was written.
+    Raises ValueError, TypeError or the error of the database if they are not what was written.
     """
     rows = connection.execute(_BANK, {"machine_key": machine_key}).all()
     columns = zip(*rows, strict=True) if rows else ((),) * len(_BANK.selected_columns)
-    ids, kinds, windows, starts, blobs, checksums, names, labels, measured, pictured = columns
+    ids, kinds, windows, starts, blobs, checksums, names, labels, measured, spectrograms = columns
     check_windows(machine_key, list(zip(ids, kinds, windows, starts, blobs, checksums, strict=True)))
-    # The rows were found by an index; without it there must be as many.
+    # The rows were found through an index. A count without it must agree.
     clips = counts.of(connection, machine_key, generation)
     if clips != len(set(ids)):
         raise ValueError(f"{clips} clips are stored, {len(set(ids))} are found")
     if (embedding_space_id is None) != (not rows):
         raise ValueError(f"{clips} clips are stored, of embedding space {embedding_space_id}")
-    named: dict[str, int] = {}  # a recording goes by its first clip
+    named: dict[str, int] = {}  # first clip of each recording, whose id is the number of the recording
     recordings = [
         clip_id if label is None else named.setdefault(label, clip_id)
         for clip_id, label in zip(ids, labels, strict=True)
     ]
     domains = {kind: Domain(kind) for kind in set(kinds)}
     vectors = stacked(blobs)
-    bank = BankRows(
+    return BankRows(
         generation=generation,
         embedding_space_id=embedding_space_id,
         vectors=vectors,
@@ -69,17 +68,24 @@ def bank_rows(
         starts=np.array(starts, dtype=np.float64),
         domains=tuple(domains[kind] for kind in kinds),
         names=dict(zip(ids, names, strict=True)),
-        acoustics=Unread({clip_id for clip_id in measured if clip_id is not None}),
-        spectrograms=Unread({at for at, window in enumerate(pictured) if window is not None}),
+        measured=frozenset(clip_id for clip_id in measured if clip_id is not None),
+        has_spectrogram=frozenset(row for row, window in enumerate(spectrograms) if window is not None),
         noise=noise_vectors(connection, machine_key, vectors.shape[1]) if rows else vectors,
     )
-    if known(bank):
-        return bank
+
+
+def calibration_rows(connection: Connection, machine_key: int) -> CalibrationRows:
+    """Read what only a calibration is fitted to: acoustics and spectrograms.
+
+    Raises ValueError, TypeError or the error of the database if they are not what was written.
+    """
     spectrograms = read_spectrograms(connection, machine_key)
-    return replace(
-        bank,
+    windows = connection.execute(_WINDOWS, {"machine_key": machine_key}).all()
+    return CalibrationRows(
         acoustics={clip_id: found for clip_id, (found, _) in acoustics_of(connection, machine_key).items()},
         spectrograms={
-            at: spectrograms[place] for at, place in enumerate(zip(ids, windows, strict=True)) if place in spectrograms
+            row: spectrograms[clip_id, window]
+            for row, (clip_id, window) in enumerate(windows)
+            if (clip_id, window) in spectrograms
         },
     )

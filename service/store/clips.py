@@ -1,4 +1,4 @@
-"""The rows of clips: found, checked and written inside a transaction of the store."""
+"""Read, check and write the rows of clips."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,15 +11,15 @@ from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Domain
 from service.domain.distance import Vectors
 from service.store.acoustics import acoustics_in, add_acoustics
-from service.store.audio import keep_audio
+from service.store.audio import add_audio
 from service.store.embeddings import DTYPE, checksum
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.schema import audio, clip, embedding
 from service.store.spectrograms import write_spectrograms
 
-# Put together once: SQLAlchemy takes longer to put a statement together than SQLite to carry it out.
+# Built once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
 _BY_CONTENT = (
-    select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording, audio.c.clip_id.label("heard"))
+    select(clip.c.sha256, clip.c.clip_id, clip.c.domain, clip.c.recording, audio.c.clip_id.label("audio_id"))
     .join(audio, audio.c.clip_id == clip.c.clip_id, isouter=True)
     .where(clip.c.machine_key == bindparam("machine_key"), clip.c.sha256.in_(bindparam("sha256s", expanding=True)))
 )
@@ -29,7 +29,7 @@ _ADD_WINDOWS = insert(embedding)
 
 
 def check_same_domain(known: Enrolled, name: str, domain: Domain) -> Enrolled:
-    """Return `known`. Raises `OffkeyError` if the clip is to be enrolled under another domain than it is."""
+    """Return `known`. Raises `OffkeyError` if the clip is enrolled under another domain."""
     if known.domain is not domain:
         raise OffkeyError(
             ErrorKind.DOMAIN_CONFLICT,
@@ -41,7 +41,7 @@ def check_same_domain(known: Enrolled, name: str, domain: Domain) -> Enrolled:
 
 
 def clip_record(row: RowMapping) -> ClipRecord:
-    """Of a row with the clip's columns, the number of its `windows`, and what `condition` has of it, if anything."""
+    """Convert a row with the columns of a clip, the number of its `windows`, and its acoustics if there are any."""
     return ClipRecord(
         clip_id=row["clip_id"],
         name=row["name"],
@@ -52,22 +52,24 @@ def clip_record(row: RowMapping) -> ClipRecord:
         sample_rate=row["sample_rate"],
         channels=row["channels"],
         windows=row["windows"],
-        enrolled_at=row["enrolled_at"].replace(tzinfo=UTC),
+        enrolled_at=row["enrolled_at"],
         acoustics=None if row["level_dbfs"] is None else acoustics_in(row),
     )
 
 
 def clips_by_content(connection: Connection, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
+    """Return which of these contents are enrolled for a machine, by sha256."""
     rows = connection.execute(_BY_CONTENT, {"machine_key": machine_key, "sha256s": sha256s})
     return {
         row.sha256: Enrolled(
-            row.clip_id, Domain(row.domain), row.recording, duplicate=True, has_audio=row.heard is not None
+            row.clip_id, Domain(row.domain), row.recording, duplicate=True, has_audio=row.audio_id is not None
         )
         for row in rows
     }
 
 
 def check_recording(connection: Connection, machine_key: int, recording: str, domain: Domain) -> None:
+    """Raise `OffkeyError` if a piece of the recording is enrolled under the other domain."""
     other = connection.execute(
         select(clip.c.clip_id).where(
             clip.c.machine_key == machine_key, clip.c.recording == recording, clip.c.domain != domain.value
@@ -83,6 +85,7 @@ def check_recording(connection: Connection, machine_key: int, recording: str, do
 
 
 def check_size(connection: Connection, grown: MachineRecord, limits: BankLimits) -> None:
+    """Raise `OffkeyError` if a bank is larger than its limits."""
     windows = connection.execute(_COUNT_WINDOWS, {"machine_key": grown.machine_key}).scalar_one()
     for count, limit, unit in ((grown.clips, limits.clips, "clips"), (windows, limits.windows, "windows")):
         if count > limit:
@@ -95,6 +98,7 @@ def check_size(connection: Connection, grown: MachineRecord, limits: BankLimits)
 
 
 def add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled:
+    """Enroll one clip, unless its content is already enrolled."""
     known = clips_by_content(connection, machine_key, [new.sha256]).get(new.sha256)
     if known is not None:
         return check_same_domain(known, new.name, new.domain)
@@ -113,7 +117,7 @@ def add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled
         },
     ).scalar_one()
     write_windows(connection, machine_key, clip_id, new.domain, new.vectors, new.starts)
-    keep_audio(connection, clip_id, new.audio)
+    add_audio(connection, clip_id, new.audio)
     add_acoustics(connection, clip_id, new.acoustics)
     write_spectrograms(connection, clip_id, new.spectrograms)
     return Enrolled(clip_id, new.domain, new.recording, duplicate=False, has_audio=new.audio is not None)
@@ -127,7 +131,7 @@ def write_windows(
     vectors: Vectors,
     starts: NDArray[np.float64],
 ) -> None:
-    """Write the embeddings `(windows, dim)` of a clip with the starts of its windows, in seconds."""
+    """Write the embeddings `(windows, dim)` of a clip and the starts of its windows, in seconds."""
     rows, windows = [], len(vectors)
     for window, (start_s, values) in enumerate(zip(starts.tolist(), vectors, strict=True)):
         vector = values.astype(DTYPE).tobytes()

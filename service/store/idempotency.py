@@ -1,70 +1,64 @@
-"""Answers that are given again to a request with the same `Idempotency-Key`."""
+"""Store responses, and return them to requests that repeat an `Idempotency-Key`."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select
 
 from offkey.errors import ErrorKind, OffkeyError
-from service.store.records import Enrolled, MachineRecord
 from service.store.schema import idempotency
 
-KEPT_HOURS = 24
+STORED_HOURS = 24
 
 
 @dataclass(frozen=True)
-class Once:
-    """A request that is to be done once however often it comes."""
+class IdempotencyKey:
+    """Key of a request that must be done only once.
+
+    Attributes:
+        key: text that the client chose.
+        fingerprint: sha256 of everything that the response depends on.
+    """
 
     key: str
-    fingerprint: str  # sha256 of all that the answer depends on
-    answer: Callable[[Sequence[Enrolled], MachineRecord], str]  # of the clips that were added
+    fingerprint: str
 
 
-class AnsweredError(Exception):
-    """The request was answered before, with `answer`."""
-
-    def __init__(self, answer: str) -> None:
-        super().__init__("answered before")
-        self.answer = answer
-
-
-def earlier_answer(connection: Connection, key: str, fingerprint: str) -> str | None:
-    """Return the answer that a request with this key was given.
+def find_response(connection: Connection, key: IdempotencyKey) -> str | None:
+    """Return the response that was stored under a key. None if there is none.
 
     Raises:
-        OffkeyError: it was another request.
+        OffkeyError: the key was used for another request.
     """
     found = connection.execute(
-        select(idempotency.c.fingerprint, idempotency.c.answer).where(
-            idempotency.c.idempotency_key == key, idempotency.c.answered_at > _horizon()
+        select(idempotency.c.fingerprint, idempotency.c.response).where(
+            idempotency.c.idempotency_key == key.key, idempotency.c.stored_at > _oldest()
         )
     ).one_or_none()
     if found is None:
         return None
-    if found.fingerprint != fingerprint:
+    if found.fingerprint != key.fingerprint:
         raise OffkeyError(
             ErrorKind.IDEMPOTENCY_KEY_REUSED,
-            f"The Idempotency-Key {key!r} came with another machine, domain or clips in the last {KEPT_HOURS} h. Use a "
-            "new key for a new request.",
+            f"The Idempotency-Key {key.key!r} was used for another machine, domain or clips in the last "
+            f"{STORED_HOURS} h. Use a new key for a new request.",
         )
-    return str(found.answer)
+    return str(found.response)
 
 
-def keep_answer(connection: Connection, once: Once, machine_key: int, answer: str) -> None:
-    """Keep an answer, in the transaction of what it tells of, and forget those that are too old."""
-    connection.execute(delete(idempotency).where(idempotency.c.answered_at <= _horizon()))
+def store_response(connection: Connection, key: IdempotencyKey, machine_key: int, response: str) -> None:
+    """Store a response in the transaction of the work it reports, and delete responses that are too old."""
+    connection.execute(delete(idempotency).where(idempotency.c.stored_at <= _oldest()))
     connection.execute(
         insert(idempotency).values(
-            idempotency_key=once.key,
+            idempotency_key=key.key,
             machine_key=machine_key,
-            fingerprint=once.fingerprint,
-            answer=answer,
-            answered_at=datetime.now(UTC),
+            fingerprint=key.fingerprint,
+            response=response,
+            stored_at=datetime.now(UTC),
         )
     )
 
 
-def _horizon() -> datetime:
-    return datetime.now(UTC) - timedelta(hours=KEPT_HOURS)
+def _oldest() -> datetime:
+    return datetime.now(UTC) - timedelta(hours=STORED_HOURS)

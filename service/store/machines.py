@@ -1,6 +1,5 @@
-"""The rows of machines: found and read inside a transaction of the store."""
+"""Read the rows of machines."""
 
-from datetime import UTC
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select
@@ -12,6 +11,8 @@ from service.store.schema import clip, machine
 
 
 def machines() -> Select[Any]:
+    """Return the query of machines with the size of their banks."""
+
     def clips_of(domain: Domain) -> Any:
         return (
             select(func.count())
@@ -31,6 +32,7 @@ _OF_KEY = machines().where(machine.c.machine_key == bindparam("machine_key"))
 
 
 def machine_of_id(connection: Connection, machine_id: str) -> MachineRecord:
+    """Return a machine by its id. Raises `OffkeyError` (unknown machine)."""
     row = connection.execute(_OF_ID, {"machine_id": machine_id}).mappings().one_or_none()
     if row is None:
         raise OffkeyError(
@@ -41,20 +43,21 @@ def machine_of_id(connection: Connection, machine_id: str) -> MachineRecord:
 
 
 def machine_of_key(connection: Connection, seen: MachineRecord) -> MachineRecord:
+    """Return the machine of an earlier record. Raises `OffkeyError`: it was deleted since."""
     row = connection.execute(_OF_KEY, {"machine_key": seen.machine_key}).mappings().one_or_none()
     if row is None:
         raise OffkeyError(
             ErrorKind.UNKNOWN_MACHINE,
-            f"Machine {seen.machine_id} was deleted while its clips were on the way; nothing was enrolled.",
+            f"Machine {seen.machine_id} was deleted during the request; nothing was written.",
         )
     return machine_record(row)
 
 
 def machine_record(row: RowMapping) -> MachineRecord:
-    """The record of a row.
+    """Convert a row.
 
     Raises:
-        ValueError: it cannot have been written. SQLite keeps bytes in a column of text, and a damaged page has them.
+        ValueError: it cannot have been written. SQLite stores bytes in a text column, and a damaged page may hold them.
     """
     if not isinstance(row["machine_id"], str):
         raise ValueError(f"the id of a machine is {type(row['machine_id']).__name__}, not text")
@@ -62,6 +65,5 @@ def machine_record(row: RowMapping) -> MachineRecord:
         **{
             **row,
             "threshold_rule": Rule(row["threshold_rule"]),
-            "created_at": row["created_at"].replace(tzinfo=UTC),
         }
     )

@@ -1,22 +1,20 @@
-"""Clips of the background without the machine, by which it is told that a clip does not hold the machine."""
+"""Store noise clips: the background without the machine. A clip that resembles them may not contain the machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from offkey.errors import ErrorKind, OffkeyError
-from service.domain.access import Caller
 from service.domain.distance import Vectors
-from service.store.audio import keep_noise_audio
-from service.store.audit import Action, record
-from service.store.database.base import Transactions
+from service.store.audio import add_noise_audio
+from service.store.database.base import Database
 from service.store.embeddings import DTYPE, noise_checksum, stacked
 from service.store.schema import machine, noise
 
-MAX_NOISE_WINDOWS = 1_000  # of a machine
+MAX_NOISE_WINDOWS = 1_000  # per machine
 
 _RECORD = (
     noise.c.noise_id,
@@ -37,18 +35,18 @@ _OF_BANK = (
 
 @dataclass(frozen=True)
 class NewNoise:
-    """A clip of the background, embedded."""
+    """An embedded noise clip."""
 
     sha256: str
     name: str
     seconds: float
     vectors: Vectors  # (windows, dim)
-    audio: bytes | None = field(default=None, repr=False)  # the file; None: it is not to be kept
+    audio: bytes | None = field(default=None, repr=False)  # posted file; None if it is not to be stored
 
 
 @dataclass(frozen=True)
 class NoiseRecord:
-    """A stored clip of the background."""
+    """A stored noise clip."""
 
     noise_id: int
     name: str
@@ -59,62 +57,34 @@ class NoiseRecord:
 
 
 class Noise:
-    """The part of the store that knows the background, for one caller. Every change moves the generation on."""
+    """Reads the noise clips of a store."""
 
-    def __init__(self, transactions: Transactions, caller: Caller) -> None:
-        self._read, self._write = transactions.read, transactions.write
-        self._caller = caller
-
-    def add(
-        self, machine_key: int, embedding_space_id: str, clips: Sequence[NewNoise]
-    ) -> list[tuple[NoiseRecord, bool]]:
-        """Keep clips, all or none. Returns each and whether it was there already.
-
-        Raises:
-            OffkeyError: the machine was deleted meanwhile, or it would have too many windows.
-        """
-        with self._write() as connection:
-            machine_id = self._machine_id(connection, machine_key)
-            added = [_add(connection, machine_key, embedding_space_id, new) for new in clips]
-            if new := sum(not known for _, known in added):
-                _move_on(connection, machine_key)
-                _check_size(connection, machine_key)
-                record(connection, self._caller, Action.ADD_NOISE, machine_id, f"{new} clips")
-            return added
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def list(self, machine_key: int) -> list[NoiseRecord]:
-        """What is kept for a machine, by id."""
-        with self._read() as connection:
+        """Return the noise clips of a machine, by id."""
+        with self._database.read() as connection:
             rows = connection.execute(
                 select(*_RECORD).where(noise.c.machine_key == machine_key).order_by(noise.c.noise_id)
             ).mappings()
-            return [_noise_record(row) for row in rows]
+            return [NoiseRecord(**row) for row in rows]
 
-    def delete(self, machine_key: int, noise_id: int) -> None:
-        """Forget one. Raises `OffkeyError` (unknown clip)."""
-        with self._write() as connection:
-            machine_id = self._machine_id(connection, machine_key)
-            gone = connection.execute(
-                delete(noise).where(noise.c.machine_key == machine_key, noise.c.noise_id == noise_id)
-            ).rowcount
-            if not gone:
-                raise OffkeyError(
-                    ErrorKind.UNKNOWN_CLIP,
-                    f"The machine has no noise clip {noise_id}. GET /machines/{{machine_id}}/noise lists them.",
-                )
-            _move_on(connection, machine_key)
-            record(connection, self._caller, Action.DELETE_NOISE, machine_id, f"noise {noise_id}")
 
-    def _machine_id(self, connection: Connection, machine_key: int) -> str:
-        found = connection.execute(select(machine.c.machine_id).where(machine.c.machine_key == machine_key)).scalar()
-        if found is None:
-            raise OffkeyError(ErrorKind.UNKNOWN_MACHINE, "The machine was deleted while its noise was on the way.")
-        self._caller.check_machine(found)
-        return str(found)
+def delete_noise(connection: Connection, machine_key: int, noise_id: int) -> None:
+    """Delete a noise clip. Raises `OffkeyError` (unknown clip)."""
+    gone = connection.execute(
+        delete(noise).where(noise.c.machine_key == machine_key, noise.c.noise_id == noise_id)
+    ).rowcount
+    if not gone:
+        raise OffkeyError(
+            ErrorKind.UNKNOWN_CLIP,
+            f"The machine has no noise clip {noise_id}. GET /machines/{{machine_id}}/noise lists them.",
+        )
 
 
 def noise_vectors(connection: Connection, machine_key: int, width: int) -> Vectors:
-    """Embeddings `(windows, width)` of a machine's background, of those in the space that its bank is in.
+    """Return the embeddings `(windows, width)` of a machine's noise clips that are in the space of its bank.
 
     Raises:
         ValueError: they are not what was written.
@@ -128,7 +98,7 @@ def noise_vectors(connection: Connection, machine_key: int, width: int) -> Vecto
 
 
 class StoredNoise(NamedTuple):
-    """What a score may depend on of a row of `noise`."""
+    """Columns of a row of `noise` that scores depend on."""
 
     noise_id: int
     embedding_space_id: str
@@ -137,12 +107,12 @@ class StoredNoise(NamedTuple):
     checksum: int
 
 
-def move_noise(
+def replace_noise(
     connection: Connection, machine_key: int, noise_id: int, embedding_space_id: str, vectors: Vectors
 ) -> None:
-    """Replace what a clip sounds like by what another bundle makes of it, `(windows, dim)`."""
+    """Replace the embeddings of a noise clip by those of another bundle, `(windows, dim)`."""
     same = select(noise.c.sha256).where(noise.c.noise_id == noise_id).scalar_subquery()
-    connection.execute(  # it may have been posted while the machine was in that space before
+    connection.execute(  # it may have been posted while the machine was in that space
         delete(noise).where(
             noise.c.machine_key == machine_key,
             noise.c.embedding_space_id == embedding_space_id,
@@ -163,13 +133,16 @@ def move_noise(
 
 
 def check_noise(machine_key: int, rows: Sequence[StoredNoise]) -> None:
-    """Raise ValueError if a row of a machine's background is not what was written."""
+    """Raise ValueError if a row of a machine's noise is not what was written."""
     for row in rows:
         if noise_checksum(machine_key, row.embedding_space_id, row.windows, row.vectors) != row.checksum:
-            raise ValueError(f"clip {row.noise_id} of the noise does not fit its checksum")
+            raise ValueError(f"clip {row.noise_id} of the noise does not match its checksum")
 
 
-def _add(connection: Connection, machine_key: int, embedding_space_id: str, new: NewNoise) -> tuple[NoiseRecord, bool]:
+def add_noise(
+    connection: Connection, machine_key: int, embedding_space_id: str, new: NewNoise
+) -> tuple[NoiseRecord, bool]:
+    """Store a noise clip. Returns it and whether it was already there."""
     same = select(*_RECORD).where(
         noise.c.machine_key == machine_key,
         noise.c.sha256 == new.sha256,
@@ -191,30 +164,21 @@ def _add(connection: Connection, machine_key: int, embedding_space_id: str, new:
                 enrolled_at=datetime.now(UTC),
             )
         )
-    kept = _noise_record(connection.execute(same).mappings().one())
-    keep_noise_audio(connection, kept.noise_id, new.audio)
-    return kept, known is not None
+    stored = NoiseRecord(**connection.execute(same).mappings().one())
+    add_noise_audio(connection, stored.noise_id, new.audio)
+    return stored, known is not None
 
 
-def _check_size(connection: Connection, machine_key: int) -> None:
+def check_noise_size(connection: Connection, machine_key: int) -> None:
+    """Raise `OffkeyError` if a machine has too many windows of noise."""
     windows = connection.execute(
         select(func.sum(noise.c.windows)).where(noise.c.machine_key == machine_key)
     ).scalar_one()
     if windows > MAX_NOISE_WINDOWS:
         raise OffkeyError(
             ErrorKind.BANK_FULL,
-            f"The machine would have {windows} windows of noise; the limit is {MAX_NOISE_WINDOWS}. Nothing was kept. "
+            f"The machine would have {windows} windows of noise; the limit is {MAX_NOISE_WINDOWS}. Nothing was stored. "
             "A few clips of each background are enough.",
             windows=windows,
             max_noise_windows=MAX_NOISE_WINDOWS,
         )
-
-
-def _move_on(connection: Connection, machine_key: int) -> None:
-    connection.execute(
-        update(machine).where(machine.c.machine_key == machine_key).values(generation=machine.c.generation + 1)
-    )
-
-
-def _noise_record(row: RowMapping) -> NoiseRecord:
-    return NoiseRecord(**{**row, "enrolled_at": row["enrolled_at"].replace(tzinfo=UTC)})

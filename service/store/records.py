@@ -1,4 +1,4 @@
-"""What the store holds, as values."""
+"""Define the values that the store reads and writes."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,10 +13,6 @@ from service.domain.distance import Vectors
 from service.domain.spectrogram import Spectrogram
 
 
-class BankChangedError(Exception):
-    """Another request changed what this one relies on; nothing was written."""
-
-
 @dataclass(frozen=True)
 class MachineRecord:
     """One machine and the size of its bank."""
@@ -25,10 +21,11 @@ class MachineRecord:
     machine_id: str
     description: str
     threshold_rule: Rule
-    false_alarm_rate: float | None  # None: the service's default
-    decision_threshold: float | None  # of the manual rule
-    embedding_space_id: str | None  # None: nothing enrolled yet
+    false_alarm_rate: float | None  # None for the service's default
+    decision_threshold: float | None  # threshold of the manual rule
+    embedding_space_id: str | None  # None if nothing is enrolled
     generation: int
+    guard_generation: int  # oldest generation that the guard may compare with
     created_at: datetime
     source_clips: int
     target_clips: int
@@ -51,7 +48,7 @@ class ClipRecord:
 
     clip_id: int
     name: str
-    recording: str | None  # None: the clip is a recording of its own
+    recording: str | None  # None if the clip is its own recording
     domain: Domain
     sha256: str
     seconds: float
@@ -59,7 +56,7 @@ class ClipRecord:
     channels: int
     windows: int
     enrolled_at: datetime
-    acoustics: Acoustics | None  # None: not measured
+    acoustics: Acoustics | None  # None if they were not measured
 
     def __post_init__(self) -> None:
         """Raise ValueError or TypeError for what only a damaged database can hold."""
@@ -69,7 +66,7 @@ class ClipRecord:
 
 @dataclass(frozen=True)
 class NewClip:
-    """A clip to be enrolled, embedded already."""
+    """An embedded clip to be enrolled."""
 
     sha256: str
     name: str
@@ -80,14 +77,14 @@ class NewClip:
     channels: int
     vectors: Vectors  # (windows, dim)
     starts: NDArray[np.float64]  # (windows,) seconds
-    acoustics: Acoustics | None = None  # None: not measured
-    spectrograms: tuple[Spectrogram, ...] = ()  # of the windows; none if the bundle gives none
-    audio: bytes | None = field(default=None, repr=False)  # the file; None: it is not to be kept
+    acoustics: Acoustics | None = None  # None if they were not measured
+    spectrograms: tuple[Spectrogram, ...] = ()  # one for each window; empty if the bundle has none
+    audio: bytes | None = field(default=None, repr=False)  # posted file; None if it is not to be stored
 
 
 @dataclass(frozen=True)
 class BankLimits:
-    """How large a machine's bank may grow."""
+    """Limits of a machine's bank."""
 
     clips: int
     windows: int
@@ -95,10 +92,10 @@ class BankLimits:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """What became of a clip: its id, and whether it was there already."""
+    """Result of enrolling one clip."""
 
     clip_id: int
     domain: Domain
     recording: str | None
     duplicate: bool
-    has_audio: bool  # whether its file is kept
+    has_audio: bool  # whether its file is stored

@@ -1,10 +1,9 @@
-"""The tables. One schema for every database that SQLAlchemy speaks to; migrations/ makes it."""
+"""Define the tables. One schema for SQLite and PostgreSQL; migrations/ creates it."""
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
-    DateTime,
     Float,
     ForeignKey,
     Index,
@@ -17,47 +16,51 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from service.store.types import Key, UtcDateTime, identifier
+
 metadata = MetaData()
 
-# A key is never used again (AUTOINCREMENT), so that a bank cached for a deleted machine can never be taken
-# for the bank of a machine of the same id that was created after it.
+# A key is never reused (AUTOINCREMENT), so a bank cached for a deleted machine is never taken for the bank of a later
+# machine of the same id.
 machine = Table(
     "machine",
     metadata,
-    Column("machine_key", Integer, primary_key=True, autoincrement=True),
-    Column("machine_id", String(64), nullable=False, unique=True),
+    Column("machine_key", Key, primary_key=True, autoincrement=True),
+    Column("machine_id", identifier(64), nullable=False, unique=True),
     Column("description", String(500), nullable=False),
     Column("threshold_rule", String(9), nullable=False, server_default="conformal"),
-    Column("false_alarm_rate", Float, nullable=True),  # null: the service's default
-    Column("decision_threshold", Float, nullable=True),  # of the manual rule
-    Column("embedding_space_id", String(200), nullable=True),  # null: nothing enrolled yet
-    Column("generation", Integer, nullable=False),  # moves on with every change of the bank
-    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("false_alarm_rate", Float, nullable=True),  # null for the service's default
+    Column("decision_threshold", Float, nullable=True),  # threshold of the manual rule
+    Column("embedding_space_id", identifier(200), nullable=True),  # null if nothing is enrolled
+    Column("generation", Integer, nullable=False),  # raised by every change of the bank
+    # Oldest generation that the guard may compare with: one change ago may be out of date in a way that matters.
+    Column("guard_generation", Integer, nullable=False, server_default="0"),
+    Column("created_at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,
 )
 
-# A machine that is made again goes on counting where its forerunner of the same id ended: an answer of the one can
-# then never be taken for an answer of the other.
+# Last generations of deleted machines. A new machine of the same id continues counting there, so an answer about one is
+# never taken for an answer about the other.
 deleted_machine = Table(
-    "retired",
+    "deleted_machine",
     metadata,
-    Column("machine_id", String(64), primary_key=True),
-    Column("generation", Integer, nullable=False),  # the last one
+    Column("machine_id", identifier(64), primary_key=True),
+    Column("generation", Integer, nullable=False),  # last generation
 )
 
 clip = Table(
     "clip",
     metadata,
-    Column("clip_id", Integer, primary_key=True, autoincrement=True),
+    Column("clip_id", Key, primary_key=True, autoincrement=True),
     Column("machine_key", ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
-    Column("sha256", String(64), nullable=False),  # of the bytes that were posted
+    Column("sha256", identifier(64), nullable=False),  # hash of the posted bytes
     Column("name", String(255), nullable=False),
-    Column("recording", String(255), nullable=True),  # null: the clip is a recording of its own
+    Column("recording", identifier(255), nullable=True),  # null if the clip is its own recording
     Column("domain", String(6), nullable=False),
     Column("seconds", Float, nullable=False),
-    Column("sample_rate", Integer, nullable=False),  # Hz, of the file
-    Column("channels", Integer, nullable=False),  # of the file
-    Column("enrolled_at", DateTime(timezone=True), nullable=False),
+    Column("sample_rate", Integer, nullable=False),  # rate of the file, Hz
+    Column("channels", Integer, nullable=False),  # channels of the file
+    Column("enrolled_at", UtcDateTime, nullable=False),
     UniqueConstraint("machine_key", "sha256", name="clip_once_per_machine"),
     CheckConstraint("domain IN ('source', 'target')", name="clip_domain"),
     sqlite_autoincrement=True,
@@ -67,14 +70,14 @@ embedding = Table(
     "embedding",
     metadata,
     Column("clip_id", ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
-    Column("window", Integer, primary_key=True),  # 0, 1, ... in order of time
+    Column("window", Integer, primary_key=True),  # 0, 1, ... by time
     Column("start_s", Float, nullable=False),
     Column("vector", LargeBinary, nullable=False),  # float32, little-endian
-    Column("checksum", BigInteger, nullable=False, server_default="0"),  # vectors.checksum
+    Column("checksum", BigInteger, nullable=False, server_default="0"),  # embeddings.checksum
 )
 
-# The files of enrolled clips as they were posted; `clip.sha256` is their checksum. A table of its own, so that what
-# reads clips does not read past them. None of clips that were enrolled while audio was not kept.
+# Posted files of enrolled clips; `clip.sha256` is their checksum. A separate table, so that reading clips does not read
+# past them. Clips enrolled while audio was not stored have no row.
 audio = Table(
     "audio",
     metadata,
@@ -82,9 +85,9 @@ audio = Table(
     Column("file", LargeBinary, nullable=False),
 )
 
-# What was measured of a clip's sound. Clips that were enrolled before it was measured have none.
+# Acoustics of enrolled clips. Clips enrolled before these were measured have no row.
 acoustics = Table(
-    "condition",
+    "acoustics",
     metadata,
     Column("clip_id", ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
     Column("level_dbfs", Float, nullable=False),
@@ -94,25 +97,25 @@ acoustics = Table(
     Column("bands_dbfs", LargeBinary, nullable=False),  # float32, little-endian
 )
 
-# The background of a machine, without the machine.
+# Background noise of a machine, recorded while it stands still.
 noise = Table(
     "noise",
     metadata,
-    Column("noise_id", Integer, primary_key=True, autoincrement=True),
+    Column("noise_id", Key, primary_key=True, autoincrement=True),
     Column("machine_key", ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
-    Column("embedding_space_id", String(200), nullable=False),
-    Column("sha256", String(64), nullable=False),  # of the bytes that were posted
+    Column("embedding_space_id", identifier(200), nullable=False),
+    Column("sha256", identifier(64), nullable=False),  # hash of the posted bytes
     Column("name", String(255), nullable=False),
     Column("seconds", Float, nullable=False),
     Column("windows", Integer, nullable=False),
     Column("vectors", LargeBinary, nullable=False),  # (windows, dim), float32, little-endian
-    Column("checksum", BigInteger, nullable=False, server_default="0"),  # vectors.noise_checksum
-    Column("enrolled_at", DateTime(timezone=True), nullable=False),
+    Column("checksum", BigInteger, nullable=False, server_default="0"),  # embeddings.noise_checksum
+    Column("enrolled_at", UtcDateTime, nullable=False),
     UniqueConstraint("machine_key", "embedding_space_id", "sha256", name="noise_once_per_machine"),
     sqlite_autoincrement=True,
 )
 
-# As `audio`, of the background.
+# Posted files of noise clips.
 noise_audio = Table(
     "noise_audio",
     metadata,
@@ -120,16 +123,16 @@ noise_audio = Table(
     Column("file", LargeBinary, nullable=False),
 )
 
-# What was scored lately, up to RECENT_SCORES of a machine.
+# Recent scores, up to RECENT_SCORES per machine.
 score = Table(
     "score",
     metadata,
-    Column("score_id", Integer, primary_key=True, autoincrement=True),
+    Column("score_id", Key, primary_key=True, autoincrement=True),
     Column("machine_key", ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
-    Column("scored_at", DateTime(timezone=True), nullable=False),
-    Column("generation", Integer, nullable=False),  # of the bank that was compared with
+    Column("scored_at", UtcDateTime, nullable=False),
+    Column("generation", Integer, nullable=False),  # generation of the bank that was compared with
     Column("backend", String(50), nullable=False),
-    Column("domain", String(6), nullable=False),  # of the nearest enrolled clip
+    Column("domain", String(6), nullable=False),  # domain of the nearest enrolled clip
     Column("anomaly_score", Float, nullable=False),
     CheckConstraint("domain IN ('source', 'target')", name="score_domain"),
     sqlite_autoincrement=True,
@@ -137,7 +140,7 @@ score = Table(
 
 scores_of_machine = Index("scores_of_machine", score.c.machine_key, score.c.score_id)
 
-# None of clips that were enrolled before there was this table, or with a bundle that gives none.
+# Downsampled spectrograms. Clips enrolled before this table existed, or by a bundle without spectrograms, have no row.
 spectrogram = Table(
     "spectrogram",
     metadata,
@@ -150,68 +153,68 @@ spectrogram = Table(
 
 clips_of_machine = Index("clips_of_machine", clip.c.machine_key, clip.c.clip_id)
 
-# Goes with its machine: an answer must not tell of clips that went with a deleted one.
+# Stored responses by idempotency key. Deleted with their machine: a response must not name clips of a deleted machine.
 idempotency = Table(
-    "answered",
+    "idempotency",
     metadata,
-    Column("idempotency_key", String(255), primary_key=True),
+    Column("idempotency_key", identifier(255), primary_key=True),
     Column("machine_key", ForeignKey("machine.machine_key", ondelete="CASCADE"), nullable=False),
-    Column("fingerprint", String(64), nullable=False),  # sha256 of all that the answer depends on
-    Column("answer", Text, nullable=False),  # JSON
-    Column("answered_at", DateTime(timezone=True), nullable=False),
+    Column("fingerprint", identifier(64), nullable=False),  # sha256 of everything that the response depends on
+    Column("response", Text, nullable=False),  # JSON
+    Column("stored_at", UtcDateTime, nullable=False),
 )
 
-answered_by_time = Index("answered_by_time", idempotency.c.answered_at)
+idempotency_by_time = Index("idempotency_by_time", idempotency.c.stored_at)
 
 api_key = Table(
     "api_key",
     metadata,
-    Column("key_id", String(12), primary_key=True),
+    Column("key_id", identifier(12), primary_key=True),
     Column("name", String(64), nullable=False),
-    Column("scopes", String(64), nullable=False),  # with spaces between
-    Column("machine_prefix", String(64), nullable=True),  # null: for all machines
-    Column("secret_sha256", String(64), nullable=False),  # the secret itself is nowhere
-    Column("rate_per_minute", Integer, nullable=True),  # requests; null: as many as come
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("revoked_at", DateTime(timezone=True), nullable=True),  # the row stays: a store that had a key is never open
+    Column("scopes", String(64), nullable=False),  # separated by spaces
+    Column("machine_prefix", identifier(64), nullable=True),  # null for all machines
+    Column("secret_sha256", String(64), nullable=False),  # the secret itself is not stored
+    Column("rate_per_minute", Integer, nullable=True),  # requests; null for no limit
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime, nullable=True),  # the row stays: a store that ever had a key is never open
 )
 
-# Refers to nothing, so that it outlives the machines and keys it tells of.
+# Has no foreign keys, so that entries outlive the machines and keys they name.
 audit = Table(
     "audit",
     metadata,
-    Column("audit_id", Integer, primary_key=True, autoincrement=True),
-    Column("at", DateTime(timezone=True), nullable=False),
+    Column("audit_id", Key, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
     Column("who", String(64), nullable=False),  # name of the key
-    Column("key_id", String(12), nullable=True),  # null: without a key
+    Column("key_id", identifier(12), nullable=True),  # null if there was no key
     Column("action", String(20), nullable=False),
-    Column("machine_id", String(64), nullable=True),
+    Column("machine_id", identifier(64), nullable=True),
     Column("detail", String(500), nullable=False),
-    Column("request_id", String(32), nullable=True),  # null: by the command line
+    Column("request_id", String(32), nullable=True),  # null for the command line
     sqlite_autoincrement=True,
 )
 
-# Names its machine and key rather than refer to them: what was done is told after they are gone.
+# Has no foreign keys to machine and key: a job is reported after these are deleted.
 job = Table(
     "job",
     metadata,
-    Column("job_id", Integer, primary_key=True, autoincrement=True),
+    Column("job_id", Key, primary_key=True, autoincrement=True),
     Column("kind", String(10), nullable=False),
     Column("state", String(8), nullable=False),
-    Column("machine_id", String(64), nullable=True),  # null: it is about the whole service
-    Column("asked", Text, nullable=False),  # JSON, as its kind has it
-    Column("total", Integer, nullable=True),  # null: not known yet
+    Column("machine_id", identifier(64), nullable=True),  # null for the whole service
+    Column("parameters", Text, nullable=False),  # JSON, of its kind
+    Column("total", Integer, nullable=True),  # null until it is known
     Column("done", Integer, nullable=False, server_default="0"),
     Column("result", Text, nullable=True),
     Column("problem", String(40), nullable=True),
     Column("detail", String(1000), nullable=True),
     Column("who", String(64), nullable=False),  # name of the key
-    Column("key_id", String(12), nullable=True),
-    Column("machine_prefix", String(64), nullable=True),  # of the key
+    Column("key_id", identifier(12), nullable=True),
+    Column("machine_prefix", identifier(64), nullable=True),  # machine prefix of the key
     Column("request_id", String(32), nullable=True),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("started_at", DateTime(timezone=True), nullable=True),
-    Column("ended_at", DateTime(timezone=True), nullable=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime, nullable=True),
+    Column("ended_at", UtcDateTime, nullable=True),
     sqlite_autoincrement=True,
 )
 
@@ -224,7 +227,7 @@ job_entry = Table(
     Column("number", Integer, primary_key=True),
     Column("name", String(255), nullable=False),
     Column("status", String(10), nullable=False),
-    Column("clip_id", Integer, nullable=True),
+    Column("clip_id", Key, nullable=True),
     Column("problem", String(40), nullable=True),
     Column("detail", String(1000), nullable=True),
 )

@@ -41,7 +41,7 @@ class Bearing:
         pitch_mm: `D`, mm.
         contact_angle_rad: `phi`, rad.
         slip: standard deviation of the interval between impacts over its mean.
-        pole_pairs: of the motor; line frequency is `pole_pairs f_r` (its slip of a few percent neglected).
+        pole_pairs: pole pairs of the motor; the line frequency is `pole_pairs f_r` (slip of a few percent neglected).
         rotor_slots: `R`.
         wander: standard deviation of the speed over its mean.
         hum_db: RMS levels of the multiples of twice the line frequency at rated load, dB.
@@ -80,7 +80,7 @@ class Bearing:
 
     @property
     def passages_per_turn(self) -> float:
-        """Balls that pass a point of the outer race per turn of the shaft: BPFO over `f_r`."""
+        """Number of balls that pass a point of the outer race per turn of the shaft: BPFO over `f_r`."""
         return self.balls / 2.0 * (1.0 - self.ball_mm / self.pitch_mm * math.cos(self.contact_angle_rad))
 
     def render(self, condition: Condition, severity: float, rng: np.random.Generator, size: Size) -> Signal:

@@ -1,4 +1,4 @@
-"""What a synthetic machine is recorded under: its speed, its load and the background of the room."""
+"""Operating conditions of a synthetic machine: speed, load and the background of the room."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,14 +13,14 @@ class Background:
     """The sound of a room without the machine.
 
     Attributes:
-        name: for people.
+        name: display name.
         spectrum: spectral density, (Hz, dB).
         level_db: RMS level, dB re the machine's reference level (see `Physics`).
         spread_db: standard deviation of that level from clip to clip, dB.
         drift_db: standard deviation of the slow drift of the level within a clip, dB.
         knocks_per_second: mean rate of distant knocks (a Poisson process).
         knock_db: peak level of a typical knock, dB re the machine's reference level.
-        knock_modes: what a knock sets ringing.
+        knock_modes: resonances that a knock excites.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Background:
     knock_modes: tuple[Mode, ...] = (Mode(430.0, 0.03), Mode(1150.0, 0.02, -4.0))
 
     def render(self, rng: np.random.Generator, samples: int, sample_rate: int) -> Signal:
-        """The background of one clip, `(samples,)`."""
+        """Synthesize the background of one clip, `(samples,)`."""
         level_db = self.level_db + self.spread_db * rng.standard_normal()
         drift_db = self.drift_db * slow_walk(rng, samples, sample_rate)
         steady = noise(self.spectrum, rng, samples, sample_rate) * 10.0 ** ((level_db + drift_db) / 20.0)
@@ -84,21 +84,21 @@ Size = tuple[int, int]  # (samples, sample rate in Hz)
 
 
 class Physics(Protocol):
-    """How one kind of machine sounds. Levels inside are in dB re a reference of 1.0, its strongest part."""
+    """Sound model of one kind of machine. Its levels are in dB re a reference of 1.0, the strongest component."""
 
     def render(self, condition: Condition, severity: float, rng: np.random.Generator, size: Size) -> Signal:
-        """The sound of the machine alone, without background and at no particular level.
+        """Synthesize the machine alone, without background and at an arbitrary level.
 
         The fault draws from a stream of its own: two renders from equal generators that differ in severity
         hold the same healthy machine.
 
         Args:
             condition: the operating point.
-            severity: of the fault, in [0, 1]; 0 is healthy.
-            rng: source of everything random.
+            severity: severity of the fault, in [0, 1]; 0 is healthy.
+            rng: source of all random numbers.
             size: `(samples, sample_rate)`, the rate in Hz.
 
         Returns:
-            `(samples,)`.
+            Sound `(samples,)`.
         """
         ...

@@ -39,10 +39,10 @@ class Fan:
         blade_db: RMS levels of the blade-pass harmonics, dB.
         shaft_db: RMS levels of the shaft harmonics of the healthy fan (no rotor is perfectly balanced), dB.
         flow_db: RMS level of the flow noise at rated load, dB.
-        stall_db: its rise per unit of load below the rated one, dB.
+        stall_db: rise of the flow noise per unit of load below the rated one, dB.
         flow_spectrum: density of the flow noise, (Hz, dB).
         uneven: depth of the once-per-turn modulation of the healthy fan.
-        damage_depth: what a fault of severity 1 adds to that depth.
+        damage_depth: increase of that depth by a fault of severity 1.
         imbalance_db: level gained by the shaft tones at severity 1, dB.
         rub_db: peak level of the rub at severity 1, dB.
         rub_width_rad: arc of the contact (standard deviation), rad.

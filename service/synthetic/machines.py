@@ -1,4 +1,4 @@
-"""The synthetic example machines, and the clips they give."""
+"""The synthetic example machines and their clips."""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ class SyntheticMachine:
     """A machine whose sound is computed, not recorded.
 
     Attributes:
-        machine_id: ends in `-synthetic`.
-        title: for people; says that it is synthetic.
-        fault: what goes wrong with it, for people.
-        physics: how it sounds.
-        source: the operating point known well.
-        target: the shifted one: another speed, load and background.
+        machine_id: machine id, which ends in `-synthetic`.
+        title: display name, which includes "synthetic".
+        fault: description of the fault.
+        physics: sound model.
+        source: operating point of the source domain.
+        target: operating point of the target domain, with another speed, load and background.
     """
 
     machine_id: str
@@ -46,10 +46,10 @@ class SyntheticMachine:
     target: Condition
 
     def condition(self, domain: Domain) -> Condition:
-        """The operating point of a domain.
+        """Return the operating point of a domain.
 
         Raises:
-            ValueError: neither `source` nor `target`.
+            ValueError: the domain is neither `source` nor `target`.
         """
         if domain == "source":
             return self.source
@@ -72,19 +72,19 @@ class SyntheticMachine:
 
         The same arguments give the same samples. A clip's random numbers depend on the seed, the machine, the
         split, the domain, the label (healthy or faulty) and the number, not on the severity. Every clip has
-        an RMS of -26 dBFS before a random gain of at most 1 dB: its level says nothing about the fault.
+        an RMS of -26 dBFS before a random gain of at most 1 dB, so the level is independent of the fault.
 
         Args:
             split: `train` or `test`.
             domain: `source` or `target`.
-            number: of the clip among its likes, from 0.
-            severity: of the fault, in [0, 1]; 0 is healthy.
-            seconds: duration.
-            sample_rate: Hz.
-            seed: of the whole family of clips, not negative.
+            number: number of the clip within its split, domain and label, from 0.
+            severity: severity of the fault, in [0, 1]; 0 is healthy.
+            seconds: duration, s.
+            sample_rate: sample rate, Hz.
+            seed: seed of all clips, not negative.
 
         Returns:
-            `(samples,)`, full scale being 1.
+            Samples `(samples,)` with full scale 1.
 
         Raises:
             ValueError: a severity outside [0, 1], an unknown domain, too short a clip, or a negative seed.

@@ -19,7 +19,7 @@ class Pump:
 
     The fault is cavitation: vapor bubbles implode in bursts. An empty cavity of radius `R` under the
     pressure `p` collapses in `0.915 R sqrt(rho / p)` (Rayleigh, 1917). Each collapse is a short pulse,
-    modelled here as a strongly damped oscillation of that period; the pulses come at random, more of them
+    modeled here as a strongly damped oscillation of that period; the pulses come at random, more of them
     as a vane passes (Ross, Mechanics of Underwater Noise). Here both the rate of the bursts and the
     energy of a collapse are proportional to severity.
 
@@ -30,16 +30,16 @@ class Pump:
         vane_db: RMS levels of the vane-pass harmonics, dB.
         shaft_db: RMS levels of the shaft harmonics, dB.
         flow_db: RMS level of the turbulence at rated load, dB.
-        recirculation_db: its rise per unit of load below the rated one, dB.
-        flow_spectrum: its density, (Hz, dB).
+        recirculation_db: rise of the turbulence per unit of load below the rated one, dB.
+        flow_spectrum: density of the turbulence, (Hz, dB).
         bubble_radii_m: radii of the cavities, m.
-        pressure_pa: what collapses them, Pa.
-        density_kg_m3: of the liquid, kg/m^3.
+        pressure_pa: pressure on the cavities, Pa.
+        density_kg_m3: density of the liquid, kg/m^3.
         collapse_damping: damping ratio of a collapse's pulse.
-        bursts_per_second: at severity 1.
+        bursts_per_second: mean rate of bursts at severity 1.
         burst_seconds: mean age of a collapse within its burst, s.
-        collapses_per_burst: before those between two vanes are thinned out.
-        vane_depth: how strongly collapses follow the vanes, in [0, 1].
+        collapses_per_burst: mean number of collapses before those between two vanes are thinned out.
+        vane_depth: depth of the modulation of collapses by the vanes, in [0, 1].
         collapse_db: typical peak level of a collapse at severity 1, dB.
         collapse_spread: standard deviation of the logarithm of a collapse's strength.
     """
@@ -70,7 +70,7 @@ class Pump:
     collapse_spread: float = 0.4
 
     def collapse_seconds(self, radius_m: float) -> float:
-        """Time in which an empty cavity collapses (Rayleigh, 1917), s."""
+        """Compute the time in which an empty cavity collapses (Rayleigh, 1917), s."""
         return 0.915 * radius_m * math.sqrt(self.density_kg_m3 / self.pressure_pa)
 
     def render(self, condition: Condition, severity: float, rng: np.random.Generator, size: Size) -> Signal:

@@ -1,6 +1,6 @@
 """Building blocks of a synthetic machine sound: turning shafts, tones locked to them, noise, impacts.
 
-Everything is a float64 array of shape `(samples,)`, and every random number comes from the generator given.
+Signals are float64 arrays of shape `(samples,)`. All random numbers come from the given generator.
 """
 
 import math
@@ -17,21 +17,21 @@ Spectrum = tuple[tuple[float, float], ...]
 """Spectral density as `(Hz, dB)` points joined by straight lines over the logarithm of frequency."""
 
 _WALK_RATE = 5.0  # points per second of a slow random walk
-_WALK_SECONDS = 4.0  # its correlation time: long enough that clips of 10 s differ in their mean
+_WALK_SECONDS = 4.0  # correlation time, long enough for clips of 10 s to differ in their mean
 
 
 def gain(db: float) -> float:
-    """Amplitude factor of a level in dB."""
+    """Convert a level in dB to an amplitude factor."""
     return float(10.0 ** (db / 20.0))
 
 
 def rms(signal: Signal) -> float:
-    """Root mean square of a signal."""
+    """Compute the root mean square of a signal."""
     return math.sqrt(float(np.dot(signal, signal)) / len(signal))
 
 
 def slow_walk(rng: np.random.Generator, samples: int, sample_rate: int) -> Signal:
-    """A stationary random walk pulled back to zero (first-order autoregression), of unit variance."""
+    """Draw a stationary random walk of unit variance about zero (first-order autoregression)."""
     points = math.ceil(samples / sample_rate * _WALK_RATE) + 1
     memory = math.exp(-1.0 / (_WALK_RATE * _WALK_SECONDS))
     walk = rng.standard_normal(points)
@@ -43,14 +43,14 @@ def slow_walk(rng: np.random.Generator, samples: int, sample_rate: int) -> Signa
 
 
 def shaft_angle(frequency_hz: float, wander: float, rng: np.random.Generator, samples: int, sample_rate: int) -> Signal:
-    """Angle of a shaft in rad, from a random start, at a speed that wanders slowly.
+    """Draw the angle of a shaft in rad, from a random start, at a speed that varies slowly.
 
     Args:
         frequency_hz: mean turns per second.
         wander: standard deviation of the speed over its mean.
         rng: source of the start angle and of the wander.
-        samples: length.
-        sample_rate: Hz.
+        samples: length in samples.
+        sample_rate: sample rate, Hz.
     """
     start = rng.uniform(0.0, 2.0 * math.pi)
     speed = 1.0 + wander * slow_walk(rng, samples, sample_rate)
@@ -58,12 +58,12 @@ def shaft_angle(frequency_hz: float, wander: float, rng: np.random.Generator, sa
 
 
 def harmonics(angle: Signal, levels_db: Sequence[float], rng: np.random.Generator, *, spread_db: float = 0.7) -> Signal:
-    """The sum over k = 1, 2, ... of `a_k cos(k angle + phase_k)`, phases drawn anew for every clip.
+    """Compute the sum over k = 1, 2, ... of `a_k cos(k angle + phase_k)` with random phases.
 
     A harmonic at or above half the sample rate is left out rather than folded back.
 
     Args:
-        angle: rad, of the first harmonic.
+        angle: angle of the first harmonic, rad.
         levels_db: RMS level of each harmonic, dB.
         rng: source of the phases and of the levels' clip-to-clip spread.
         spread_db: standard deviation of each level from clip to clip, dB.
@@ -84,12 +84,12 @@ def harmonics(angle: Signal, levels_db: Sequence[float], rng: np.random.Generato
 
 
 def modulation(angle: Signal, depth: float, rng: np.random.Generator) -> Signal:
-    """`1 + depth cos(angle + phase)`: what an eccentric or unbalanced shaft does to an amplitude."""
+    """Compute `1 + depth cos(angle + phase)`, the modulation by an eccentric or unbalanced shaft."""
     return 1.0 + depth * np.cos(angle + rng.uniform(0.0, 2.0 * math.pi))
 
 
 def contact(angle: Signal, width_rad: float) -> Signal:
-    """A smooth pulse of height 1 once per turn, a von Mises bump of standard deviation `width_rad`."""
+    """Compute a smooth pulse of height 1 once per turn: a von Mises bump of standard deviation `width_rad`."""
     pulse: Signal = np.exp((np.cos(angle) - 1.0) / width_rad**2)
     return pulse
 
@@ -111,13 +111,13 @@ def noise(
     stretch: float = 1.0,
     spread_db: float = 0.5,
 ) -> Signal:
-    """Gaussian noise of unit RMS and of a given spectral density.
+    """Draw Gaussian noise of unit RMS and of a given spectral density.
 
     Args:
-        spectrum: the density; beyond its first and last point it is flat. There is no 0 Hz component.
+        spectrum: spectral density, flat beyond its first and last point, without a 0 Hz component.
         rng: source of the noise and of the spectrum's clip-to-clip spread.
-        samples: length.
-        sample_rate: Hz.
+        samples: length in samples.
+        sample_rate: sample rate, Hz.
         stretch: factor on the spectrum's frequencies (a flow's spectrum moves with its speed).
         spread_db: standard deviation of each point of the spectrum from clip to clip, dB.
     """
@@ -144,17 +144,17 @@ class Mode:
 
 
 def event_times(angle: Signal, per_turn: float, rng: np.random.Generator, *, slip: float = 0.0) -> Signal:
-    """Times, in samples, of events that come `per_turn` times per turn of a shaft.
+    """Draw the times, in samples, of events that occur `per_turn` times per turn of a shaft.
 
     Args:
-        angle: rad.
+        angle: angle of the shaft, rad.
         per_turn: events per turn; need not be whole.
         rng: source of the slip.
         slip: standard deviation of an interval over its mean. Intervals are independent, so the phase of the
             events wanders away from the shaft's, as rolling elements do.
 
     Returns:
-        `(events,)`.
+        Times `(events,)`.
     """
     position = angle * (per_turn / (2.0 * math.pi))
     first, last = math.ceil(position[0]), float(position[-1])
@@ -167,16 +167,16 @@ def event_times(angle: Signal, per_turn: float, rng: np.random.Generator, *, sli
 
 
 def ring(times: Signal, strengths: Signal, modes: Sequence[Mode], samples: int, sample_rate: int) -> Signal:
-    """Impacts heard through resonances: each sets off `exp(-2 pi f zeta t) sin(2 pi f t)` of every mode.
+    """Sum the responses of resonances to impacts: `exp(-2 pi f zeta t) sin(2 pi f t)` for every impact and mode.
 
-    Impacts start between samples where they should. A mode at or above half the sample rate is silent.
+    Impacts start at fractional samples. A mode at or above half the sample rate is silent.
 
     Args:
-        times: `(events,)` in samples, not negative.
-        strengths: `(events,)` amplitude of each impact.
-        modes: what rings.
-        samples: length.
-        sample_rate: Hz.
+        times: times of impacts `(events,)`, in samples, not negative.
+        strengths: amplitudes of impacts `(events,)`.
+        modes: resonances that the impacts excite.
+        samples: length in samples.
+        sample_rate: sample rate, Hz.
     """
     out = np.zeros(samples)
     start = np.ceil(times).astype(np.int64)  # (events,)

@@ -11,8 +11,8 @@ _README = """\
 Synthetic machines, made by Offkey. No recording.
 
 Every clip in this folder was computed from the physics of a fan, a gearbox, a pump or a motor bearing,
-healthy or with a fault of known severity. The clips are for trying Offkey out and for testing it. They say
-nothing about how well it works on real machines.
+healthy or with a fault of known severity. The clips are for trying Offkey out and for testing it. They are
+no evidence of how well it works on real machines.
 
 Layout (DCASE Task 2):
 <machine>/{train,test}/section_00_<domain>_<split>_<label>_<number>_speed_<rpm>_severity_<percent>.wav
@@ -28,8 +28,8 @@ class PlannedClip:
         machine_id: a key of `MACHINES`.
         split: `train` or `test`.
         domain: `source` or `target`.
-        number: of the clip among its likes, from 0.
-        severity: of the fault, percent; 0 is healthy.
+        number: number of the clip within its split, domain and label, from 0.
+        severity: severity of the fault, percent; 0 is healthy.
     """
 
     machine_id: str
@@ -45,7 +45,7 @@ class PlannedClip:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """What DCASE calls attributes: speed in rpm, severity in percent."""
+        """Attributes in the sense of DCASE: speed in rpm, severity in percent."""
         speed = MACHINES[self.machine_id].condition(self.domain).speed_rpm
         return {"speed": f"{speed:.0f}", "severity": str(self.severity)}
 
@@ -68,14 +68,14 @@ def plan_tree(
     """List the clips of a tree.
 
     Args:
-        machine_ids: the machines wanted.
+        machine_ids: keys of `MACHINES`.
         train_source: healthy clips for enrollment in the source domain, per machine.
-        train_target: the same in the target domain.
+        train_target: healthy clips for enrollment in the target domain, per machine.
         test_each: clips per machine, domain and label in the test split.
-        severities: percents in (0, 100] that the faulty clips take in turn.
+        severities: severities of the faulty clips in rotation, percents in (0, 100].
 
     Returns:
-        `train_source + train_target + 4 * test_each` clips per machine, in the order of their paths.
+        The `train_source + train_target + 4 * test_each` clips per machine, in the order of their paths.
 
     Raises:
         ValueError: an unknown machine, a count below 0, or a severity outside (0, 100].
@@ -114,20 +114,20 @@ def write_tree(
     seed: int = 0,
     on_written: Callable[[Path], None] | None = None,
 ) -> None:
-    """Synthesize clips and write them as 16-bit WAV, with a README.txt that says what they are.
+    """Synthesize clips and write them as 16-bit WAV, with a README.txt about the tree.
 
-    Files that are there already are written anew. Each says in its header that it is synthetic.
+    Existing files are overwritten. The header of each file states that it is synthetic.
 
     Args:
-        root: the tree's root; made if absent.
-        clips: what to write, as from `plan_tree`.
-        seed: of the whole tree.
-        on_written: called with the path of each clip once it is written.
+        root: root of the tree, created if absent.
+        clips: clips to write, as returned by `plan_tree`.
+        seed: seed of the whole tree, not negative.
+        on_written: callback with the path of each clip after it is written.
 
     Raises:
         OSError: the folder or a file cannot be written.
     """
-    import soundfile  # here, since a process that only synthesizes needs no libsndfile
+    import soundfile  # imported here, so that synthesis alone does not load libsndfile
 
     root.mkdir(parents=True, exist_ok=True)
     (root / "README.txt").write_text(_README, encoding="utf-8")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from threading import Lock
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -16,6 +17,14 @@ _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})  # a client can s
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 MAX_DRIFT_MACHINES = 100  # that have series of their own: the first to be scored
+
+
+class SizedPool(Protocol):
+    """A pool of requests."""
+
+    @property
+    def slots(self) -> int:
+        """Number of requests that run or wait."""
 
 
 class Metrics:
@@ -109,10 +118,10 @@ class Metrics:
         """Count a request whose client left before its answer."""
         self._abandoned.inc()
 
-    def watch(self, **pools: Callable[[], int]) -> None:
-        """Report how many permits each pool has given, asked for at every scrape."""
-        for pool, slots in pools.items():
-            self._slots.labels(pool).set_function(slots)
+    def watch_pools(self, pools: Mapping[str, SizedPool]) -> None:
+        """Report the requests that run or wait in each pool, read at every scrape."""
+        for name, pool in pools.items():
+            self._slots.labels(name).set_function(partial(getattr, pool, "slots"))
 
     def watch_decoders(self, lost: Mapping[str, int], peak_bytes: Callable[[], int]) -> None:
         """Report how many decoders were lost by each cause, and the memory of the largest."""
@@ -152,7 +161,7 @@ class Metrics:
                 for domain, shift in shifts.items():
                     self._drift_shift.labels(machine_id, domain).set(shift)
 
-    def forget(self, machine_id: str) -> None:
+    def remove_machine(self, machine_id: str) -> None:
         """Report nothing more of a machine that was deleted."""
         with self._drift_lock:
             self._verdicts.pop(machine_id, None)

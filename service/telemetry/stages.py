@@ -1,4 +1,4 @@
-"""Where the time of one request goes."""
+"""Time the stages of one request."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from time import perf_counter
 
 
 class Stage(StrEnum):
-    """What is timed of a request. Its stages follow each other, so with `other` they add up to the whole."""
+    """A timed part of a request. Stages do not overlap, so together with `other` they add up to the total."""
 
-    RECEIVE = "receive"  # the body, from the client
-    QUEUE = "queue"  # until a worker is free
+    RECEIVE = "receive"  # read the body
+    QUEUE = "queue"  # wait for a worker
     DECODE = "decode"
-    MEASURE = "measure"  # the conditions
+    ACOUSTICS = "acoustics"
     EMBED = "embed"
     SEARCH = "search"
     LOCALIZE = "localize"
@@ -21,22 +21,22 @@ class Stage(StrEnum):
 
 
 class Stages:
-    """The stages of one request, from the moment this is made."""
+    """Times the stages of one request, from its creation on."""
 
     def __init__(self, observe: Callable[[Stage, float], None]) -> None:
-        """`observe` is told the seconds of each stage when it is over."""
+        """Start the timer. `observe` is called with the seconds of each stage when it ends."""
         self._observe = observe
         self._start = perf_counter()
-        self._spent = dict.fromkeys(Stage, 0.0)  # seconds; of equal size forever, so that it can be read meanwhile
+        self._spent = dict.fromkeys(Stage, 0.0)  # seconds; keys never change, so other threads can read it
 
     def add(self, stage: Stage, seconds: float) -> None:
-        """Count so much time as a stage's."""
+        """Add seconds to a stage."""
         self._spent[stage] += seconds
         self._observe(stage, seconds)
 
     @contextmanager
     def during(self, stage: Stage) -> Iterator[None]:
-        """Count the time inside as a stage's. No stage lies within another."""
+        """Add the time inside the block to a stage. Blocks must not be nested."""
         start = perf_counter()
         try:
             yield
@@ -44,15 +44,15 @@ class Stages:
             self.add(stage, perf_counter() - start)
 
     def end(self) -> float:
-        """The request is answered: what no stage took is `other`. Returns the seconds of the whole."""
+        """End the request. Time outside of all stages is added to `other`. Returns the total, in seconds."""
         seconds = perf_counter() - self._start
         spent = sum(self._spent.values())
-        if spent:  # a request without stages has nothing to tell
+        if spent:  # nothing to report without stages
             self.add(Stage.OTHER, max(seconds - spent, 0.0))
         return seconds
 
     def timing_ms(self) -> dict[str, float]:
-        """Milliseconds so far, by stage, and their `total`."""
+        """Return the milliseconds so far by stage, and their `total`."""
         total = 1e3 * (perf_counter() - self._start)
         found = {stage.value: round(1e3 * seconds, 3) for stage, seconds in self._spent.items() if seconds}
         return {**found, Stage.OTHER.value: round(max(total - sum(found.values()), 0.0), 3), "total": round(total, 3)}

@@ -1,4 +1,4 @@
-"""Lets a caller in, or not."""
+"""Identify the caller of a request by its API key. Independent of the protocol that carries the key."""
 
 import ipaddress
 import logging
@@ -12,77 +12,78 @@ from service.domain.access import ANONYMOUS, Caller
 from service.domain.rate import RateLimiter
 from service.settings import Settings
 from service.store import KeyRecord, Store
+from service.usecases.admission import WorkPool
 
 logger = logging.getLogger(__name__)
 
 _HOW = (
-    "Send one as `Authorization: Bearer offkey_...` (the offkey command takes it from OFFKEY_KEY); an administrator "
-    "makes it with `offkey keys create`."
+    "Send one as `Authorization: Bearer offkey_...` (the offkey command reads it from OFFKEY_KEY). An administrator "
+    "creates it with `offkey keys create`."
 )
 
 
 class OpenToNetworkError(Exception):
-    """The service would be open to the network, and nobody said that it should be."""
+    """The service would be open to the network without a key, and the settings do not allow that."""
 
 
 class Authenticator:
-    """Tells who a caller is by the key that is sent.
+    """Maps the text of a key to a caller. A revoked key is refused from the next request on."""
 
-    A revoked key opens nothing from the next request on.
-    """
+    def __init__(self, settings: Settings, store: Store, pool: WorkPool) -> None:
+        """Check whether the service may start without a key.
 
-    def __init__(self, settings: Settings, store: Store) -> None:
-        """Decide whether keys are needed.
+        Args:
+            settings: settings of the service.
+            store: store of the keys.
+            pool: pool whose threads read the store.
 
         Raises:
-            OpenToNetworkError: there is no key, and others than this computer could reach the service.
+            OpenToNetworkError: there is no key, and other computers could reach the service.
         """
         self._keys = store.keys
+        self._pool = pool
         self._limiter = RateLimiter()
-        self._open = not self._keys.exist()
-        if not self._open or is_loopback(settings.host):
+        if self._keys.exist() or is_loopback(settings.host):
             return
         if not settings.open_to_network:
             raise OpenToNetworkError(
-                f"There is no key, so whoever reaches {settings.host} could enroll, delete and score. Make a key first "
-                "(`offkey keys create NAME --scope admin`), or listen on 127.0.0.1 (OFFKEY_HOST), or set "
-                "OFFKEY_OPEN_TO_NETWORK=true if everybody on the network shall be let in."
+                f"There is no key, so whoever reaches {settings.host} could enroll, delete and score. Create a key "
+                "first (`offkey keys create NAME --scope admin`), or listen on 127.0.0.1 (OFFKEY_HOST), or set "
+                "OFFKEY_OPEN_TO_NETWORK=true to admit everybody on the network."
             )
-        logger.warning("there is no key, so everybody who reaches %s is let in", settings.host)
+        logger.warning("there is no key, so everybody who reaches %s is admitted", settings.host)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is no key, and everybody who reaches the service is let in."""
-        if self._open:  # once there is a key, it stays so
-            self._open = not self._keys.exist()
-        return self._open
+    async def authenticate(self, sent: str | None, request_id: str) -> Caller:
+        """Return the caller of a request.
 
-    def recognize(self, sent: str | None, request_id: str) -> Caller | None:
-        """As `admit`, but without waiting for the store; None: it has to be asked.
+        Args:
+            sent: text of the key; None if the request has none.
+            request_id: id of the request, for the audit log.
 
         Raises:
-            OffkeyError: the key is over its rate.
+            OffkeyError: a key is needed and none was sent; the key is unknown or revoked; its rate is exceeded; or
+                the store cannot be read.
         """
+        caller = self._cached(sent, request_id)
+        return await self._pool.run(self._look_up, sent, request_id) if caller is None else caller
+
+    def _cached(self, sent: str | None, request_id: str) -> Caller | None:
+        """Return the caller if the key cache is current; None if the store must be read."""
         if self._keys.none_exists:
             return replace(ANONYMOUS, request_id=request_id)
         token = None if sent is None else Token.parse(sent)
-        key = None if token is None else self._keys.recall(token)
+        key = None if token is None else self._keys.cached(token)
         return None if key is None else self._caller(key, request_id)
 
-    def admit(self, sent: str | None, request_id: str) -> Caller:
-        """Tell who sends `sent`, the text of a key.
-
-        Raises:
-            OffkeyError: a key is needed and none is sent, it is not known or was revoked, or it is over its rate.
-        """
-        if self.is_open:
+    def _look_up(self, sent: str | None, request_id: str) -> Caller:
+        if not self._keys.exist():
             return replace(ANONYMOUS, request_id=request_id)
         if sent is None:
             raise OffkeyError(ErrorKind.UNAUTHENTICATED, f"No key was sent. {_HOW}")
         token = Token.parse(sent)
         key = None if token is None else self._keys.find(token)
         if key is None:
-            raise OffkeyError(ErrorKind.UNAUTHENTICATED, f"The key is not known, or was revoked. {_HOW}")
+            raise OffkeyError(ErrorKind.UNAUTHENTICATED, f"The key is unknown or was revoked. {_HOW}")
         return self._caller(key, request_id)
 
     def _caller(self, key: KeyRecord, request_id: str) -> Caller:

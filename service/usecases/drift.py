@@ -1,4 +1,4 @@
-"""Tells whether a machine's scores of late are still those of the enrolled clips."""
+"""Compare the recent scores of a machine with the scores of its enrolled clips."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,43 +10,44 @@ from offkey.vocabulary import Domain, Verdict
 from service.bank import Bank
 from service.domain.drift import MIN_RECORDINGS, MIN_SCORES, Drift
 from service.domain.self_scores import SelfScores
+from service.store import Store
 from service.store.scores import RecentScore
-from service.usecases.service import Context
+from service.usecases.service import Call, Service
 
 LAST_CLIPS = 100
 LAST_HOURS = 24
-# Where domains or windows differ, what is told of the machine: what most asks for a person.
+# If domains or windows differ, the verdict of the machine is the one that most needs attention.
 _ORDER = (Verdict.HIGHER, Verdict.LOWER, Verdict.STEADY, Verdict.UNKNOWN)
 
 
-def get_drift(context: Context, machine_id: str) -> DriftReport:
-    """Hold what was scored lately against the bank's self-scores.
+def get_drift(call: Call, machine_id: str) -> DriftReport:
+    """Compare the recent scores of a machine with the self-scores of its bank.
 
     Raises:
         OffkeyError: the machine is unknown, or its bank is empty, too small or of another embedding space.
     """
-    record = context.store.machine(machine_id)
-    bank = context.bank(record)
-    context.score_buffer.write()
-    return _report(context, machine_id, record.machine_key, bank)
+    record = call.store.machine(machine_id)
+    bank = call.bank(record)
+    call.service.score_buffer.write()
+    return _report(call.store, machine_id, record.machine_key, bank)
 
 
-def watch_drift(context: Context, machine_keys: Iterable[int]) -> None:
-    """Bring the metrics of machines that were scored up to date, of those whose bank is in memory."""
+def watch_drift(service: Service, machine_keys: Iterable[int]) -> None:
+    """Update the drift metrics of scored machines whose bank is cached."""
     for key in machine_keys:
-        bank, machine_id = context.banks.at_hand(key), context.store.shift.machine_id(key)
+        bank, machine_id = service.banks.cached(key), service.store.scores.machine_id(key)
         if bank is not None and machine_id is not None:
-            report = _report(context, machine_id, key, bank)
+            report = _report(service.store, machine_id, key, bank)
             shifts = {
                 own.domain.value: own.windows[0].median_shift
                 for own in report.domains
                 if own.windows[0].median_shift is not None
             }
-            context.metrics.drift(machine_id, report.verdict.value, shifts)
+            service.metrics.drift(machine_id, report.verdict.value, shifts)
 
 
-def _report(context: Context, machine_id: str, machine_key: int, bank: Bank) -> DriftReport:
-    scores = context.store.shift.recent_scores(machine_key, bank.generation, bank.detector.backend)
+def _report(store: Store, machine_id: str, machine_key: int, bank: Bank) -> DriftReport:
+    scores = store.scores.recent_scores(machine_key, bank.generation, bank.detector.backend)
     domains = [
         _of_domain(domain, own, [one for one in scores if one.domain is domain])
         for domain, own in bank.detector.self_scores.items()
@@ -95,20 +96,20 @@ def _worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 def _advice(verdict: Verdict, domains: Sequence[DomainDrift]) -> str:
     if verdict is Verdict.STEADY:
-        return "Nothing: what was scored lately scores as the enrolled clips do among each other."
+        return "Nothing to do: recent clips score like the enrolled clips do among each other."
     if verdict is Verdict.UNKNOWN:
         missing = MIN_RECORDINGS - max(own.recordings for own in domains)
         if missing > 0:
-            return f"Enroll {missing} more recordings: fewer than {MIN_RECORDINGS} of a domain are not enough to tell."
+            return f"Enroll {missing} more recordings: fewer than {MIN_RECORDINGS} of a domain are not enough."
         most = max(window.n for own in domains for window in own.windows)
-        return f"Wait: of {MIN_SCORES} clips that it takes, {most} were scored since the bank was changed last."
+        return f"Wait: {MIN_SCORES} scored clips are needed, and {most} were scored since the last change of the bank."
     if verdict is Verdict.HIGHER:
         return (
-            "Listen to clips of late: they score higher than the enrolled ones do among each other. If the machine is "
+            "Listen to recent clips: they score higher than the enrolled clips do among each other. If the machine is "
             "healthy, its sound or the recording has changed: enroll recent healthy clips (POST /enroll). If it is "
             "not, this is a fault that grows."
         )
     return (
-        "Enroll recent healthy clips (POST /enroll), and delete those of conditions that are gone: what is scored "
-        "lately differs less than the enrolled clips among each other, so that the threshold is higher than it need be."
+        "Enroll recent healthy clips (POST /enroll), and delete clips of conditions that no longer occur: recent clips "
+        "differ less than the enrolled clips do among each other, so the threshold is higher than necessary."
     )

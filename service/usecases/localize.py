@@ -1,4 +1,6 @@
-"""Say which seconds and which bands of a scored window stand out."""
+"""Report which seconds and bands of a scored window stand out."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,40 +12,54 @@ from service.domain.spectrogram import Spectrogram
 from service.encoder.encoder import Encoder
 
 
-def note(encoder: Encoder, bank: Bank) -> str | None:
-    """Why nothing can be localized, or what the comparison lacks; None: it is with all that is enrolled."""
+def localization_note(encoder: Encoder, bank: Bank) -> str | None:
+    """Return why nothing can be localized, or what the comparison lacks. None if it uses all enrolled clips."""
     if encoder.band_edges_hz is None:
         return (
-            f"The bundle {encoder.name} gives no log-mel spectrogram, or does not say at which "
-            "frequencies its bands are. Export it again."
+            f"The bundle {encoder.name} outputs no log-mel spectrogram, or its manifest lacks the frequencies of the "
+            "bands. Export it again."
         )
     compared = sum(bank.compared.values())
     if not bank.reference.domains:
         return (
-            f"A spectrogram is kept of {bank.clips_in_reference} of {compared} enrolled clips, and it takes those of "
-            "two recordings of one domain. Of clips that an earlier version enrolled there is none: delete them and "
-            "enroll them again."
+            f"Spectrograms are stored for {bank.clips_in_reference} of {compared} enrolled clips; localization needs "
+            "those of two recordings of one domain. Clips enrolled by an earlier version have no spectrogram. Delete "
+            "them and enroll them again."
         )
     if bank.clips_in_reference < compared:
         return (
-            f"{compared - bank.clips_in_reference} of {compared} clips were enrolled by an earlier version, which kept "
-            "no spectrogram of them: nothing was compared with these. Delete them and enroll them again."
+            f"{compared - bank.clips_in_reference} of {compared} clips were enrolled by an earlier version, which "
+            "stored no spectrograms. They are left out of the comparison: delete them and enroll them again."
         )
     return None
 
 
-def localize(
-    bank: Bank, edges_hz: NDArray[np.float64], window: Spectrogram, start_s: float, end_s: float
-) -> Localization:
-    """Of one window.
+def localize_windows(
+    bank: Bank,
+    encoder: Encoder,
+    spectrograms: Sequence[Spectrogram],
+    spans: Sequence[tuple[float, float]],
+    *,
+    wanted: bool,
+) -> list[Localization | None]:
+    """Localize each window of a clip. Returns A window has None if localization is not wanted or impossible.
 
     Args:
-        bank: whose reference has a domain.
-        edges_hz: where its bands meet, `(bands + 1,)`.
-        window: `(steps, bands)`.
-        start_s: of the window in its clip.
-        end_s: likewise.
+        bank: bank of the machine.
+        encoder: encoder of the bank.
+        spectrograms: downsampled spectrogram `(steps, bands)` of each window.
+        spans: start and end of each window, in seconds.
+        wanted: whether the request includes localization.
     """
+    edges_hz = encoder.band_edges_hz
+    if not wanted or edges_hz is None or not bank.reference.domains:
+        return [None] * len(spans)
+    return [_localize(bank, edges_hz, one, *span) for one, span in zip(spectrograms, spans, strict=True)]
+
+
+def _localize(
+    bank: Bank, edges_hz: NDArray[np.float64], window: Spectrogram, start_s: float, end_s: float
+) -> Localization:
     found: Located = bank.reference.locate(window)
     times = np.linspace(start_s, end_s, len(window) + 1)
     return Localization(

@@ -13,37 +13,35 @@ from offkey.schemas import (
     ThresholdSettings,
 )
 from service.store import MachineRecord
-from service.usecases.service import Context
+from service.usecases.service import Call
 from service.usecases.threshold import settings_of, threshold_of
 
 _NO_THRESHOLD = {ErrorKind.EMPTY_BANK, ErrorKind.BANK_TOO_SMALL, ErrorKind.EMBEDDING_SPACE_MISMATCH}
 
 
-def put_machine(context: Context, machine_id: str, settings: MachineSettings) -> tuple[Machine, bool]:
-    """Create a machine or describe it anew. Returns it and whether it is new."""
-    record, created = context.store.put_machine(machine_id, description=settings.description)
-    return _machine(context, record), created
+def put_machine(call: Call, machine_id: str, settings: MachineSettings) -> tuple[Machine, bool]:
+    """Create a machine or change its description. Returns it and whether it is new."""
+    with call.store.begin() as tx:
+        record, created = tx.put_machine(machine_id, settings.description)
+    return _machine(call, record), created
 
 
-def put_threshold(context: Context, machine_id: str, settings: ThresholdSettings) -> Machine:
-    """Choose how a machine's threshold comes about. Raises `OffkeyError` (unknown machine)."""
-    record = context.store.put_threshold(
-        machine_id,
-        settings.rule,
-        false_alarm_rate=settings.false_alarm_rate,
-        decision_threshold=settings.decision_threshold,
-    )
-    return _machine(context, record)
+def put_threshold(call: Call, machine_id: str, settings: ThresholdSettings) -> Machine:
+    """Set how a machine's threshold is chosen. Raises `OffkeyError` (unknown machine)."""
+    rate, value = settings.false_alarm_rate, settings.decision_threshold
+    with call.store.begin(machine_id) as tx:
+        record = tx.set_threshold(settings.rule, false_alarm_rate=rate, decision_threshold=value)
+    return _machine(call, record)
 
 
-def get_machine(context: Context, machine_id: str) -> Machine:
+def get_machine(call: Call, machine_id: str) -> Machine:
     """Return a machine. Raises `OffkeyError` (unknown machine)."""
-    return _machine(context, context.store.machine(machine_id))
+    return _machine(call, call.store.machine(machine_id))
 
 
-def list_machines(context: Context, after: str, limit: int) -> MachineList:
+def list_machines(call: Call, after: str, limit: int) -> MachineList:
     """Return a page of machines."""
-    records = context.store.machines(after=after, limit=limit)
+    records = call.store.machines(after=after, limit=limit)
     return MachineList(
         machines=[
             MachineSummary(
@@ -59,44 +57,46 @@ def list_machines(context: Context, after: str, limit: int) -> MachineList:
     )
 
 
-def delete_machine(context: Context, machine_id: str) -> None:
+def delete_machine(call: Call, machine_id: str) -> None:
     """Delete a machine with its bank. Raises `OffkeyError` (unknown machine)."""
-    context.banks.forget(context.store.delete_machine(machine_id))
-    context.metrics.forget(machine_id)
+    with call.store.begin(machine_id) as tx:
+        gone = tx.delete_machine()
+    call.service.banks.evict(gone.machine_key)
+    call.service.metrics.remove_machine(machine_id)
 
 
-def list_clips(context: Context, machine_id: str, after: int, limit: int) -> ClipList:
+def list_clips(call: Call, machine_id: str, after: int, limit: int) -> ClipList:
     """Return a page of a machine's clips. Raises `OffkeyError` (unknown machine)."""
-    records = context.store.clips(machine_id, after=after, limit=limit)
+    records = call.store.clips(machine_id, after=after, limit=limit)
     return ClipList(
         clips=[Clip.model_validate(record) for record in records],
         next_after=records[-1].clip_id if len(records) == limit else None,
     )
 
 
-def delete_clip(context: Context, machine_id: str, clip_id: int) -> Machine:
-    """Take a clip out of the bank and return the machine. Raises `OffkeyError` (unknown machine or clip)."""
-    record = context.store.delete_clip(machine_id, clip_id)
-    context.banks.forget(record.machine_key)  # the guard would go on comparing with the clip
-    return _machine(context, record)
+def delete_clip(call: Call, machine_id: str, clip_id: int) -> Machine:
+    """Delete a clip from the bank and return the machine. Raises `OffkeyError` (unknown machine or clip)."""
+    with call.store.begin(machine_id) as tx:
+        record = tx.delete_clip(clip_id)
+    return _machine(call, record)
 
 
-def _machine(context: Context, record: MachineRecord) -> Machine:
+def _machine(call: Call, record: MachineRecord) -> Machine:
     return Machine(
         machine_id=record.machine_id,
         description=record.description,
         generation=record.generation,
         clips=_counts(record),
         embedding_space_id=record.embedding_space_id,
-        threshold_settings=settings_of(context, record),
-        threshold=_threshold(context, record),
+        threshold_settings=settings_of(call, record),
+        threshold=_threshold(call, record),
         created_at=record.created_at,
     )
 
 
-def _threshold(context: Context, record: MachineRecord) -> Threshold | None:
+def _threshold(call: Call, record: MachineRecord) -> Threshold | None:
     try:
-        return threshold_of(context, record, context.bank(record))
+        return threshold_of(call, record, call.bank(record))
     except OffkeyError as error:
         if error.kind in _NO_THRESHOLD:
             return None

@@ -7,85 +7,108 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from offkey.schemas import ClipAcoustics, ClipScore, Localization, Neighbor, Scores, WindowScore
+from offkey.schemas import ClipAcoustics, ClipScore, Neighbor, Scores, WindowScore
+from offkey.schemas import Threshold as ThresholdAnswer
+from service.audio.budget import UNLIMITED, Budget
+from service.audio.decode import Waveform
 from service.bank import Bank
 from service.bank import Neighbor as Near
 from service.domain.detector import clip_score
 from service.domain.envelope import closest_differences
 from service.domain.threshold import p_value
 from service.encoder.encoder import Encoder
+from service.store import MachineRecord
 from service.store.scores import RecentScore
 from service.telemetry.stages import Stage
-from service.usecases import localize as localization
 from service.usecases.acoustics import MACHINE_NOT_AUDIBLE, warnings_of
-from service.usecases.clip import Clip, EmbeddedClip, embed_clip
-from service.usecases.service import Context
+from service.usecases.clip import Clip, EmbeddedClip, embed_clip, embed_waveform
+from service.usecases.localize import localization_note, localize_windows
+from service.usecases.service import Call
 from service.usecases.threshold import threshold_of
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What the clips of a request are held against, and what is to be told of them."""
+class ScoreOptions:
+    """What the answer about a clip contains.
 
-    machine_key: int
+    Attributes:
+        neighbors: number of enrolled windows to name for each scored window.
+        localize: whether to report which seconds and bands stand out.
+    """
+
+    neighbors: int = 1
+    localize: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """What clips are compared with. Equal for all clips of a request, or for a stream until its bank changes.
+
+    Attributes:
+        machine: the machine.
+        bank: its bank.
+        encoder: encoder that the bank was made with.
+        threshold: decision threshold of the bank.
+        options: content of the answer.
+    """
+
+    machine: MachineRecord
     bank: Bank
-    encoder: Encoder  # of the bank
-    decision_threshold: float
-    neighbors: int
-    localize: bool
+    encoder: Encoder
+    threshold: ThresholdAnswer
+    options: ScoreOptions
 
 
-def score_clips(context: Context, machine_id: str, uploads: Sequence[Clip], neighbors: int, localize: bool) -> Scores:
-    """Decode, embed, search, score, and say what stands out.
-
-    Args:
-        context: the adapters.
-        machine_id: whose bank to compare with.
-        uploads: the clips.
-        neighbors: how many enrolled windows to name for each scored one.
-        localize: whether to say what stands out.
+def score_clips(call: Call, machine_id: str, clips: Sequence[Clip], options: ScoreOptions) -> Scores:
+    """Decode, embed and score clips.
 
     Raises:
-        OffkeyError: the machine is unknown, its bank cannot score, or a clip is not usable.
+        OffkeyError: the machine is unknown, its bank cannot score, or a clip cannot be used.
     """
-    record = context.store.machine(machine_id)
-    bank = context.bank(record)
-    threshold = threshold_of(context, record, bank)
-    encoder = context.encoder_of(bank)
-    question = _Question(record.machine_key, bank, encoder, threshold.decision_threshold, neighbors, localize)
-    clips = [_score(context, question, one) for one in uploads]
-    return Scores(
-        machine_id=machine_id,
-        bundle=encoder.name,
-        backend=bank.detector.backend,
-        generation=bank.generation,
-        threshold=threshold,
-        clips=clips,
-        localization_note=localization.note(encoder, bank) if localize else "Not asked for: add localize=true.",
-        timing_ms=context.stages.timing_ms(),
-    )
+    question = open_question(call, machine_id, options)
+    scores = [score_embedded(call, question, clip.name, embed_clip(call, question.encoder, clip)) for clip in clips]
+    return answer(call, question, scores)
 
 
-def _score(context: Context, question: _Question, upload: Clip) -> ClipScore:
-    bank = question.bank
-    clip = embed_clip(context, question.encoder, upload)
-    with context.stages.during(Stage.SEARCH):
-        scores, named = bank.score(clip.vectors, question.neighbors)
-    score = clip_score(scores)
-    is_anomalous = score > question.decision_threshold
-    context.metrics.scored(is_anomalous)
-    context.score_buffer.add(_recent(question.machine_key, bank, scores, named))
-    seconds = clip.waveform.seconds
-    warnings = warnings_of(closest_differences(list(bank.envelopes.values()), clip.acoustics, seconds))
-    if bank.is_background(clip.vectors, named):
+def open_question(call: Call, machine_id: str, options: ScoreOptions) -> Question:
+    """Load what clips of a machine are compared with. Raises `OffkeyError`: it is unknown, or its bank cannot score."""
+    record = call.store.machine(machine_id)
+    bank = call.bank(record)
+    return Question(record, bank, call.encoder_of(bank), threshold_of(call, record, bank), options)
+
+
+def score_waveform(
+    call: Call, question: Question, name: str, waveform: Waveform, budget: Budget = UNLIMITED
+) -> ClipScore:
+    """Score a decoded waveform at the encoder's sample rate: the entry point of streams, MQTT and bulk jobs.
+
+    Raises:
+        OffkeyError: the waveform is too short, or the service is stopping.
+    """
+    return score_embedded(call, question, name, embed_waveform(call, question.encoder, waveform, budget))
+
+
+def score_embedded(call: Call, question: Question, name: str, clip: EmbeddedClip) -> ClipScore:
+    """Score an embedded clip, count it, and buffer its score for drift."""
+    bank, options = question.bank, question.options
+    with call.stages.during(Stage.SEARCH):
+        window_scores, neighbors = bank.score(clip.vectors, options.neighbors)
+    score = clip_score(window_scores)
+    is_anomalous = score > question.threshold.decision_threshold
+    warnings = warnings_of(closest_differences(list(bank.envelopes.values()), clip.acoustics, clip.seconds))
+    if bank.is_background(clip.vectors, neighbors):
         warnings.append(MACHINE_NOT_AUDIBLE)
-    context.metrics.acoustics_warned(one.kind.value for one in warnings)
-    window = question.encoder.manifest.window.seconds
-    spans = [(float(start), min(float(start) + window, seconds)) for start in clip.starts]
-    places = _localize(context, question, clip, spans) if question.localize else [None] * len(spans)
+    metrics = call.service.metrics
+    metrics.scored(is_anomalous)
+    metrics.acoustics_warned(one.kind.value for one in warnings)
+    call.service.score_buffer.add(_recent(question, window_scores, neighbors))
+    window_seconds = question.encoder.manifest.window.seconds
+    spans = [(float(start), min(float(start) + window_seconds, clip.seconds)) for start in clip.starts]
+    with call.stages.during(Stage.LOCALIZE):
+        places = localize_windows(bank, question.encoder, clip.spectrograms, spans, wanted=options.localize)
     return ClipScore(
-        name=upload.name,
-        seconds=seconds,
+        name=name,
+        seconds=clip.seconds,
         anomaly_score=score,
         is_anomalous=is_anomalous,
         p_value=p_value(bank.detector.self_scores, score),
@@ -99,31 +122,34 @@ def _score(context: Context, question: _Question, upload: Clip) -> ClipScore:
                 neighbors=[Neighbor.model_validate(near) for near in nearest],
                 localization=place,
             )
-            for (start, end), value, nearest, place in zip(spans, scores, named, places, strict=True)
+            for (start, end), value, nearest, place in zip(spans, window_scores, neighbors, places, strict=True)
         ],
     )
 
 
-def _recent(machine_key: int, bank: Bank, scores: NDArray[np.float64], named: Sequence[Sequence[Near]]) -> RecentScore:
-    """What is kept of a clip: its score, and the domain that its most anomalous window is nearest to."""
-    return RecentScore(
-        machine_key=machine_key,
-        scored_at=datetime.now(UTC),
-        generation=bank.generation,
+def answer(call: Call, question: Question, clips: list[ClipScore]) -> Scores:
+    """Build the answer about scored clips."""
+    bank, encoder = question.bank, question.encoder
+    not_requested = "Not requested. Add localize=true."
+    return Scores(
+        machine_id=question.machine.machine_id,
+        bundle=encoder.name,
         backend=bank.detector.backend,
-        domain=named[int(scores.argmax())][0].domain,
-        anomaly_score=clip_score(scores),
+        generation=bank.generation,
+        threshold=question.threshold,
+        clips=clips,
+        localization_note=localization_note(encoder, bank) if question.options.localize else not_requested,
+        timing_ms=call.stages.timing_ms(),
     )
 
 
-def _localize(
-    context: Context, question: _Question, clip: EmbeddedClip, spans: Sequence[tuple[float, float]]
-) -> list[Localization | None]:
-    bank, edges_hz = question.bank, question.encoder.band_edges_hz
-    if edges_hz is None or not bank.reference.domains:
-        return [None] * len(spans)
-    with context.stages.during(Stage.LOCALIZE):
-        return [
-            localization.localize(bank, edges_hz, picture, *span)
-            for picture, span in zip(clip.spectrograms, spans, strict=True)
-        ]
+def _recent(question: Question, scores: NDArray[np.float64], neighbors: Sequence[Sequence[Near]]) -> RecentScore:
+    """Return what is stored of a clip: its score, and the domain that its most anomalous window is nearest to."""
+    return RecentScore(
+        machine_key=question.machine.machine_key,
+        scored_at=datetime.now(UTC),
+        generation=question.bank.generation,
+        backend=question.bank.detector.backend,
+        domain=neighbors[int(scores.argmax())][0].domain,
+        anomaly_score=clip_score(scores),
+    )

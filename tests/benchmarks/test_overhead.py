@@ -21,7 +21,7 @@ MOST_OF_MODEL = 2.0
 
 
 def test_a_request_costs_little_beside_the_model(api: TestClient, fan: Callable[..., bytes]) -> None:
-    context, clip = api.app.state.context, fan(99, seconds=10.0)
+    context, clip = api.app.state.service, fan(99, seconds=10.0)
     encoder = context.encoders.current
     api.put("/machines/fan-1")
     files = [("clips", (f"{number}.wav", fan(number, seconds=10.0))) for number in range(4)]

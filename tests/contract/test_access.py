@@ -19,6 +19,7 @@ from service.http.auth import AuthenticatedRoute
 from service.settings import Settings
 from service.store import BankLimits
 from service.usecases.authenticate import Authenticator
+from service.usecases.service import Service
 
 # What anybody may have: the probes, and pages that are the same in every installation.
 OPEN = {"/", "/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/static-offline-docs"}
@@ -87,7 +88,7 @@ def kind(answer: Any) -> str:
 def locked(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[tuple[TestClient, dict[str, str]]]:
     """The application with a machine `fan-1` and a key of each scope, by scope."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("data"), bundle=bundle, workers=2)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as api:
+    with TestClient(create_app(Service.open(settings)), raise_server_exceptions=False) as api:
         assert api.put("/machines/fan-1").status_code == 201
         admin = make(api, "ops", "admin")
         others = {scope: make(api, f"for {scope}", scope, key=admin) for scope in ("score", "enroll")}
@@ -187,7 +188,7 @@ def test_without_a_key_this_computer_is_let_in_until_there_is_one(api: TestClien
     key_id = admin.split("_")[1]
     assert api.delete(f"/keys/{key_id}", headers=bearer(admin)).status_code == 204
     assert api.get("/machines").status_code == 401  # the last key is gone, and the door stays shut
-    assert not Authenticator(settings, api.app.state.context.store).is_open  # also when the service is started again
+    assert not Authenticator(settings, api.app.state.service.store).is_open  # also when the service is started again
 
 
 def test_a_key_is_for_the_machines_of_its_prefix(api: TestClient, fan: Callable[..., bytes]) -> None:
@@ -236,7 +237,7 @@ def test_an_answer_that_is_given_again_is_of_an_own_machine(api: TestClient, fan
 
 def test_the_store_holds_to_the_prefix_by_itself(api: TestClient) -> None:
     """A route that takes a machine id from elsewhere is held too."""
-    store = api.app.state.context.store
+    store = api.app.state.service.store
     record, _ = store.put_machine("b.fan-1", description="")
     theirs = store.by(Caller("plant a", machine_prefix="a."))
     calls: list[Callable[[], object]] = [

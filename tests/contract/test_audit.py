@@ -47,7 +47,7 @@ def test_every_change_is_written_down_with_who_made_it(api: TestClient, fan: Fan
         last = call()
     assert last.status_code == 404
     api.delete(f"/keys/{made['key_id']}", headers=key)
-    other = api.app.state.context.store.keys.create("a", ["admin"], machine_prefix=None, rate_per_minute=None)[1].text
+    other = api.app.state.service.store.keys.create("a", ["admin"], machine_prefix=None, rate_per_minute=None)[1].text
 
     found = entries(api, other)
     told = [(entry["who"], entry["action"], entry["machine_id"], entry["detail"]) for entry in reversed(found)]

@@ -40,5 +40,5 @@ def test_each_backend_is_told_and_finds_a_fault_by_exact_search_and_by_hnsw(
 def test_an_unknown_backend_is_refused_and_the_nearest_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().backend == DEFAULT_BACKEND
     monkeypatch.setenv("OFFKEY_BACKEND", "mahalonobis")
-    with pytest.raises(ValidationError, match="'mahalonobis' is no backend; did you mean mahalanobis"):
+    with pytest.raises(ValidationError, match="no backend 'mahalonobis'. Did you mean mahalanobis"):
         Settings()

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.http.problems import PROBLEM_JSON, PROBLEMS, TYPE_PREFIX
 from service.settings import Settings
+from service.usecases.service import Service
 
 RATE = 16_000
 
@@ -65,7 +66,7 @@ def bad_clips(encode: Callable[..., bytes]) -> dict[str, tuple[bytes, str]]:
 def refusing(bundle: Path, fan: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The application with a machine `fan-1` of five clips, for all tests that change nothing."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("data"), bundle=bundle, workers=2)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as api:
+    with TestClient(create_app(Service.open(settings)), raise_server_exceptions=False) as api:
         api.put("/machines/fan-1")
         files = [("clips", (f"healthy_{number}.wav", fan(number))) for number in range(5)]
         assert api.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201
@@ -227,7 +228,7 @@ def test_a_request_may_decode_so_much_and_no_more(
     files = [("clips", (f"{seed}.flac", encode(dense[seed], 64_000, container="FLAC"))) for seed in range(3)]
     budget = dense[0].size + dense[1].size
     limited = settings.model_copy(update={"max_decoded_samples": budget})
-    with TestClient(create_app(limited), raise_server_exceptions=False) as api:
+    with TestClient(create_app(Service.open(limited)), raise_server_exceptions=False) as api:
         assert api.get("/info").json()["limits"]["max_decoded_samples"] == budget
         api.put("/machines/fan-1")
         answer = api.post("/enroll", params={"machine_id": "fan-1"}, files=files)

@@ -55,7 +55,7 @@ class Api:
 
     def until_idle(self) -> None:
         deadline = time.monotonic() + 60
-        while self.metric('offkey_slots{pool="workers"}'):
+        while self.metric('offkey_slots{pool="work"}'):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -85,7 +85,7 @@ def test_requests_that_wait_are_dropped_before_the_model(api: Api, long: bytes, 
             + b"\r\n--b--\r\n"
         )
         waiting += [api.send(form, path, "multipart/form-data; boundary=b") for _ in range(10)]
-        api.until('offkey_slots{pool="workers"}', 21)  # the first of the long ones may be over
+        api.until('offkey_slots{pool="work"}', 21)  # the first of the long ones may be over
         for connection in waiting:
             connection.close()
         api.until(ABANDONED, abandoned + 20)
@@ -103,7 +103,7 @@ def test_a_request_that_runs_is_ended_at_its_next_window(api: Api, long: bytes) 
         api.until_idle()
     whole = api.metric(stage) - before
     with api.send(long):
-        api.until('offkey_slots{pool="workers"}', 1)
+        api.until('offkey_slots{pool="work"}', 1)
     api.until_idle()
     api.until(ABANDONED, abandoned + 1)
     # The only thread comes to this when it has given up the other.

@@ -10,6 +10,7 @@ from service.app import create_app
 from service.audio.budget import Budget
 from service.settings import Settings
 from service.synthetic import MACHINES
+from service.usecases.service import Service
 
 Fan = Callable[..., bytes]
 Encode = Callable[..., bytes]
@@ -160,7 +161,7 @@ def test_a_clip_that_is_deleted_meanwhile_is_enrolled_again(
     fan_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another request deletes a clip just after this one found it enrolled."""
-    store = fan_api.app.state.context.store
+    store = fan_api.app.state.service.store
     enrolled, deleted = store.enrolled, []
 
     def enrolled_then_deleted(machine_id: str, sha256s: list[str]) -> object:
@@ -181,7 +182,7 @@ def test_a_clip_that_is_deleted_meanwhile_is_enrolled_again(
 def test_clips_do_not_go_to_a_machine_that_was_made_again_meanwhile(
     fan_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = fan_api.app.state.context
+    context = fan_api.app.state.service
     embed = context.encoders.current.embed
 
     def hear_while_the_machine_is_made_again(samples: np.ndarray, budget: Budget) -> object:
@@ -233,14 +234,14 @@ def test_scores_are_the_same_after_a_restart(settings: Settings, fan: Fan) -> No
     def scores(api: TestClient) -> list[float]:
         return [score(api, probe)["clips"][0]["anomaly_score"] for probe in probes]
 
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         api.put("/machines/fan-1")
         for number in range(4):
             api.post("/enroll", params=FAN, content=fan(number))
         for number in range(2):
             api.post("/enroll", params={**FAN, "domain": "target"}, content=fan(number, domain="target"))
         before = scores(api)
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         np.testing.assert_allclose(scores(api), before, atol=1e-6)
 
 
@@ -248,7 +249,7 @@ def test_hnsw_scores_like_exact_search(settings: Settings, fan: Fan) -> None:
     graph = settings.model_copy(update={"exact_limit": 1, "data_dir": settings.data_dir / "graph"})
     found = []
     for own in (settings, graph):
-        with TestClient(create_app(own)) as api:
+        with TestClient(create_app(Service.open(own))) as api:
             api.put("/machines/fan-1")
             files = [("clips", (f"{number}.wav", fan(number))) for number in range(6)]
             api.post("/enroll", params=FAN, files=files)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from service.app import create_app
 from service.settings import MIN_CORESET_WINDOWS, Settings
 from service.synthetic import MACHINES
+from service.usecases.service import Service
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -51,9 +52,9 @@ def test_all_stays_enrolled_and_the_answer_says_how_many_are_compared_with(
     assert answer["localization_note"] is None  # nothing is missing among those that are compared with
     assert len(reduced.get("/machines/fan-1/clips", params={"limit": 1000}).json()["clips"]) == CLIPS
     assert reduced.get("/info").json()["limits"]["coreset_windows"] == 100
-    reduced.app.state.context.store.close()
+    reduced.app.state.service.store.close()
 
-    with TestClient(create_app(settings)) as whole:  # without the setting all count again
+    with TestClient(create_app(Service.open(settings))) as whole:  # without the setting all count again
         (domain,) = whole.post("/score", params=FAN, content=clips[-1]).json()["threshold"]["domains"]
         assert (domain["clips"], domain["compared_clips"]) == (CLIPS, CLIPS)
 
@@ -62,7 +63,7 @@ def test_the_setting_changes_nothing_where_the_bank_is_smaller(settings: Setting
     answers = []
     for name, windows in (("a", 0), ("b", 100)):
         own = settings.model_copy(update={"coreset_windows": windows, "data_dir": settings.data_dir / name})
-        with TestClient(create_app(own)) as api:
+        with TestClient(create_app(Service.open(own))) as api:
             api.put("/machines/fan-1")
             enroll(api, clips[:30])
             answers.append(api.post("/score", params=FAN, content=clips[-1]).json() | {"timing_ms": {}})
@@ -73,11 +74,11 @@ def test_sixteen_bits_change_no_score(settings: Settings, clips: list[bytes]) ->
     answers = []
     for name, half in (("a", False), ("b", True)):
         own = settings.model_copy(update={"half_precision": half, "data_dir": settings.data_dir / name})
-        with TestClient(create_app(own)) as api:
+        with TestClient(create_app(Service.open(own))) as api:
             api.put("/machines/fan-1")
             enroll(api, clips[:30])
             answers.append(api.post("/score", params=FAN, content=clips[-1]).json())
-            bank = api.app.state.context.bank(api.app.state.context.store.machine("fan-1"))
+            bank = api.app.state.service.bank(api.app.state.service.store.machine("fan-1"))
             answers[-1]["values"] = bank.values - bank.detector.values
     whole, half = ((answer["clips"][0], answer["values"]) for answer in answers)
     assert half[0]["anomaly_score"] == whole[0]["anomaly_score"]  # of the default backend: by mean and directions
@@ -92,7 +93,7 @@ def test_feedback_judges_also_a_clip_that_the_coreset_leaves_out(reduced: TestCl
     alone = [reduced.post("/score", params=FAN, content=clip).json()["clips"][0] for clip in clips[CLIPS:]]
     answer = reduced.post("/feedback", params=FAN, files=files)
     assert answer.status_code == 200, answer.text
-    context = reduced.app.state.context
+    context = reduced.app.state.service
     bank = context.bank(context.store.machine("fan-1"))
     found = answer.json()["clips"]
     inside = [bank.compares_with(clip["clip_id"]) for clip in found]

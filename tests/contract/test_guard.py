@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.bank import Calibration
 from service.settings import Settings
+from service.usecases.service import Service
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -160,7 +161,7 @@ def test_a_false_alarm_among_healthy_clips_is_explained(full_api: TestClient, fa
 
 def test_feedback_decodes_a_clip_once(settings: Settings, fan: Fan) -> None:
     budget = settings.model_copy(update={"max_decoded_samples": 3 * 16_000 * 5})
-    with TestClient(create_app(budget)) as api:
+    with TestClient(create_app(Service.open(budget))) as api:
         api.put("/machines/fan-1")
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(5)]
         assert api.post("/enroll", params=FAN, files=files).status_code == 201

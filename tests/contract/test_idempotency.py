@@ -34,7 +34,7 @@ def enroll(api: TestClient, data: bytes, key: str | None = "key-1", **params: st
 
 
 def kept(api: TestClient) -> int:
-    with api.app.state.context.store._engine.connect() as connection:
+    with api.app.state.service.store._engine.connect() as connection:
         return int(connection.exec_driver_sql("SELECT count(*) FROM answered").scalar_one())
 
 

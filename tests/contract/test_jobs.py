@@ -17,6 +17,7 @@ from service.settings import Settings
 from service.store.snapshot.restore import restore
 from service.store.snapshot.write import unpack
 from service.usecases.enroll import enroll_entries
+from service.usecases.service import Service
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -136,7 +137,7 @@ def test_what_is_wrong_with_the_whole_is_told_at_once(machine: TestClient, setti
 
 def test_an_archive_may_be_larger_than_a_body_and_has_a_limit_of_its_own(settings: Settings, fan: Fan) -> None:
     small = settings.model_copy(update={"max_body_bytes": 100_000, "max_zip_bytes": 400_000})
-    with TestClient(create_app(small)) as api:
+    with TestClient(create_app(Service.open(small))) as api:
         api.put("/machines/fan-1")
         data = packed({f"{number}.wav": fan(number) for number in range(3)})
         assert 100_000 < len(data) < 400_000
@@ -178,14 +179,14 @@ def test_a_canceled_job_keeps_what_it_did_and_does_no_more(
 
 
 def test_a_job_goes_on_when_the_service_is_started_again(settings: Settings, fan: Fan, held: threading.Event) -> None:
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         api.put("/machines/fan-1")
         job = post(api, packed({f"{number}.wav": fan(number, seconds=1.0) for number in range(5)})).json()
         while api.get(f"/jobs/{job['job_id']}").json()["state"] != "running":
             time.sleep(0.01)
         threading.Timer(0.2, held.set).start()
     (settings.data_dir / "jobs" / "left-by-a-client-that-left.zip").touch()
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         job = ended(api, api.get(f"/jobs/{job['job_id']}").json())
         assert (job["state"], job["done"], job["entries"]) == ("done", 5, {"enrolled": 5})
         assert len({entry["clip_id"] for entry in entries(api, job)}) == 5
@@ -289,7 +290,7 @@ def test_so_many_snapshots_are_kept(fan_api: TestClient, monkeypatch: pytest.Mon
 
 
 def test_a_damaged_store_gives_a_failed_job_and_no_snapshot(fan_api: TestClient, settings: Settings) -> None:
-    with fan_api.app.state.context.store._write() as connection:
+    with fan_api.app.state.service.store._write() as connection:
         connection.exec_driver_sql("UPDATE embedding SET vector = zeroblob(8192) WHERE clip_id = 2")
     job = ended(fan_api, fan_api.post("/snapshots").json())
     assert (job["state"], job["problem"]) == ("failed", "store-unusable")
@@ -300,17 +301,17 @@ def test_a_damaged_store_gives_a_failed_job_and_no_snapshot(fan_api: TestClient,
 def test_machines_are_moved_and_told_one_by_one(
     settings: Settings, mirrored_bundle: Path, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         for name in ("a", "b", "c"):
             api.put(f"/machines/{name}")
             files = [("clips", (f"{number}.wav", fan(number))) for number in range(3)]
             api.post("/enroll", params={"machine_id": name}, files=files)
-        with api.app.state.context.store._write() as connection:
+        with api.app.state.service.store._write() as connection:
             connection.exec_driver_sql("DELETE FROM audio WHERE clip_id = 4")
         before = api.post("/score", params={"machine_id": "a"}, content=fan(9)).json()["clips"][0]["anomaly_score"]
     both = settings.model_copy(update={"bundle": mirrored_bundle, "old_bundle": settings.bundle})
     monkeypatch.setattr("service.jobs.reembed._PAGE", 1)
-    with TestClient(create_app(both)) as api:
+    with TestClient(create_app(Service.open(both))) as api:
         assert [(one["bundle"], one["current"], one["machines"]) for one in api.get("/models").json()["models"]] == [
             ("offkey-mirrored/1", True, 0),
             ("offkey-small/3", False, 3),

@@ -31,7 +31,7 @@ def beeping(clip: bytes, hertz: float, begin: float, end: float, encode: Callabl
 
 def restarted(api: TestClient) -> None:
     """Let no bank be in memory."""
-    api.app.state.context.banks._banks.clear()
+    api.app.state.service.banks._banks.clear()
 
 
 def test_a_tone_is_found_at_its_second_and_frequency(fan_api: TestClient, fan: Fan, encode: Fan) -> None:
@@ -72,7 +72,7 @@ def test_it_is_on_for_one_clip_and_off_for_many_unless_said(fan_api: TestClient,
 
 
 def test_clips_of_an_earlier_version_are_told(fan_api: TestClient, fan: Fan) -> None:
-    engine = fan_api.app.state.context.store._engine
+    engine = fan_api.app.state.service.store._engine
 
     def after(statement: str) -> tuple[bool, str]:
         with engine.begin() as connection:
@@ -93,7 +93,7 @@ def test_clips_of_an_earlier_version_are_told(fan_api: TestClient, fan: Fan) -> 
 
 
 def test_a_spectrogram_that_was_changed_is_noticed(fan_api: TestClient, fan: Fan, settings: Settings) -> None:
-    with fan_api.app.state.context.store._engine.begin() as connection:
+    with fan_api.app.state.service.store._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE spectrogram SET cells = zeroblob(length(cells)) WHERE clip_id = 3")
     restarted(fan_api)
     answer = fan_api.post("/score", params=FAN, content=fan(9))

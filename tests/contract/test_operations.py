@@ -26,7 +26,7 @@ def test_probes(api: TestClient) -> None:
 
 
 def test_readiness_ends_with_the_store_and_liveness_does_not(api: TestClient, settings: Settings) -> None:
-    api.app.state.context.store.close()
+    api.app.state.service.store.close()
     (settings.data_dir / DATABASE_FILE).unlink()
     for journal in settings.data_dir.glob(f"{DATABASE_FILE}-*"):
         journal.unlink()
@@ -40,7 +40,7 @@ def test_readiness_ends_with_the_store_and_liveness_does_not(api: TestClient, se
 def test_a_locked_store_is_answered_503_and_when_to_come_again(
     api: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.app.state.context.store.close()  # connections opened from here on wait less
+    api.app.state.service.store.close()  # connections opened from here on wait less
     monkeypatch.setattr("service.store.database.sqlite._BUSY_MILLISECONDS", 50)
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -56,8 +56,8 @@ def test_info_tells_every_limit(api: TestClient, settings: Settings) -> None:
     info = api.get("/info").json()
     assert info["version"] == __version__
     assert info["provider"] == "CPUExecutionProvider"
-    assert settings.limits().items() <= info["limits"].items()
-    assert len(info["limits"]) > len(settings.limits()) + 10  # and those that no setting changes
+    assert settings.reported_limits().items() <= info["limits"].items()
+    assert len(info["limits"]) > len(settings.reported_limits()) + 10  # and those that no setting changes
     limits = {name for name in Settings.model_fields if name.startswith("max_") or name.endswith("_limit")}
     assert limits <= set(info["limits"])  # a new limit cannot be forgotten
 
@@ -133,7 +133,7 @@ def test_a_failure_of_the_service_is_a_problem_too(
     def fail(machine_id: str) -> None:
         raise RuntimeError("the secret inside")
 
-    monkeypatch.setattr(api.app.state.context.store, "machine", fail)
+    monkeypatch.setattr(api.app.state.service.store, "machine", fail)
     answer = api.get("/machines/fan-1")
     assert answer.status_code == 500
     assert answer.json()["type"].endswith("internal")
@@ -149,7 +149,7 @@ def test_a_failure_of_the_service_is_a_problem_too(
 
 def test_probes_and_lists_do_not_wait_for_the_workers(api: TestClient) -> None:
     """As many requests as are allowed hold their places, and every worker is at work."""
-    workers, go = api.app.state.workers, threading.Event()
+    workers, go = api.app.state.service.admission.work_pool, threading.Event()
     limits = api.get("/info").json()["limits"]
     most = limits["workers"] + limits["queue_limit"]
 
@@ -170,8 +170,8 @@ def test_probes_and_lists_do_not_wait_for_the_workers(api: TestClient) -> None:
         go.set()
         busy.result()
     assert time.monotonic() - start < 5
-    assert f'offkey_slots{{pool="workers"}} {most}.0' in text
-    assert 'offkey_slots{pool="readers"} 1.0' in text  # this scrape
+    assert f'offkey_slots{{pool="work"}} {most}.0' in text
+    assert 'offkey_slots{pool="light"} 1.0' in text  # this scrape
     assert 'offkey_requests_refused_total{type="overloaded"} 1.0' in text
 
 

@@ -16,6 +16,7 @@ from service.settings import Settings
 from service.store.database.sqlite import DATABASE_FILE
 from service.synthetic import MACHINES
 from service.telemetry.metrics import MAX_DRIFT_MACHINES
+from service.usecases.service import Service
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -100,13 +101,13 @@ def test_an_odd_clip_is_noted_at_enrollment_and_enrolled(api: TestClient, encode
 
 
 def test_clips_that_were_enrolled_before_are_nothing_to_compare_with(settings: Settings, fan: Fan, encode: Fan) -> None:
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         api.put("/machines/fan-1")
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(20)]
         assert api.post("/enroll", params=FAN, files=files).status_code == 201
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
         assert database.execute("DELETE FROM condition").rowcount == 20
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         (found,) = score(api, encode(sound(40) / 10))
         assert (found["warnings"], found["acoustics"]["sample_rate"]) == ([], 16_000)
 
@@ -153,7 +154,7 @@ def test_a_clip_of_the_background_alone_is_told_from_the_machine(full_api: TestC
 
 
 def test_noise_is_listed_known_again_and_deleted(settings: Settings, encode: Fan, fan: Fan) -> None:
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         assert api.post("/noise", params=FAN, content=encode(hum(0))).status_code == 404
         assert api.get("/machines/fan-1/noise").status_code == 404
         api.put("/machines/fan-1")
@@ -163,7 +164,7 @@ def test_noise_is_listed_known_again_and_deleted(settings: Settings, encode: Fan
         enroll(api, fan, range(2))  # it may come before any clip
         (listed,) = api.get("/machines/fan-1/noise").json()["noise"]
         assert (listed["name"], listed["seconds"], listed["windows"]) == ("hall", SECONDS, 1)
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         assert "machine-not-audible" in kinds(score(api, encode(hum(9)))[0])
         where = f"/machines/fan-1/noise/{listed['noise_id']}"
         assert (api.delete(where).status_code, api.delete(where).status_code) == (204, 404)
@@ -204,7 +205,7 @@ def test_damaged_noise_is_told(settings: Settings, fan_api: TestClient, encode: 
 def watched(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """An application that writes scores at once."""
     monkeypatch.setattr("service.store.score_buffer.WRITE_SECONDS", 0.05)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as api:
+    with TestClient(create_app(Service.open(settings)), raise_server_exceptions=False) as api:
         yield api
 
 
@@ -222,7 +223,7 @@ def drift(api: TestClient) -> dict[str, Any]:
 
 
 def test_drift_is_told_with_numbers_and_what_to_do(settings: Settings, fan: Fan) -> None:
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         enroll(api, fan, range(30))
         assert (drift(api)["verdict"], drift(api)["domains"][0]["windows"][0]["n"]) == ("unknown", 0)
         score(api, *(fan(number) for number in range(40, 60)))
@@ -234,7 +235,7 @@ def test_drift_is_told_with_numbers_and_what_to_do(settings: Settings, fan: Fan)
         assert abs(window["median_shift"]) < 1.0
         assert window["p_value"] > 0.0005
         score(api, *(fan(number, severity=0.5) for number in range(80, 120)))
-    with TestClient(create_app(settings)) as api:  # what was scored is still known
+    with TestClient(create_app(Service.open(settings))) as api:  # what was scored is still known
         higher = drift(api)
         assert higher["verdict"] == "higher"
         assert "enroll recent healthy clips" in str(higher["advice"])
@@ -293,7 +294,7 @@ def test_drift_is_a_metric_until_the_machine_is_deleted(watched: TestClient, fan
 
 
 def test_the_series_of_drift_are_bounded(api: TestClient) -> None:
-    metrics = api.app.state.context.metrics
+    metrics = api.app.state.service.metrics
     for number in range(MAX_DRIFT_MACHINES + 20):
         metrics.drift(f"m{number}", "steady", {"source": 0.1, "target": 0.2})
     text = api.get("/metrics").text

@@ -14,7 +14,7 @@ from service.jobs.reembed import reembed_machine
 from service.settings import Settings
 from service.store.database.sqlite import DATABASE_FILE
 from service.store.snapshot.check import check_database
-from service.usecases.service import Context
+from service.usecases.service import Context, Service
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -48,13 +48,13 @@ def value(scores: dict[str, object]) -> float:
 @pytest.fixture
 def before(settings: Settings, fan: Fan) -> float:
     """A service with one bundle made a bank of five clips and ended. The score of a sixth clip."""
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         enroll(api, fan, range(5))
         return value(score(api, fan(9)))
 
 
 def context_of(api: TestClient) -> Context:
-    context: Context = api.app.state.context
+    context: Context = api.app.state.service
     return context
 
 
@@ -63,7 +63,7 @@ def move(api: TestClient, machine_id: str = "fan-1", heard: Callable[[], None] =
 
 
 def test_old_banks_are_served_by_the_bundle_that_made_them(both: Settings, before: float, fan: Fan) -> None:
-    with TestClient(create_app(both)) as api:
+    with TestClient(create_app(Service.open(both))) as api:
         assert (api.get("/info").json()["bundle"], api.get("/info").json()["old_bundle"]) == (
             "offkey-mirrored/1",
             "offkey-small/3",
@@ -96,7 +96,7 @@ def test_without_the_old_bundle_the_bank_is_not_searched(
 
 
 def test_a_machine_moves_with_all_that_it_knows(both: Settings, before: float, fan: Fan) -> None:
-    with TestClient(create_app(both)) as api:
+    with TestClient(create_app(Service.open(both))) as api:
         api.post("/noise", params=FAN, content=fan(40))
         old, clips = score(api, fan(9)), api.get("/machines/fan-1/clips").json()
         generation = api.get("/machines/fan-1").json()["generation"]
@@ -121,7 +121,7 @@ def test_a_machine_moves_with_all_that_it_knows(both: Settings, before: float, f
 
 
 def test_what_is_enrolled_and_deleted_meanwhile_moves_along(both: Settings, before: float, fan: Fan) -> None:
-    with TestClient(create_app(both)) as api:
+    with TestClient(create_app(Service.open(both))) as api:
         heard = 0
 
         def meanwhile() -> None:
@@ -146,7 +146,7 @@ def test_a_request_that_is_under_way_while_the_machine_moves_is_answered_right(
     both: Settings, before: float, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old encoder has heard the clip when the bank becomes the new one's."""
-    with TestClient(create_app(both)) as api:
+    with TestClient(create_app(Service.open(both))) as api:
         context = context_of(api)
         old = context.encoders.old
         assert old is not None
@@ -169,7 +169,7 @@ def test_a_request_that_is_under_way_while_the_machine_moves_is_answered_right(
 def test_a_score_whose_bank_moves_between_two_looks_is_of_one_space(
     both: Settings, before: float, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with TestClient(create_app(both)) as api:
+    with TestClient(create_app(Service.open(both))) as api:
         context = context_of(api)
         machine, moves = context.store.machine, []
 
@@ -191,7 +191,7 @@ def test_clips_whose_audio_was_not_kept_keep_the_machine_where_it_is(
 ) -> None:
     with TestClient(create_app(settings.model_copy(update={"keep_audio": False}))) as api:
         enroll(api, fan, range(3))
-    with TestClient(create_app(both)) as api:
+    with TestClient(create_app(Service.open(both))) as api:
         enroll(api, fan, range(3, 5))
         with pytest.raises(
             OffkeyError, match=r"Of 3 of the 5 clips of machine fan-1 .* \(0\.wav is the first\)"
@@ -212,7 +212,7 @@ def test_a_damaged_file_is_not_embedded(both: Settings, before: float, fan: Fan)
         raw.execute("UPDATE audio SET file = zeroblob(length(file)) WHERE clip_id = 3")
     (damage,) = check_database(both.data_dir / DATABASE_FILE).damage
     assert (damage.machine_id, damage.what) == ("fan-1", "the audio of clip 3 does not fit its sha256")
-    with TestClient(create_app(both)) as api:
+    with TestClient(create_app(Service.open(both))) as api:
         with pytest.raises(OffkeyError, match="audio of clip 3") as error:
             move(api)
         assert error.value.kind is ErrorKind.MACHINE_DAMAGED
@@ -224,7 +224,7 @@ def test_audio_goes_with_its_clip(settings: Settings, fan: Fan) -> None:
         with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as raw:
             return int(raw.execute("SELECT count(*) FROM audio").fetchone()[0])
 
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         enroll(api, fan, range(3))
         assert files() == 3
         first = api.get("/machines/fan-1/clips").json()["clips"][0]["clip_id"]

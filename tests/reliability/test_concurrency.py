@@ -19,6 +19,7 @@ from offkey.vocabulary import Domain
 from service.app import create_app
 from service.settings import Settings
 from service.usecases.clip import Clip, embed_clip
+from service.usecases.service import Service
 
 TORTURE = "OFFKEY_TORTURE" in os.environ
 CHANGES = 200 if TORTURE else 15  # of each writer
@@ -97,8 +98,8 @@ def test_every_answer_is_right_for_its_generation(
     own = settings.model_copy(
         update={"exact_limit": exact_limit, "workers": WRITERS + READERS, "max_cached_values": 10**6}
     )
-    with TestClient(create_app(own), raise_server_exceptions=False) as api:
-        context = api.app.state.context
+    with TestClient(create_app(Service.open(own)), raise_server_exceptions=False) as api:
+        context = api.app.state.service
         for machine in histories:
             api.put(f"/machines/{machine}")
         share = CLIPS // WRITERS

@@ -44,7 +44,7 @@ def fans_api(api: TestClient, fan: Callable[..., bytes]) -> TestClient:
 
 def forget(api: TestClient) -> None:
     """Close every connection and drop every bank, as if the service had just been started."""
-    context = api.app.state.context
+    context = api.app.state.service
     context.store._engine.dispose()
     context.store._transactions.memory.clear()
     context.banks._banks.clear()
@@ -127,7 +127,7 @@ def test_a_name_that_became_bytes_is_damage_and_no_failure(
 def test_one_damaged_machine_is_told_and_the_others_serve(
     fans_api: TestClient, settings: Settings, fan: Callable[..., bytes]
 ) -> None:
-    store = fans_api.app.state.context.store
+    store = fans_api.app.state.service.store
     with store._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE embedding SET vector = zeroblob(length(vector)) WHERE clip_id = 6")
     forget(fans_api)
@@ -182,7 +182,7 @@ def test_a_commit_into_a_file_that_is_deleted_meanwhile_is_not_acknowledged(
     fans_api: TestClient, settings: Settings
 ) -> None:
     """Deleted after the first look: the commit succeeds, into nothing."""
-    engine = fans_api.app.state.context.store._engine
+    engine = fans_api.app.state.service.store._engine
     event.listen(engine, "commit", lambda _: (settings.data_dir / DATABASE_FILE).unlink(missing_ok=True))
     answer = fans_api.put("/machines/new")
     assert answer.status_code == 503
@@ -191,7 +191,7 @@ def test_a_commit_into_a_file_that_is_deleted_meanwhile_is_not_acknowledged(
 
 def test_a_store_that_became_read_only_still_scores(fans_api: TestClient, fan: Callable[..., bytes]) -> None:
     """SQLite's own switch gives the very error of a file system that was mounted anew after a failure."""
-    engine = fans_api.app.state.context.store._engine
+    engine = fans_api.app.state.service.store._engine
     engine.dispose()
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only=ON"))
     assert fans_api.post("/score", params={"machine_id": "fan-1"}, content=fan(50)).status_code == 200

@@ -96,7 +96,7 @@ def post(api: TestClient, route: str, name: str, data: bytes) -> int:
 def assert_unhurt(api: TestClient, fan: Callable[..., bytes]) -> None:
     """It still scores, and no decoder grew over 128 MiB; the service itself holds at most the samples, 42 MiB."""
     assert api.post("/score", params={"machine_id": "fan-1"}, content=fan(9)).status_code == 200
-    assert 0 < api.app.state.context.decoders.peak_bytes < 128 * MEBIBYTE
+    assert 0 < api.app.state.service.decoder.pool.peak_bytes < 128 * MEBIBYTE
 
 
 @pytest.mark.parametrize("route", ["/score", "/enroll"])
@@ -139,7 +139,7 @@ def bomb(sample_rate: int, channels: int, seconds: int) -> bytes:
 def cpu_of_dead_decoders(api: TestClient) -> float:
     """Seconds of CPU time of the decoders that have ended; one that was refused a clip is among them in a moment."""
     time.sleep(0.3)
-    nursery = api.app.state.context.decoders._process.pid
+    nursery = api.app.state.service.decoder.pool._process.pid
     fields = Path(f"/proc/{nursery}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
 
@@ -159,7 +159,7 @@ def test_bombs_are_refused_within_a_second_of_cpu_time(
         answer = fan_api.post(route, params={"machine_id": "fan-1"}, content=data)
         assert answer.json()["type"] == f"urn:offkey:problem:{kind}"
         assert cpu_of_dead_decoders(fan_api) - before < 1.0 + BUSY_SECONDS
-    assert fan_api.app.state.context.decoders.peak_bytes < 128 * MEBIBYTE
+    assert fan_api.app.state.service.decoder.pool.peak_bytes < 128 * MEBIBYTE
 
 
 def test_flac_headers_that_promise_nothing_or_everything(fan_api: TestClient, valid: dict[str, bytes]) -> None:

@@ -108,7 +108,7 @@ def test_decoders_killed_at_random_cost_single_answers(
     fan_api: TestClient, fan: Callable[..., bytes], encode: Callable[..., bytes]
 ) -> None:
     """Every answer is the right score or 503, none takes long, and the rest of the service does not notice."""
-    decoders = fan_api.app.state.context.decoders
+    decoders = fan_api.app.state.service.decoder.pool
     # Plain WAV would be read without a decoder.
     clips = [encode(soundfile.read(io.BytesIO(fan(number)))[0], container="FLAC") for number in range(10, 14)]
 

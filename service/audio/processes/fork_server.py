@@ -1,4 +1,4 @@
-"""Forks decoders for the service. Run as a command: the descriptor of its socket to the service, then the terms."""
+"""Forks workers for the service. The command takes the descriptor of the socket to the service, and the limits."""
 
 import gc
 import os
@@ -13,7 +13,7 @@ from service.audio.processes.worker import run_worker
 
 
 class ForkServer:
-    """Decoders that live, each by process id, with the socket that holds its life."""
+    """Running workers by process id, each with its lifeline."""
 
     def __init__(self, control: socket.socket, decode_limits: DecodeLimits) -> None:
         self._control = control
@@ -23,11 +23,11 @@ class ForkServer:
         self._exits, exit_signal = socket.socketpair()
         for end in (self._exits, exit_signal):
             end.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler of Python's own, nothing is written
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # the wakeup descriptor works only with a Python handler
         signal.set_wakeup_fd(exit_signal.detach(), warn_on_full_buffer=False)
 
     def run(self) -> None:
-        """Fork, kill and bury until the service hangs up."""
+        """Fork, kill and reap workers until the service closes its socket."""
         self._watch.register(self._control, selectors.EVENT_READ)
         self._watch.register(self._exits, selectors.EVENT_READ)
         while True:
@@ -40,22 +40,22 @@ class ForkServer:
                     return
             self._reap(os.WNOHANG)
 
-    def end(self) -> None:
-        """Leave no decoder behind."""
+    def close(self) -> None:
+        """Kill and reap all workers."""
         for pid in self._lifelines:
             os.kill(pid, signal.SIGKILL)
         self._reap(0)
 
     def _fork(self) -> bool:
-        word, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
-        if not word:
+        request, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
+        if not request:
             return False
         with socket.socket(fileno=descriptors[0]) as connection:
             lifeline = socket.socket(fileno=descriptors[1])
             try:
                 fork_server, pid = os.getpid(), os.fork()
-            except OSError as error:  # the service sees both sockets end
-                print(f"offkey: no decoder could be started: {error}", file=sys.stderr, flush=True)
+            except OSError as error:  # the service sees both sockets close
+                print(f"offkey: no decoder process could be started: {error}", file=sys.stderr, flush=True)
                 lifeline.close()
                 return True
             if pid == 0:
@@ -65,7 +65,7 @@ class ForkServer:
         return True
 
     def _kill(self, pid: int) -> None:
-        # The service let go of the life. The process id is nobody else's yet: it is not buried.
+        # The service closed the lifeline. The process is not reaped yet, so its id has not been reused.
         if pid in self._lifelines:
             self._watch.unregister(self._lifelines[pid])
             os.kill(pid, signal.SIGKILL)
@@ -78,22 +78,22 @@ class ForkServer:
             lifeline = self._lifelines.pop(pid)
             if lifeline in self._watch.get_map():
                 self._watch.unregister(lifeline)
-            with lifeline, suppress(OSError):  # the service may have let go
+            with lifeline, suppress(OSError):  # the service may have closed it
                 lifeline.sendall(STATUS.pack(status))
 
 
 def main() -> None:
-    """Run a nursery until the service that started it closes its end of the socket, in order or by its death."""
+    """Run a fork server until the service closes its end of the socket or dies."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        # They come to the whole group of processes, and the service still has clips to finish.
+        # They are sent to the whole process group, and the service may have clips to finish.
         signal.signal(number, signal.SIG_IGN)
-    gc.freeze()  # what is imported stays shared with the decoders
+    gc.freeze()  # keeps the imported modules shared with the workers
     with socket.socket(fileno=int(sys.argv[1])) as control:
         fork_server = ForkServer(control, DecodeLimits.from_json(sys.argv[2]))
         try:
             fork_server.run()
         finally:
-            fork_server.end()
+            fork_server.close()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What the service, the nursery and the decoders say to each other. Nothing pickled: a decoder may be in wrong hands.
+"""Messages between the service, the fork server and the workers. Nothing is pickled: a worker may be compromised.
 
-- service -> nursery: one byte with two sockets, the decoder's line and its life.
-- decoder -> service, once, on the line: a `HEAD` and JSON, the limits that could not be set.
-- service -> decoder: a `CLIP` and the bytes of the file.
-- decoder -> service: any number of `HEAD`s with samples, float32 as the machine has them, then one with JSON: what the
-  file had, or why it is refused.
-- nursery -> service on the life, when the decoder has ended: a `STATUS`, as `waitpid` gives it.
-- End of file on a life kills the decoder; on the socket to the nursery, the nursery and all its decoders.
+- service -> fork server: one byte with two sockets, the worker's connection and its lifeline.
+- worker -> service, once, on the connection: a `HEAD` and JSON, the limits that could not be set.
+- service -> worker: a `CLIP` and the bytes of the file.
+- worker -> service: any number of `HEAD`s with samples, float32 in native byte order, then one with JSON: properties of
+  the file, or the error.
+- fork server -> service on the lifeline, when the worker has exited: a `STATUS` from `waitpid`.
+- End of file on a lifeline kills the worker. End of file on the socket to the fork server ends it and all its workers.
 """
 
 import json
@@ -17,37 +17,37 @@ from typing import Self
 
 from service.audio.decode import AudioLimits
 
-CLIP = struct.Struct("!QIdd")  # bytes of the file, Hz of the samples wanted, samples in the budget, samples left
-HEAD = struct.Struct("!cI")  # SAMPLES or WORDS, bytes that follow
+CLIP = struct.Struct("!QIdd")  # bytes of the file, output sample rate in Hz, samples in the budget, samples left
+HEAD = struct.Struct("!cI")  # SAMPLES or JSON, bytes that follow
 STATUS = struct.Struct("!i")
-SAMPLES, JSON = b"S", b"W"
+SAMPLES, JSON = b"S", b"J"
 MAX_JSON = 65_536  # bytes
 
-# Address space of a decoder beside the file itself: libsndfile's, soxr's and our blocks of up to 16 channels.
+# Address space of a worker in addition to the file: libsndfile, soxr, and blocks of up to 16 channels.
 OVERHEAD_BYTES = 48 * 2**20
 
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What every decoder of a pool is held to."""
+    """Limits of every worker of a pool."""
 
-    limits: AudioLimits
-    max_bytes: int  # of a file
-    cpu_seconds: int  # for one clip
+    audio: AudioLimits
+    max_bytes: int  # largest file, in bytes
+    cpu_seconds: int  # CPU time per clip
 
     def to_json(self) -> str:
-        """The terms as an argument of a command."""
+        """Convert to a command-line argument."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote."""
+        """Parse the output of `to_json`."""
         fields = json.loads(text)
-        return cls(**{**fields, "limits": AudioLimits(**fields["limits"])})
+        return cls(**{**fields, "audio": AudioLimits(**fields["audio"])})
 
 
 def receive(connection: socket.socket, count: int) -> bytes:
-    """Read `count` bytes from a blocking socket; fewer only at the end of the file."""
+    """Read `count` bytes from a blocking socket, or fewer at the end of the file."""
     data = connection.recv(count, socket.MSG_WAITALL)
     while 0 < len(data) < count:
         more = connection.recv(count - len(data), socket.MSG_WAITALL)

@@ -1,4 +1,4 @@
-"""The service's side of decoding: as many decoders as there are callers at once, each replaced when it fails."""
+"""Pool of decoding workers, as the service sees it: one per concurrent call, each replaced when it fails."""
 
 import json
 import logging
@@ -22,98 +22,104 @@ from service.audio.processes.messages import CLIP, HEAD, JSON, MAX_JSON, SAMPLES
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
-_CLIPS_PER_DECODER = 1_000  # then it is replaced, before what a library leaks can bring it to its limit
-_START_SECONDS = 60.0  # for a cold disk
-_POLL_SECONDS = 0.1  # how often a caller that waits looks whether it should still
+_CLIPS_PER_WORKER = 1_000  # a worker is then replaced, before leaks of a library reach its memory limit
+_START_SECONDS = 60.0  # long enough for a cold disk
+_POLL_SECONDS = 0.1  # interval of checks for the deadline and the budget
 _STATUS_SECONDS = 1.0
-_BUFFER_BYTES = 2**20  # a 10 s clip passes without waiting; the system may give less
+_BUFFER_BYTES = 2**20  # a 10 s clip is sent without waiting; the system may limit it
 
 _ENVIRON = {
     "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot fork safely
-    # glibc gives large blocks back at once, and to have them again costs a decoder as much as decoding a short WAV.
+    # glibc returns large blocks to the system at once; allocating them again takes as long as decoding a short WAV.
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20),
 }
 
 
 class ForkServerError(Exception):
-    """Decoders cannot be started here."""
+    """Workers cannot be started here."""
 
 
 class _ConnectionLostError(Exception):
-    """A decoder ended, or says what no decoder says."""
+    """A worker exited, or sent an invalid message."""
 
 
-class Decoders:
-    """Decodes clips in child processes. Safe to call from many threads; each call that runs has its own decoder."""
+class DecoderPool:
+    """Decodes clips in child processes. Safe to call from many threads; each running call has its own worker.
 
-    def __init__(self, decode_limits: DecodeLimits, *, wall_seconds: float) -> None:
-        """Start the nursery, without waiting for it.
+    Attributes:
+        limits: limits of each worker.
+        peak_bytes: largest memory of a worker so far, in bytes.
+        lost: number of workers lost so far, by cause.
+    """
+
+    def __init__(self, limits: DecodeLimits, *, wall_seconds: float) -> None:
+        """Start the fork server without waiting for it.
 
         Args:
-            decode_limits: limits of each decoder.
+            limits: limits of each worker.
             wall_seconds: time for one clip.
         """
-        self.peak_bytes = 0  # most memory that a decoder has held
+        self.limits = limits
+        self.peak_bytes = 0
         self.lost: dict[str, int] = dict.fromkeys(("cpu", "crash", "killed", "time"), 0)
-        self._decode_limits = decode_limits
         self._wall_seconds = wall_seconds
         self._lock = threading.Lock()
-        self._idle: list[_Decoder] = []
+        self._idle: list[_Worker] = []
         self._closed = False
         self._warned = False
         self._control, self._process = self._start()
 
     def check(self) -> None:
-        """Wait until a decoder is ready. Raises `NurseryError` if none comes."""
+        """Wait until a worker is ready. Raises `ForkServerError` if none can be started."""
         try:
             self._put_back(self._take())
         except (OSError, _ConnectionLostError) as error:
             raise ForkServerError(
-                "No decoder could be started; see the lines above. The service needs to start child processes of "
-                f"{sys.executable} ({error})."
+                "No decoder process could be started; see the lines above. The service must be able to start child "
+                f"processes of {sys.executable} ({error})."
             ) from error
 
     def decode(self, data: bytes, sample_rate: int, budget: Budget = UNLIMITED) -> Waveform:
-        """Decode a clip as `service.audio.decode` does, at a rate in Hz.
+        """Decode a clip in a child process. For arguments see `service.audio.decode.decode`.
 
         Raises:
-            OffkeyError: as `decode`; or the clip took more CPU time than a clip may, or crashed its decoder; or the
-                decoder was lost by no fault of the clip; or the service is stopping.
+            OffkeyError: as `service.audio.decode.decode`; or the clip exceeded the CPU time or crashed its worker; or
+                the worker was lost for another reason; or the service is stopping.
         """
         deadline = time.monotonic() + self._wall_seconds
         try:
-            decoder = self._take()
+            worker = self._take()
         except (OSError, _ConnectionLostError) as error:
             budget.check()
             raise self._lost("killed", None) from error
         try:
-            waveform = decoder.decode(data, sample_rate, budget, deadline)
+            waveform = worker.decode(data, sample_rate, budget, deadline)
         except TimeoutError:
-            decoder.close()
+            worker.close()
             raise self._lost("time", None) from None
         except (OSError, _ConnectionLostError) as error:
-            status = decoder.status()
-            decoder.close()
+            status = worker.status()
+            worker.close()
             if self._closed:
                 raise stopping_error() from None
             raise self._lost(_cause(status), status) from error
         except BaseException:
-            # What a refused file did to the memory of its decoder is nothing that the next clip should meet.
-            decoder.close()
+            # A refused file may have left the worker's memory damaged, so the next clip gets another worker.
+            worker.close()
             raise
         finally:
-            self.peak_bytes = max(self.peak_bytes, decoder.peak_bytes)
-        self._put_back(decoder)
+            self.peak_bytes = max(self.peak_bytes, worker.peak_bytes)
+        self._put_back(worker)
         return waveform
 
     def close(self) -> None:
-        """End the nursery and all decoders, also those at work: their clips are answered that the service stops."""
+        """End the fork server and all workers. Clips in progress fail with the error that the service is stopping."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-        for decoder in idle:
-            decoder.close()
+        for worker in idle:
+            worker.close()
         self._control.close()
         try:
             self._process.wait(5)
@@ -132,24 +138,24 @@ class Decoders:
                     "-m",
                     "service.audio.processes.fork_server",
                     str(other.fileno()),
-                    self._decode_limits.to_json(),
+                    self.limits.to_json(),
                 ],
-                # It finds what we found; -P keeps the folder that it is started in out of it.
+                # The same import path as ours; -P excludes the working directory.
                 env={**os.environ, **_ENVIRON, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[other.fileno()],
             )
         return control, process
 
-    def _take(self) -> "_Decoder":
+    def _take(self) -> "_Worker":
         with self._lock:
             if self._closed:
                 raise stopping_error()
             while self._idle:
-                decoder = self._idle.pop()  # the one that was at work last: its memory is warm
-                if decoder.idle():
-                    return decoder
-                decoder.close()
+                worker = self._idle.pop()  # the last one used; its memory is warm
+                if worker.idle():
+                    return worker
+                worker.close()
             connection, theirs = socket.socketpair()
             for end in (connection, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
@@ -158,40 +164,40 @@ class Decoders:
                 try:
                     socket.send_fds(self._control, [b"."], [theirs.fileno(), its_lifeline.fileno()])
                 except OSError:
-                    logger.error("the process that starts decoders has ended and is started again")
+                    logger.error("the fork server has ended and is started again")
                     self._control.close()
                     self._process.kill()
                     self._process.wait()
                     self._control, self._process = self._start()
                     socket.send_fds(self._control, [b"."], [theirs.fileno(), its_lifeline.fileno()])
-        decoder = _Decoder(connection, lifeline, self._decode_limits)
+        worker = _Worker(connection, lifeline, self.limits)
         try:
-            missing = decoder.handshake(time.monotonic() + _START_SECONDS)
+            missing = worker.handshake(time.monotonic() + _START_SECONDS)
         except BaseException:
-            decoder.close()
+            worker.close()
             raise
         if missing and not self._warned:
             self._warned = True
             logger.warning("decoding runs without limits that this platform lacks: %s", ", ".join(missing))
-        return decoder
+        return worker
 
-    def _put_back(self, decoder: "_Decoder") -> None:
+    def _put_back(self, worker: "_Worker") -> None:
         with self._lock:
-            if not self._closed and decoder.clips < _CLIPS_PER_DECODER:
-                self._idle.append(decoder)
+            if not self._closed and worker.clips < _CLIPS_PER_WORKER:
+                self._idle.append(worker)
                 return
-        decoder.close()
+        worker.close()
 
     def _lost(self, cause: str, status: int | None) -> OffkeyError:
         with self._lock:
             self.lost[cause] += 1
-        logger.warning("a decoder was lost (%s, wait status %s)", cause, status)
+        logger.warning("a decoder process was lost (%s, wait status %s)", cause, status)
         if cause == "cpu":
             return OffkeyError(
                 ErrorKind.COSTLY_AUDIO,
-                f"The clip took more than {self._decode_limits.cpu_seconds} s of CPU time to decode. Send a "
+                f"The clip took more than {self.limits.cpu_seconds} s of CPU time to decode. Send a "
                 "shorter clip, or WAV.",
-                max_decode_cpu_seconds=self._decode_limits.cpu_seconds,
+                max_decode_cpu_seconds=self.limits.cpu_seconds,
             )
         if cause == "crash":
             return OffkeyError(
@@ -200,10 +206,10 @@ class Decoders:
                 "program, or send WAV.",
             )
         why = (
-            f"The clip was not decoded within {self._wall_seconds:g} s, though it had not used the CPU time of "
-            "one: the machine is overloaded."
+            f"The clip was not decoded within {self._wall_seconds:g} s, although its CPU time was not used up: the "
+            "machine is overloaded."
             if cause == "time"
-            else "The process that decoded the clip was killed from outside, as happens when memory runs out."
+            else "The process that decoded the clip was killed, for example because memory ran out."
         )
         return OffkeyError(
             ErrorKind.DECODER_LOST,
@@ -218,27 +224,27 @@ def _cause(status: int | None) -> str:
     return "cpu" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU else "crash"
 
 
-class _Decoder:
-    """One decoder, as the service has it. Its errors: `_LineError`, `OSError`, and `TimeoutError` at the deadline."""
+class _Worker:
+    """One worker. Its methods raise `_ConnectionLostError`, `OSError`, and `TimeoutError` at the deadline."""
 
-    def __init__(self, connection: socket.socket, lifeline: socket.socket, decode_limits: DecodeLimits) -> None:
+    def __init__(self, connection: socket.socket, lifeline: socket.socket, limits: DecodeLimits) -> None:
         self.clips = 0
         self.peak_bytes = 0
         self._connection = connection
         self._lifeline = lifeline
-        self._decode_limits = decode_limits
+        self._limits = limits
         connection.settimeout(_POLL_SECONDS)
         lifeline.settimeout(_STATUS_SECONDS)
 
     def handshake(self, deadline: float) -> list[str]:
-        """Wait until it is ready; return the limits that it could not take."""
+        """Wait until the worker is ready. Returns the names of limits that could not be set."""
         missing: list[str] = self._json(*self._head(UNLIMITED, deadline), UNLIMITED, deadline)["without"]
         return missing
 
     def decode(self, data: bytes, sample_rate: int, budget: Budget, deadline: float) -> Waveform:
-        """Send a clip and receive its samples. After any error it is of no use any more."""
+        """Send a clip and receive its samples. The worker cannot be used again after an error."""
         self.clips += 1
-        longest = round((self._decode_limits.limits.max_seconds + 1) * sample_rate) * 4  # bytes of samples
+        longest = round((self._limits.audio.max_seconds + 1) * sample_rate) * 4  # bytes of samples
         self._send(CLIP.pack(len(data), sample_rate, budget.samples, budget.left), budget, deadline)
         self._send(data, budget, deadline)
         samples = bytearray()
@@ -246,7 +252,7 @@ class _Decoder:
             if len(samples) + head[1] > longest:
                 raise _ConnectionLostError("more samples than a clip can have")
             samples += self._receive(head[1], budget, deadline)
-            self._check_deadline(budget, deadline)  # there may always be something to receive
+            self._check_deadline(budget, deadline)  # a worker that never stops sending would not time out
         answer = self._json(*head, budget, deadline)
         self.peak_bytes = int(answer["peak_bytes"])
         if "failed" in answer:
@@ -263,7 +269,7 @@ class _Decoder:
         return Waveform(waveform, sample_rate, answer["sample_rate"], answer["channels"], answer["clipped"])
 
     def idle(self) -> bool:
-        """Whether it lives and says nothing, as it should between clips."""
+        """Return whether the worker is alive and silent, as it must be between clips."""
         self._connection.settimeout(0)
         try:
             self._connection.recv(1, socket.MSG_PEEK)
@@ -276,12 +282,12 @@ class _Decoder:
         return False
 
     def close(self) -> None:
-        """Kill it if it lives."""
+        """Kill the worker if it is alive."""
         self._connection.close()
         self._lifeline.close()
 
     def status(self) -> int | None:
-        """How it ended, as `waitpid` says it; nothing if even the nursery does not know."""
+        """Return the wait status of an exited worker, or None if the fork server does not report it."""
         with suppress(OSError):
             status = self._lifeline.recv(STATUS.size)
             return int(STATUS.unpack(status)[0]) if len(status) == STATUS.size else None
@@ -293,7 +299,7 @@ class _Decoder:
 
     def _json(self, kind: bytes, length: int, budget: Budget, deadline: float) -> dict[str, Any]:
         if kind != JSON or length > MAX_JSON:
-            raise _ConnectionLostError("not what a decoder says")
+            raise _ConnectionLostError("invalid message")
         fields: dict[str, Any] = json.loads(self._receive(length, budget, deadline))
         return fields
 
@@ -311,7 +317,7 @@ class _Decoder:
             with suppress(TimeoutError):
                 part = self._connection.recv(count)
                 if not part:
-                    raise _ConnectionLostError("the decoder has ended")
+                    raise _ConnectionLostError("the worker has exited")
                 parts.append(part)
                 count -= len(part)
                 continue

@@ -1,4 +1,4 @@
-"""A decoder: takes the limits on itself, then decodes one clip after another until the service hangs up."""
+"""Decoding worker: sets its own limits, then decodes one clip after another until the service closes the connection."""
 
 import ctypes
 import json
@@ -16,13 +16,13 @@ from service.audio.budget import Budget
 from service.audio.decode import Samples, decode_blocks
 from service.audio.processes.messages import CLIP, HEAD, JSON, OVERHEAD_BYTES, SAMPLES, DecodeLimits, receive
 
-_CONNECTION = 3  # descriptor of the socket to the service, the only one beside the standard three
-_DESCRIPTORS = 4_096  # more than a nursery ever has: one for each of at most 256 decoders
+_CONNECTION = 3  # descriptor of the socket to the service; the only one besides the standard three
+_DESCRIPTORS = 4_096  # more than a fork server ever has: one for each of at most 256 workers
 _PR_SET_PDEATHSIG = 1
 
 
 def run_worker(connection: socket.socket, decode_limits: DecodeLimits, fork_server: int) -> NoReturn:
-    """Be a decoder: called in a process that was just forked by the nursery of process id `nursery`."""
+    """Decode clips in a process that was just forked by the process with id `fork_server`."""
     status = 1
     try:
         _detach(connection)
@@ -32,28 +32,28 @@ def run_worker(connection: socket.socket, decode_limits: DecodeLimits, fork_serv
                 _serve(own, decode_limits, *CLIP.unpack(head))
         status = 0
     finally:
-        # No way back into the nursery's loop, whatever went wrong.
+        # An exception must not return to the loop of the fork server.
         os._exit(status)
 
 
 def _detach(connection: socket.socket) -> None:
-    """Keep nothing of the nursery's: neither the lives of other decoders nor a place to write to."""
+    """Close what the fork server has open: the lifelines of other workers, and the standard streams."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(connection.fileno(), _CONNECTION)
     os.closerange(_CONNECTION + 1, _DESCRIPTORS)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):  # the MP3 decoder writes to standard error what a client made it say
+    for standard in range(3):  # the MP3 decoder writes text from the file to standard error
         os.dup2(nowhere, standard)
     os.close(nowhere)
 
 
 def _limit(decode_limits: DecodeLimits, fork_server: int) -> list[str]:
-    """Take the limits; return the names of those that this platform does not have."""
+    """Set the limits. Returns the names of those that this platform lacks."""
     missing = []
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != fork_server:  # it died before it could be noticed
+        if os.getppid() != fork_server:  # it died before prctl took effect
             os._exit(1)
     else:
         missing.append("PR_SET_PDEATHSIG")
@@ -71,9 +71,9 @@ def _limit(decode_limits: DecodeLimits, fork_server: int) -> list[str]:
 
 
 def _address_space() -> int:
-    """Bytes of address space in use, or 0 where only Linux would say."""
+    """Return the address space in use in bytes, or 0 on other systems than Linux."""
     try:
-        with open("/proc/self/statm") as file:  # noqa: PTH123 - pathlib is not otherwise needed here
+        with open("/proc/self/statm") as file:  # noqa: PTH123 - pathlib is not otherwise imported here
             return int(file.read().split()[0]) * resource.getpagesize()
     except OSError:
         return 0
@@ -85,7 +85,7 @@ def _serve(
     data = receive(connection, length)
     if len(data) < length:
         return
-    # The limit counts the life of the process, so it is moved on for each clip.
+    # The limit counts from the start of the process, so it is raised for each clip.
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime) + 1 + decode_limits.cpu_seconds
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
@@ -98,7 +98,7 @@ def _serve(
 
     answer: dict[str, object]
     try:
-        source = decode_blocks(data, send, sample_rate=sample_rate, limits=decode_limits.limits, budget=budget)
+        source = decode_blocks(data, send, sample_rate=sample_rate, limits=decode_limits.audio, budget=budget)
         answer = {
             "sample_rate": source.sample_rate,
             "channels": source.channels,
@@ -107,7 +107,7 @@ def _serve(
         }
     except OffkeyError as error:
         answer = {"refused": error.kind.value, "detail": error.detail, "values": error.values}
-    except OSError:  # the service hung up
+    except OSError:  # the service closed the connection
         raise
     except Exception:
         answer = {"failed": traceback.format_exc()[-4_000:]}

@@ -1,4 +1,4 @@
-"""What a backend is: something that measures how far windows are from a bank of healthy ones."""
+"""The interface of backends, which measure how far windows are from a bank of healthy ones."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Protocol, Self
@@ -9,51 +9,51 @@ from numpy.typing import NDArray
 from offkey.vocabulary import Domain
 from service.domain.distance import Near, Vectors
 
-Measures = NDArray[np.float64]  # (windows,), larger is farther from what is healthy
-Recordings = NDArray[np.int64]  # (windows,), the number of the recording that each window is from
+Measures = NDArray[np.float64]  # (windows,), larger is farther from the healthy windows
+Recordings = NDArray[np.int64]  # (windows,), number of each window's recording
 LeftOut = Mapping[Domain, Mapping[Domain, Measures]]  # by domain of the windows, then by bank
 
 TINY = 1e-4  # cosine distance below which two windows are the same; identical clips are 0 apart
 
 
 class Backend(Protocol):
-    """A machine's banks as one method sees them. Fitted once per generation, and never changed.
+    """One way to measure windows against a machine's banks. Fitted once per generation, then immutable.
 
-    A window has a measure against each enrolled domain; `Detector` makes them comparable and takes the smallest.
-    What a backend knows comes from the banks alone, and it measures a window by that window alone.
+    A window has one measure per enrolled domain. `Detector` standardizes the measures and takes the smallest. A
+    measure is a function of the banks and of the window alone, never of other windows that are scored.
     """
 
-    neighbors: ClassVar[int]  # how many nearest windows of each domain it looks at; 0: none
-    sigma_floor: ClassVar[float]  # deviation that is ascribed to its measures at least: copies have none
+    neighbors: ClassVar[int]  # number of nearest windows of each domain that `measure` uses, or 0
+    sigma_floor: ClassVar[float]  # lowest deviation to standardize measures with; copies of one clip have none
 
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
-        """Fit to a machine's enrolled windows, of two recordings at least.
+        """Fit to a machine's enrolled windows, which come from at least two recordings.
 
         Args:
-            banks: per enrolled domain `(n, dim)` unit embeddings, n >= 1.
-            recordings: per enrolled domain `(n,)`; a number is of one recording within its domain.
+            banks: unit embeddings `(n, dim)` per enrolled domain, n >= 1.
+            recordings: recording numbers `(n,)` per enrolled domain, unique within the domain.
 
         Returns:
-            The backend, and the measures of the enrolled windows themselves with their own recording left out:
-            `[domain][bank]` is `(n of domain,)`, infinite where the bank holds no other recording.
+            The backend, and the leave-one-recording-out measures of the enrolled windows: `[domain][bank]` is
+            `(n of domain,)`, infinite where the bank holds no other recording.
         """
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
-        """Measure windows `(m, dim)` against each bank: `(m,)`, finite.
+        """Measure windows `(m, dim)` against each bank. Returns finite measures `(m,)` per bank.
 
         Args:
-            windows: unit embeddings.
-            near: per enrolled domain the `neighbors` nearest of its windows, or all of them if it has fewer.
+            windows: unit embeddings `(m, dim)`.
+            near: the `neighbors` nearest enrolled windows per domain, or all of them if the domain has fewer.
         """
 
     @property
-    def values(self) -> int:
-        """Memory it takes, in values of 4 bytes."""
+    def nbytes(self) -> int:
+        """Memory of the fitted arrays, in bytes."""
 
 
 def numbered(recordings: Mapping[Domain, Recordings]) -> dict[Domain, Recordings]:
-    """The same recordings numbered 0, 1, ... through all domains, so that no number is of two."""
+    """Number recordings 0, 1, ... through all domains. Returns numbers that are unique over the domains."""
     own, first = {}, 0
     for domain, numbers in recordings.items():
         found, position = np.unique(numbers, return_inverse=True)

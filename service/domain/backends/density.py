@@ -1,8 +1,8 @@
-"""Distances held against how densely the bank is populated where they end.
+"""Backends that normalize distances by the local density of the bank.
 
-A stretch of sound that the machine makes often is enrolled densely, one that it makes seldom is not, and the same
-distance means less there (Wilkinghoff et al., "Local Density-Based Anomaly Score Normalization for Domain
-Generalization", arXiv 2509.10951). The density is taken over all enrolled recordings, of whatever domain.
+Sounds that a machine makes often are enrolled densely, rare ones sparsely. The same distance therefore means less
+in a sparse region (Wilkinghoff et al., "Local Density-Based Anomaly Score Normalization for Domain Generalization",
+arXiv 2509.10951). The density is computed over all enrolled recordings of both domains.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from offkey.vocabulary import Domain
 from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
 from service.domain.distance import Near, Vectors, cosine_distances, nearest_rows
 
-SURROUNDINGS = 8  # recordings; the paper's K
-CANDIDATES = 16  # nearest windows that are held against their density
+SURROUNDINGS = 8  # nearest other recordings, K in the paper
+CANDIDATES = 16  # nearest windows whose distances are normalized
 _BLOCK_ROWS = 1_024  # bounds the arrays held at once
 
 
 @dataclass(frozen=True)
 class DensityRatio:
-    """Distance to an enrolled window over its local distance; the smallest among the 16 nearest.
+    """Ratio of the distance to an enrolled window and its local distance; the smallest over the 16 nearest windows.
 
-    The local distance of an enrolled window is its mean distance to the 8 nearest other recordings, each taken by its
-    nearest window.
+    The local distance of an enrolled window is its mean distance to the 8 nearest other recordings, where the distance
+    to a recording is that to its nearest window.
     """
 
     neighbors: ClassVar[int] = CANDIDATES
@@ -35,20 +35,20 @@ class DensityRatio:
 
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
-        """Local distances of the enrolled windows."""
-        local, pairs = _fit(banks, recordings)
+        """Compute the local distances of the enrolled windows."""
+        local, pairs = fit_pairs(banks, recordings)
         return cls(local), {
             domain: {bank: cls._smallest(pair.distances, pair.local) for bank, pair in row.items()}
             for domain, row in pairs.items()
         }
 
     @property
-    def values(self) -> int:
-        """Local distances, two values each."""
-        return 2 * sum(map(len, self._local.values()))
+    def nbytes(self) -> int:
+        """Memory of the local distances, in bytes."""
+        return sum(own.nbytes for own in self._local.values())
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
-        """The smallest ratio among the candidates."""
+        """Return the smallest ratio over the candidates."""
         del windows
         found = {}
         for bank, one in near.items():
@@ -62,61 +62,24 @@ class DensityRatio:
         return ratios
 
 
-@dataclass(frozen=True)
-class DensityDifference:
-    """Distance to an enrolled window less a share of how much its local distance exceeds the mean one.
+class Pairs(NamedTuple):
+    """Enrolled windows and their candidates, computed without the window's own recording."""
 
-    The share is the slope that leaves the left-out distances the least variance, within 0 and 1. The smallest
-    difference among the 16 nearest windows counts; local distances are those of `DensityRatio`.
-    """
-
-    neighbors: ClassVar[int] = CANDIDATES
-    sigma_floor: ClassVar[float] = TINY
-    _excess: Mapping[Domain, Measures]  # (n,), the share of it
-
-    @classmethod
-    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
-        """Local distances of the enrolled windows, and the share of them that is taken off."""
-        local, pairs = _fit(banks, recordings)
-        mean = float(np.mean(np.concatenate(list(local.values()))))
-        share = _slope([row[domain] for domain, row in pairs.items()])
-        excess = {domain: share * (own - mean) for domain, own in local.items()}
-        return cls(excess), {
-            domain: {bank: (pair.distances - share * (pair.local - mean)).min(axis=1) for bank, pair in row.items()}
-            for domain, row in pairs.items()
-        }
-
-    @property
-    def values(self) -> int:
-        """Local distances, two values each."""
-        return 2 * sum(map(len, self._excess.values()))
-
-    def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
-        """The smallest difference among the candidates."""
-        del windows
-        return {
-            bank: (one.distances[:, :CANDIDATES] - self._excess[bank][one.rows[:, :CANDIDATES]]).min(axis=1)
-            for bank, one in near.items()
-        }
-
-
-class _Pairs(NamedTuple):
-    """Enrolled windows and their candidates, with the window's own recording left out of both."""
-
-    distances: Measures  # (n, k), infinite where there are fewer
-    local: Measures  # (n, k)
+    distances: Measures  # (n, k), infinite where there are fewer than k
+    local: Measures  # (n, k), local distances of the candidates
 
 
 class _Around(NamedTuple):
     """The nearest other recordings of each enrolled window."""
 
-    distances: Measures  # (n, SURROUNDINGS + 1), infinite where there are fewer
+    distances: Measures  # (n, SURROUNDINGS + 1), infinite where there are fewer recordings
     recordings: Recordings  # (n, SURROUNDINGS + 1)
 
 
-def _fit(
+def fit_pairs(
     banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]
-) -> tuple[dict[Domain, Measures], dict[Domain, dict[Domain, _Pairs]]]:
+) -> tuple[dict[Domain, Measures], dict[Domain, dict[Domain, Pairs]]]:
+    """Compute the local distances `(n,)` of each bank, and the pairs of each domain's windows with each bank."""
     numbers = numbered(recordings)
     around = _surroundings(np.concatenate(list(banks.values())), np.concatenate([numbers[domain] for domain in banks]))
     ends = np.cumsum([len(rows) for rows in banks.values()])
@@ -127,21 +90,21 @@ def _fit(
         for domain, end in zip(banks, ends, strict=True)
     }
     local = {domain: _mean_of_first(part.distances, np.isfinite(part.distances)) for domain, part in parts.items()}
-    pairs: dict[Domain, dict[Domain, _Pairs]] = {}
+    pairs: dict[Domain, dict[Domain, Pairs]] = {}
     for domain, windows in banks.items():
         pairs[domain] = {}
         for bank, rows in banks.items():
             near = nearest_rows(windows, rows, CANDIDATES, apart=(numbers[domain], numbers[bank]))
             without = _local_without(near, numbers[domain], parts[bank], local[bank])
-            pairs[domain][bank] = _Pairs(near.distances.astype(np.float64), without)
+            pairs[domain][bank] = Pairs(near.distances.astype(np.float64), without)
     return local, pairs
 
 
 def _surroundings(windows: Vectors, numbers: Recordings) -> _Around:
-    """The nearest other recordings of each window, one more than a density needs, so that one can be left out."""
+    """Find the nearest other recordings of each window, one more than a density needs, so that one can be left out."""
     order = np.argsort(numbers, kind="stable")
     ordered = windows[order]
-    begins = np.flatnonzero(np.diff(numbers[order], prepend=-1))  # of each recording among the ordered
+    begins = np.flatnonzero(np.diff(numbers[order], prepend=-1))  # first ordered row of each recording
     count = min(SURROUNDINGS + 1, len(begins))
     distances = np.empty((len(windows), count))
     nearest = np.empty((len(windows), count), dtype=np.int64)
@@ -158,7 +121,7 @@ def _surroundings(windows: Vectors, numbers: Recordings) -> _Around:
 
 
 def _mean_of_first(distances: Measures, keep: NDArray[np.bool_]) -> Measures:
-    """Mean over the last axis of the first `SURROUNDINGS` that are kept; NaN where there is none."""
+    """Average the first `SURROUNDINGS` kept distances over the last axis. Returns NaN where none is kept."""
     used = keep & (np.cumsum(keep, axis=-1) <= SURROUNDINGS)
     count = used.sum(axis=-1)
     total = np.where(used, distances, 0.0).sum(axis=-1)
@@ -166,9 +129,9 @@ def _mean_of_first(distances: Measures, keep: NDArray[np.bool_]) -> Measures:
 
 
 def _local_without(near: Near, own: Recordings, around: _Around, local: Measures) -> Measures:
-    """Local distances `(n, k)` of windows' candidates as they are without the windows' own recordings.
+    """Compute the local distances `(n, k)` of each window's candidates without the window's own recording.
 
-    Where no third recording is left, a candidate keeps the local distance it has.
+    Where no third recording is left, a candidate keeps the local distance of the whole bank.
     """
     found = np.empty(near.rows.shape)
     for start in range(0, len(near.rows), _BLOCK_ROWS):
@@ -179,16 +142,3 @@ def _local_without(near: Near, own: Recordings, around: _Around, local: Measures
         without = _mean_of_first(distances, others & np.isfinite(distances))
         found[rows] = np.where(np.isnan(without), local[candidates], without)
     return found
-
-
-def _slope(nearest: list[_Pairs]) -> float:
-    """The share of local distances that leaves the nearest left-out distances the least variance, within 0 and 1."""
-    distances = np.concatenate([pair.distances[:, 0] for pair in nearest])
-    local = np.concatenate([pair.local[:, 0] for pair in nearest])
-    there = np.isfinite(distances)  # a domain's only recording has no other to be near to
-    distances, local = distances[there], local[there]
-    centered = local - local.mean()
-    power = float(centered @ centered) / len(centered)
-    if power < TINY**2:
-        return 0.0
-    return float(np.clip((centered @ (distances - distances.mean())) / len(centered) / power, 0.0, 1.0))

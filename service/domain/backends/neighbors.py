@@ -1,4 +1,4 @@
-"""Distance to the nearest enrolled windows."""
+"""Backends that measure the distance to the nearest enrolled windows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class Nearest:
 
     neighbors: ClassVar[int] = 1
     sigma_floor: ClassVar[float] = TINY
-    values = 0
+    nbytes = 0
 
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
-        """Nothing but the left-out distances."""
+        """Compute the leave-one-recording-out distances; nothing is fitted."""
         left_out = {
             domain: {
                 bank: nearest_to_others(windows, recordings[domain]) if bank is domain else nearest_in(windows, rows)
@@ -36,7 +36,7 @@ class Nearest:
         }
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
-        """The first of the distances that the search found."""
+        """Return the smallest distance that the search found."""
         del windows
         return {bank: found.distances[:, 0].astype(np.float64) for bank, found in near.items()}
 
@@ -47,11 +47,11 @@ class NearestMean:
 
     neighbors: ClassVar[int] = MEAN_OF
     sigma_floor: ClassVar[float] = TINY
-    values = 0
+    nbytes = 0
 
     @classmethod
     def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
-        """Nothing but the left-out distances."""
+        """Compute the leave-one-recording-out distances; nothing is fitted."""
         numbers = numbered(recordings)
         return cls(), {
             domain: {
@@ -62,13 +62,13 @@ class NearestMean:
         }
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
-        """The mean of the distances that the search found."""
+        """Average the distances that the search found."""
         del windows
         return {bank: _mean(found.distances[:, :MEAN_OF]) for bank, found in near.items()}
 
 
 def _mean(distances: Distances) -> Measures:
-    """Mean of the finite ones of each row `(m, k)`, infinite where there is none."""
+    """Average the finite distances in each row `(m, k)`. Returns infinity for rows without one."""
     there = np.isfinite(distances)
     count = there.sum(axis=1)
     total = np.where(there, distances, 0.0).sum(axis=1, dtype=np.float64)

@@ -5,67 +5,54 @@ from time import perf_counter
 from typing import Annotated, Concatenate, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
-from pydantic import BaseModel, Field
 
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.schemas import Enrollment, Feedback, Job, NoiseEnrollment, Scores
-from offkey.vocabulary import Domain, check_machine_id
-from service.audio.budget import UNLIMITED, Budget
+from offkey.vocabulary import Domain
+from service.audio.budget import Budget
 from service.http.archive_upload import save_archive
-from service.http.auth import ENROLL, SCORE, AuthenticatedRoute, DirectRoute
-from service.http.clip_form import ENROLL_FIELDS, SCORE_FIELDS, ClipForm, read_clips, request_body
-from service.http.dependencies import (
-    ArchivePool,
-    ContextOf,
-    MachineIdQuery,
-    RunnerOf,
-    WorkPoolOf,
-    context_of,
-    problems,
-    work_pool_of,
-)
-from service.http.middleware import ZIP
-from service.jobs.archives import ArchiveFile, archive_folder, enroll_archive
-from service.jobs.runner import Runner
-from service.store import MachineRecord
+from service.http.auth import ENROLL, SCORE, ArchiveRoute, AuthenticatedRoute, is_zip
+from service.http.clip_form import ENROLL_FIELDS, SCORE_FIELDS, ClipForm, named_recording, read_clips, request_body
+from service.http.dependencies import CallOf, MachineIdQuery, problems
+from service.jobs.archives import archive_folder, start_archive
 from service.telemetry.stages import Stage
 from service.usecases.admission import Slot
 from service.usecases.clip import Clip
 from service.usecases.enroll import EnrollOptions, enroll_clips
-from service.usecases.feedback import learn_false_alarms
-from service.usecases.jobs import job_of
+from service.usecases.feedback import enroll_false_alarms
 from service.usecases.noise import add_noise
-from service.usecases.score import score_clips
-from service.usecases.service import Context
+from service.usecases.score import ScoreOptions, score_clips
+from service.usecases.service import Call
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_NOTHING_POSTED = ClipForm([], {}, UNLIMITED)
 
 router = APIRouter(tags=["clips"], route_class=AuthenticatedRoute)
+_archive_router = APIRouter(tags=["clips"], route_class=ArchiveRoute)
 
+DomainQuery = Annotated[Domain | None, Query(description="domain of the clips; source by default")]
 RecordingQuery = Annotated[
     str | None,
     Query(
         min_length=1,
         max_length=255,
-        description="that all clips of the request were cut from; otherwise each is its own",
+        description="recording that all clips of the request were cut from; without it each clip is its own recording",
     ),
 ]
 ClipName = Annotated[str | None, Query(max_length=255, description="name of a clip sent as the raw body")]
-IdempotencyKey = Annotated[
+IdempotencyKeyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="a request with the key of an earlier one gets the earlier answer for 24 h, and nothing is done",
+        description="key of the request; a request repeated within 24 h gets the first answer, and nothing is done",
     ),
 ]
 
 
-@router.post(
+@_archive_router.post(
     "/enroll",
     dependencies=[ENROLL],
     status_code=status.HTTP_201_CREATED,
@@ -73,102 +60,74 @@ IdempotencyKey = Annotated[
     openapi_extra=request_body(ENROLL_FIELDS, archive=True),
     responses={
         200: {"model": Enrollment, "description": "Nothing was added: enrolled before, or held back"},
-        202: {"model": Job, "description": "An archive was taken; the job at `Location` enrolls its clips"},
+        202: {"model": Job, "description": "An archive was accepted; the job at `Location` enrolls its clips"},
         **problems(400, 404, 408, 409, 413, 422, 507),
     },
 )
 async def enroll(
     request: Request,
     response: Response,
-    context: ContextOf,
-    workers: WorkPoolOf,
-    uploads: ArchivePool,
-    runner: RunnerOf,
+    call: CallOf,
     machine_id: MachineIdQuery = None,
-    domain: Annotated[Domain | None, Query(description="source unless said otherwise")] = None,
+    domain: DomainQuery = None,
     name: ClipName = None,
     recording: RecordingQuery = None,
-    force: Annotated[bool, Query(description="enroll also what sounds anomalous")] = False,
-    idempotency_key: IdempotencyKey = None,
+    force: Annotated[bool, Query(description="enroll clips even if they sound anomalous")] = False,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Enrollment | Response:
     """Add normal clips to a machine's memory bank.
 
     If one clip cannot be used, none is enrolled. Once the domain has 20 recordings, a clip that sounds plainly
     anomalous is held back and reported, unless `force` is set.
 
-    A zip archive (`application/zip`) becomes a job, which tells what became of each entry; one that cannot be used
-    leaves the others. What is said of its clips is said in the query.
+    A zip archive (`application/zip`) becomes a job, which reports the result of each entry. An unusable entry does not
+    affect the others. The options of its clips are given in the query.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == ZIP:
-        said = EnrollOptions(domain or Domain.SOURCE, _named_recording(recording), trusted=force)
-        async with uploads.slot() as slot:
-            machine = await slot.run(context.store.machine, _machine_id(context, machine_id, _NOTHING_POSTED))
-            uploaded = await save_archive(request, archive_folder(context.settings), context.settings, slot)
-            job = await slot.run(_start, context, runner, machine, said, uploaded, idempotency_key)
-        return Response(
-            job.model_dump_json(),
-            status.HTTP_202_ACCEPTED,
-            headers={"Location": f"/jobs/{job.job_id}"},
-            media_type="application/json",
-        )
-    async with workers.slot() as slot:
-        posted = await _read(request, context, slot, name, ENROLL_FIELDS)
-        answer = await _work(
-            request,
-            context,
-            slot,
-            posted,
-            enroll_clips,
-            _machine_id(context, machine_id, posted),
-            EnrollOptions(_domain(domain, posted), _recording(recording, posted), trusted=force),
-            posted.uploads,
-            idempotency_key,
-        )
+    if is_zip(request.headers):
+        options = EnrollOptions(domain or Domain.SOURCE, named_recording(recording), force=force)
+        machine = ClipForm.empty().machine_id(machine_id, call.caller)
+        return await _enroll_archive(request, call, machine, options, idempotency_key)
+    async with call.service.admission.work_pool.slot() as slot:
+        form = await _read(request, call, slot, name, ENROLL_FIELDS)
+        machine = form.machine_id(machine_id, call.caller)
+        options = EnrollOptions(form.domain(domain), form.recording(recording), force=force)
+        answer = await _run(request, call, slot, form, enroll_clips, machine, options, form.clips, idempotency_key)
     if not any(clip.status == "enrolled" for clip in answer.clips):
         response.status_code = status.HTTP_200_OK
     return answer
 
 
-class ScoreQuery(BaseModel):
-    """The query of `POST /score`."""
-
-    machine_id: MachineIdQuery = None
-    neighbors: int = Field(1, ge=1, description="enrolled windows to name for each scored one")
-    name: ClipName = None
-    localize: bool | None = Field(
-        None, description="tell which seconds and bands of each window stand out; left out: where there is one clip"
-    )
-
-
-async def score(request: Request, query: Annotated[ScoreQuery, Query()]) -> Response:
-    """Score clips against what was enrolled for the machine."""
-    context, workers = await context_of(request), await work_pool_of(request)
-    if query.neighbors > context.settings.max_neighbors:
-        raise OffkeyError(
-            ErrorKind.TOO_MANY_NEIGHBORS,
-            f"{query.neighbors} neighbors were asked for; at most {context.settings.max_neighbors} are given.",
-            max_neighbors=context.settings.max_neighbors,
-        )
-    async with workers.slot() as slot:
-        posted = await _read(request, context, slot, query.name, SCORE_FIELDS)
-        localize = len(posted.uploads) == 1 if query.localize is None else query.localize
-        machine = _machine_id(context, query.machine_id, posted)
-        answer = await _work(
-            request, context, slot, posted, _score_json, machine, posted.uploads, query.neighbors, localize
-        )
-    return Response(answer, media_type="application/json")
-
-
-router.add_api_route(
+@router.post(
     "/score",
-    score,
-    methods=["POST"],
-    route_class_override=DirectRoute,
     dependencies=[SCORE],
     response_model=Scores,
     openapi_extra=request_body(SCORE_FIELDS),
     responses=problems(400, 404, 408, 409, 413, 422),
 )
+async def score(
+    request: Request,
+    call: CallOf,
+    machine_id: MachineIdQuery = None,
+    neighbors: Annotated[int, Query(ge=1, description="enrolled windows to name for each scored window")] = 1,
+    name: ClipName = None,
+    localize: Annotated[
+        bool | None,
+        Query(description="whether to report which seconds and bands stand out; by default only for a single clip"),
+    ] = None,
+) -> Response:
+    """Score clips against the clips enrolled for the machine."""
+    if neighbors > call.service.settings.limits.max_neighbors:
+        raise OffkeyError(
+            ErrorKind.TOO_MANY_NEIGHBORS,
+            f"{neighbors} neighbors were requested; the limit is {call.service.settings.limits.max_neighbors}.",
+            max_neighbors=call.service.settings.limits.max_neighbors,
+        )
+    async with call.service.admission.work_pool.slot() as slot:
+        form = await _read(request, call, slot, name, SCORE_FIELDS)
+        options = ScoreOptions(neighbors, localize=len(form.clips) == 1 if localize is None else localize)
+        machine = form.machine_id(machine_id, call.caller)
+        answer = await _run(request, call, slot, form, _score_json, machine, form.clips, options)
+    return Response(answer, media_type="application/json")
 
 
 @router.post(
@@ -179,26 +138,18 @@ router.add_api_route(
 )
 async def feedback(
     request: Request,
-    context: ContextOf,
-    workers: WorkPoolOf,
+    call: CallOf,
     machine_id: MachineIdQuery = None,
-    domain: Annotated[Domain | None, Query(description="source unless said otherwise")] = None,
+    domain: DomainQuery = None,
     name: ClipName = None,
     recording: RecordingQuery = None,
 ) -> Feedback:
-    """Say that the alarms of these clips were false: they are enrolled, and the answer tells what that changes."""
-    async with workers.slot() as slot:
-        posted = await _read(request, context, slot, name, ENROLL_FIELDS)
-        return await _work(
-            request,
-            context,
-            slot,
-            posted,
-            learn_false_alarms,
-            _machine_id(context, machine_id, posted),
-            EnrollOptions(_domain(domain, posted), _recording(recording, posted), trusted=True, false_alarm=True),
-            posted.uploads,
-        )
+    """Report that the alarms of these clips were false. They are enrolled, and the answer shows what that changes."""
+    async with call.service.admission.work_pool.slot() as slot:
+        form = await _read(request, call, slot, name, ENROLL_FIELDS)
+        machine = form.machine_id(machine_id, call.caller)
+        options = EnrollOptions(form.domain(domain), form.recording(recording), force=True, false_alarm=True)
+        return await _run(request, call, slot, form, enroll_false_alarms, machine, options, form.clips)
 
 
 @router.post(
@@ -208,110 +159,65 @@ async def feedback(
     responses=problems(400, 404, 408, 409, 413, 422, 507),
 )
 async def noise(
-    request: Request,
-    context: ContextOf,
-    workers: WorkPoolOf,
-    machine_id: MachineIdQuery = None,
-    name: ClipName = None,
+    request: Request, call: CallOf, machine_id: MachineIdQuery = None, name: ClipName = None
 ) -> NoiseEnrollment:
-    """Post the background while the machine stands still: clips that sound like it are warned of when scored."""
-    async with workers.slot() as slot:
-        posted = await _read(request, context, slot, name, SCORE_FIELDS)
-        machine = _machine_id(context, machine_id, posted)
-        return await _work(request, context, slot, posted, add_noise, machine, posted.uploads)
+    """Post the background noise while the machine stands still. Scored clips that sound like it get a warning."""
+    async with call.service.admission.work_pool.slot() as slot:
+        form = await _read(request, call, slot, name, SCORE_FIELDS)
+        machine = form.machine_id(machine_id, call.caller)
+        return await _run(request, call, slot, form, add_noise, machine, form.clips)
 
 
-def _start(
-    context: Context,
-    runner: Runner,
-    machine: MachineRecord,
-    condition: EnrollOptions,
-    uploaded: ArchiveFile,
-    idempotency_key: str | None,
-) -> Job:
-    """Make a job of an archive, or leave nothing of it."""
-    try:
-        record = enroll_archive(context, machine, condition, uploaded, idempotency_key)
-    except BaseException:
-        uploaded.path.unlink(missing_ok=True)
-        raise
-    runner.wake()
-    return job_of(context, record)
+async def _enroll_archive(
+    request: Request, call: Call, machine_id: str, options: EnrollOptions, idempotency_key: str | None
+) -> Response:
+    async with call.service.admission.archive_pool.slot() as slot:
+        machine = await slot.run(call.store.machine, machine_id)
+        archive = await save_archive(request, archive_folder(call.service.settings), call.service.settings, slot)
+        job = await slot.run(start_archive, call, machine, options, archive, idempotency_key)
+    return Response(
+        job.model_dump_json(),
+        status.HTTP_202_ACCEPTED,
+        headers={"Location": f"/jobs/{job.job_id}"},
+        media_type="application/json",
+    )
 
 
-def _score_json(context: Context, machine_id: str, uploads: Sequence[Clip], neighbors: int, localize: bool) -> str:
-    """The answer as it goes out: FastAPI would check it again, on the thread of the event loop."""
-    return score_clips(context, machine_id, uploads, neighbors, localize).model_dump_json()
+def _score_json(call: Call, machine_id: str, clips: Sequence[Clip], options: ScoreOptions) -> str:
+    """Return the serialized answer. FastAPI would validate it again, on the thread of the event loop."""
+    return score_clips(call, machine_id, clips, options).model_dump_json()
 
 
-async def _read(request: Request, context: Context, slot: Slot, name: str | None, fields: Sequence[str]) -> ClipForm:
-    """The clips of a request, with one budget for all of them."""
-    budget = Budget(context.settings.max_decoded_samples, slot.stopping)
-    with context.stages.during(Stage.RECEIVE):
-        return await read_clips(request, name=name, fields=fields, settings=context.settings, budget=budget)
+async def _read(request: Request, call: Call, slot: Slot, name: str | None, fields: Sequence[str]) -> ClipForm:
+    """Read the clips of a request, with one budget for all of them."""
+    budget = Budget(call.service.settings.limits.max_decoded_samples, slot.stopping)
+    with call.stages.during(Stage.RECEIVE):
+        return await read_clips(request, name=name, fields=fields, settings=call.service.settings, budget=budget)
 
 
-async def _work(
+async def _run(
     request: Request,
-    context: Context,
+    call: Call,
     slot: Slot,
-    posted: ClipForm,
-    usecase: Callable[Concatenate[Context, P], T],
+    form: ClipForm,
+    usecase: Callable[Concatenate[Call, P], T],
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
-    """Run a use case on a worker thread."""
-    asked = perf_counter()
+    """Run a use case on a thread of the slot. It is stopped if the client leaves."""
+    queued = perf_counter()
 
     def begin() -> T:
-        context.stages.add(Stage.QUEUE, perf_counter() - asked)
-        return usecase(context, *args, **kwargs)
+        call.stages.add(Stage.QUEUE, perf_counter() - queued)
+        return usecase(call, *args, **kwargs)
 
-    return await slot.run_for(request, posted.budget, begin)
-
-
-def _given(name: str, query: str | None, posted: ClipForm) -> str | None:
-    """A value that may come in the query or in the form."""
-    form = posted.fields.get(name)
-    if query is not None and form is not None and query != form:
-        raise OffkeyError(
-            ErrorKind.MALFORMED_REQUEST,
-            f"The query says {name}={query[:80]!r} and the form says {form[:80]!r}. Say it once.",
-        )
-    return form if query is None else query
+    return await slot.run_until(_disconnected(request), form.budget, begin)
 
 
-def _machine_id(context: Context, query: str | None, posted: ClipForm) -> str:
-    machine_id = _given("machine_id", query, posted)
-    if machine_id is None:
-        raise OffkeyError(
-            ErrorKind.MALFORMED_REQUEST,
-            "No machine is named. Add ?machine_id=... or a form field machine_id.",
-        )
-    context.store.caller.check_machine(check_machine_id(machine_id))
-    return machine_id
+async def _disconnected(request: Request) -> None:
+    """Return when the client has left. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
-def _domain(query: Domain | None, posted: ClipForm) -> Domain:
-    given = _given("domain", query, posted)
-    if given is None:
-        return Domain.SOURCE
-    try:
-        return Domain(given)
-    except ValueError as error:
-        raise OffkeyError(
-            ErrorKind.MALFORMED_REQUEST, f"The domain {given[:80]!r} is not known; use source or target."
-        ) from error
-
-
-def _recording(query: str | None, posted: ClipForm) -> str | None:
-    return _named_recording(_given("recording", query, posted))
-
-
-def _named_recording(given: str | None) -> str | None:
-    if given is not None and not (0 < len(given) <= 255 and given.isprintable()):
-        raise OffkeyError(
-            ErrorKind.MALFORMED_REQUEST,
-            f"The recording {given[:80]!r} is not usable as a name. Use 1 to 255 printable characters, or none.",
-        )
-    return given
+router.include_router(_archive_router)

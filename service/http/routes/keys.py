@@ -1,4 +1,4 @@
-"""`/keys` and `/audit`: who may do what, and who did what."""
+"""`/keys` and `/audit`: permissions, and the record of changes."""
 
 from typing import Annotated
 
@@ -7,43 +7,39 @@ from fastapi import APIRouter, Path, Query, status
 from offkey.schemas import AuditList, KeyList, KeySettings, NewKey
 from offkey.vocabulary import KEY_ID_PATTERN
 from service.http.auth import ADMIN, AuthenticatedRoute
-from service.http.dependencies import MAX_KEY, ContextOf, LightPool, PageSize, WorkPoolOf, problems
+from service.http.dependencies import MAX_KEY, CallOf, PageSize, problems
 from service.usecases import keys as usecase
 
 router = APIRouter(tags=["access"], route_class=AuthenticatedRoute, dependencies=[ADMIN])
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED, responses=problems(422, 507))
-async def create_key(context: ContextOf, workers: WorkPoolOf, settings: KeySettings) -> NewKey:
-    """Make a key. This answer alone has its secret; what is kept is a hash."""
-    return await workers.run(usecase.create_key, context.store, settings)
+async def create_key(call: CallOf, settings: KeySettings) -> NewKey:
+    """Create a key. Only this answer has its secret; the service stores a hash."""
+    return await call.service.admission.work_pool.run(usecase.create_key, call.store, settings)
 
 
 @router.get("/keys", responses=problems(422))
 async def list_keys(
-    context: ContextOf,
-    light_pool: LightPool,
-    after: Annotated[str, Query(max_length=12, description="key id behind which the page begins")] = "",
+    call: CallOf,
+    after: Annotated[str, Query(max_length=12, description="key id after which the page begins")] = "",
     limit: PageSize = 100,
 ) -> KeyList:
-    """List keys by id, without their secrets, revoked ones too."""
-    return await light_pool.run(usecase.list_keys, context.store, after, limit)
+    """List keys by id, without their secrets. Revoked keys are included."""
+    return await call.service.admission.light_pool.run(usecase.list_keys, call.store, after, limit)
 
 
 @router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT, responses=problems(404, 422, 507))
-async def revoke_key(
-    context: ContextOf, workers: WorkPoolOf, key_id: Annotated[str, Path(pattern=KEY_ID_PATTERN)]
-) -> None:
-    """Revoke a key: it opens nothing from the next request on."""
-    await workers.run(usecase.revoke_key, context.store, key_id)
+async def revoke_key(call: CallOf, key_id: Annotated[str, Path(pattern=KEY_ID_PATTERN)]) -> None:
+    """Revoke a key: it is refused from the next request on."""
+    await call.service.admission.work_pool.run(usecase.revoke_key, call.store, key_id)
 
 
 @router.get("/audit", responses=problems(422))
 async def list_audit(
-    context: ContextOf,
-    light_pool: LightPool,
-    before: Annotated[int, Query(ge=1, le=MAX_KEY, description="entry id before which the page begins")] = MAX_KEY,
+    call: CallOf,
+    before: Annotated[int, Query(ge=1, le=MAX_KEY, description="entry id at which the page ends")] = MAX_KEY,
     limit: PageSize = 100,
 ) -> AuditList:
-    """List who changed what, the newest first."""
-    return await light_pool.run(usecase.list_audit, context.store, before, limit)
+    """List changes and their authors, newest first."""
+    return await call.service.admission.light_pool.run(usecase.list_audit, call.store, before, limit)

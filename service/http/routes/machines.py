@@ -1,4 +1,4 @@
-"""`/machines` and what lies below it."""
+"""`/machines` and the resources below it."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from offkey.schemas import (
     ThresholdSettings,
 )
 from service.http.auth import ADMIN, ENROLL, SCORE, AuthenticatedRoute
-from service.http.dependencies import MAX_KEY, ContextOf, LightPool, MachineIdPath, PageSize, WorkPoolOf, problems
+from service.http.dependencies import MAX_KEY, CallOf, MachineIdPath, PageSize, problems
 from service.usecases import machines as usecase
 from service.usecases.drift import get_drift
 from service.usecases.noise import delete_noise, list_noise
@@ -26,13 +26,12 @@ router = APIRouter(prefix="/machines", tags=["machines"], route_class=Authentica
 
 @router.get("", dependencies=[SCORE], responses=problems(422))
 async def list_machines(
-    context: ContextOf,
-    light_pool: LightPool,
-    after: Annotated[str, Query(max_length=64, description="machine id behind which the page begins")] = "",
+    call: CallOf,
+    after: Annotated[str, Query(max_length=64, description="machine id after which the page begins")] = "",
     limit: PageSize = 100,
 ) -> MachineList:
     """List machines by id."""
-    return await light_pool.run(usecase.list_machines, context, after, limit)
+    return await call.run_light(usecase.list_machines, after, limit)
 
 
 @router.put(
@@ -42,22 +41,21 @@ async def list_machines(
 )
 async def put_machine(
     response: Response,
-    context: ContextOf,
-    workers: WorkPoolOf,
+    call: CallOf,
     machine_id: MachineIdPath,
     settings: MachineSettings | None = None,
 ) -> Machine:
-    """Create a machine, or describe it anew; its bank and its threshold stay."""
-    machine, created = await workers.run(usecase.put_machine, context, machine_id, settings or MachineSettings())
+    """Create a machine, or change its description. Its bank and its threshold stay."""
+    machine, created = await call.run(usecase.put_machine, machine_id, settings or MachineSettings())
     if created:
         response.status_code = status.HTTP_201_CREATED
     return machine
 
 
 @router.get("/{machine_id}", dependencies=[SCORE], responses=problems(404, 422))
-async def get_machine(context: ContextOf, workers: WorkPoolOf, machine_id: MachineIdPath) -> Machine:
+async def get_machine(call: CallOf, machine_id: MachineIdPath) -> Machine:
     """Show a machine, its bank and its threshold."""
-    return await workers.run(usecase.get_machine, context, machine_id)
+    return await call.run(usecase.get_machine, machine_id)
 
 
 @router.delete(
@@ -66,64 +64,60 @@ async def get_machine(context: ContextOf, workers: WorkPoolOf, machine_id: Machi
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problems(404, 422, 507),
 )
-async def delete_machine(context: ContextOf, workers: WorkPoolOf, machine_id: MachineIdPath) -> None:
+async def delete_machine(call: CallOf, machine_id: MachineIdPath) -> None:
     """Delete a machine and its bank."""
-    await workers.run(usecase.delete_machine, context, machine_id)
+    await call.run(usecase.delete_machine, machine_id)
 
 
 @router.get("/{machine_id}/threshold", dependencies=[SCORE], responses=problems(404, 409, 422))
-async def show_threshold(context: ContextOf, workers: WorkPoolOf, machine_id: MachineIdPath) -> Threshold:
-    """Show a machine's decision threshold and what it promises."""
-    return await workers.run(get_threshold, context, machine_id)
+async def show_threshold(call: CallOf, machine_id: MachineIdPath) -> Threshold:
+    """Show a machine's decision threshold and the false-alarm rate it promises."""
+    return await call.run(get_threshold, machine_id)
 
 
 @router.put("/{machine_id}/threshold", dependencies=[ADMIN], responses=problems(404, 422, 507))
-async def change_threshold(
-    context: ContextOf, workers: WorkPoolOf, machine_id: MachineIdPath, settings: ThresholdSettings
-) -> Machine:
-    """Choose how a machine's decision threshold comes about. It counts at once; nothing is enrolled again."""
-    return await workers.run(usecase.put_threshold, context, machine_id, settings)
+async def change_threshold(call: CallOf, machine_id: MachineIdPath, settings: ThresholdSettings) -> Machine:
+    """Choose how a machine's decision threshold is set. It takes effect at once; nothing is enrolled again."""
+    return await call.run(usecase.put_threshold, machine_id, settings)
 
 
 @router.delete("/{machine_id}/threshold", dependencies=[ADMIN], responses=problems(404, 422, 507))
-async def reset_threshold(context: ContextOf, workers: WorkPoolOf, machine_id: MachineIdPath) -> Machine:
+async def reset_threshold(call: CallOf, machine_id: MachineIdPath) -> Machine:
     """Go back to the conformal rule at the service's false-alarm rate."""
-    return await workers.run(usecase.put_threshold, context, machine_id, ThresholdSettings())
+    return await call.run(usecase.put_threshold, machine_id, ThresholdSettings())
 
 
 @router.get("/{machine_id}/drift", dependencies=[SCORE], responses=problems(404, 409, 422, 507))
-async def show_drift(context: ContextOf, workers: WorkPoolOf, machine_id: MachineIdPath) -> DriftReport:
-    """Tell whether clips scored lately still score as the enrolled ones do among each other, and what to do."""
-    return await workers.run(get_drift, context, machine_id)
+async def show_drift(call: CallOf, machine_id: MachineIdPath) -> DriftReport:
+    """Show whether recent scores have moved from the scores of the enrolled clips, and what to do."""
+    return await call.run(get_drift, machine_id)
 
 
 @router.get("/{machine_id}/clips", dependencies=[SCORE], responses=problems(404, 422))
 async def list_clips(
-    context: ContextOf,
-    light_pool: LightPool,
+    call: CallOf,
     machine_id: MachineIdPath,
-    after: Annotated[int, Query(ge=0, le=MAX_KEY, description="clip id behind which the page begins")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_KEY, description="clip id after which the page begins")] = 0,
     limit: PageSize = 100,
 ) -> ClipList:
     """List the enrolled clips of a machine by id."""
-    return await light_pool.run(usecase.list_clips, context, machine_id, after, limit)
+    return await call.run_light(usecase.list_clips, machine_id, after, limit)
 
 
 @router.delete("/{machine_id}/clips/{clip_id}", dependencies=[ENROLL], responses=problems(404, 422, 507))
 async def delete_clip(
-    context: ContextOf,
-    workers: WorkPoolOf,
+    call: CallOf,
     machine_id: MachineIdPath,
     clip_id: Annotated[int, Path(ge=1, le=MAX_KEY)],
 ) -> Machine:
-    """Take a clip out of a machine's bank."""
-    return await workers.run(usecase.delete_clip, context, machine_id, clip_id)
+    """Delete a clip from a machine's bank."""
+    return await call.run(usecase.delete_clip, machine_id, clip_id)
 
 
 @router.get("/{machine_id}/noise", dependencies=[SCORE], responses=problems(404, 422))
-async def show_noise(context: ContextOf, light_pool: LightPool, machine_id: MachineIdPath) -> NoiseList:
-    """List the clips of a machine's background."""
-    return await light_pool.run(list_noise, context, machine_id)
+async def show_noise(call: CallOf, machine_id: MachineIdPath) -> NoiseList:
+    """List the noise clips of a machine."""
+    return await call.run_light(list_noise, machine_id)
 
 
 @router.delete(
@@ -132,11 +126,10 @@ async def show_noise(context: ContextOf, light_pool: LightPool, machine_id: Mach
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problems(404, 422, 507),
 )
-async def forget_noise(
-    context: ContextOf,
-    workers: WorkPoolOf,
+async def remove_noise(
+    call: CallOf,
     machine_id: MachineIdPath,
     noise_id: Annotated[int, Path(ge=1, le=MAX_KEY)],
 ) -> None:
-    """Forget a clip of a machine's background."""
-    await workers.run(delete_noise, context, machine_id, noise_id)
+    """Delete a noise clip of a machine."""
+    await call.run(delete_noise, machine_id, noise_id)

@@ -1,4 +1,4 @@
-"""What operators and their tools ask: probes, limits, metrics."""
+"""Probes, `/info` and `/metrics`."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
@@ -10,13 +10,13 @@ from service.audio.decode import FORMATS
 from service.audio.processes import OVERHEAD_BYTES
 from service.http.auth import SCORE, AuthenticatedRoute
 from service.http.clip_form import FORM_LIMITS
-from service.http.dependencies import MAX_PAGE_ENTRIES, ContextOf, LightPool, ServiceOf, problems
+from service.http.dependencies import MAX_PAGE_ENTRIES, CallOf, ServiceOf, problems
 from service.store.audit import MAX_AUDIT_ENTRIES
 from service.store.noise import MAX_NOISE_WINDOWS
 from service.store.scores import RECENT_SCORES
 from service.telemetry.metrics import MAX_DRIFT_MACHINES
 
-open_router = APIRouter(tags=["operations"])  # asks for no key: the probes, and the way to the pages
+open_router = APIRouter(tags=["operations"])  # needs no key
 router = APIRouter(tags=["operations"], route_class=AuthenticatedRoute, dependencies=[SCORE])
 
 _FIXED_LIMITS = {
@@ -32,29 +32,29 @@ _FIXED_LIMITS = {
 
 @open_router.get("/", include_in_schema=False)
 async def index() -> RedirectResponse:
-    """Who types the address into a browser gets the API's pages."""
+    """Redirect a browser to the API pages."""
     return RedirectResponse("/docs")
 
 
 @open_router.head("/livez", include_in_schema=False)
 @open_router.get("/livez")
 async def livez() -> Health:
-    """Whether the process answers. If not, restart it."""
+    """Report that the process answers. Restart it if it does not."""
     return Health()
 
 
 @open_router.head("/readyz", include_in_schema=False)
 @open_router.get("/readyz", responses=problems(503))
-async def readyz(context: ServiceOf, light_pool: LightPool) -> Health:
-    """Whether requests can be served: the model is loaded (or nothing answers) and the store can be read."""
-    await light_pool.run(context.store.ping)
+async def readyz(service: ServiceOf) -> Health:
+    """Report whether requests can be served: the model is loaded and the store can be read."""
+    await service.admission.light_pool.run(service.store.ping)
     return Health()
 
 
 @router.get("/info")
-async def info(context: ContextOf) -> Info:
-    """What runs here, and every limit."""
-    encoder, old = context.encoders.current, context.encoders.old
+async def info(call: CallOf) -> Info:
+    """Show the version, the model and every limit."""
+    encoder, old = call.service.encoders.current, call.service.encoders.old
     manifest = encoder.manifest
     return Info(
         version=__version__,
@@ -65,15 +65,15 @@ async def info(context: ContextOf) -> Info:
         window_seconds=manifest.window.seconds,
         hop_seconds=manifest.window.hop_seconds,
         min_clip_seconds=manifest.window.min_seconds,
-        device=context.settings.device.value,
+        device=call.service.settings.device.value,
         provider=encoder.provider,
-        backend=context.settings.backend,
-        false_alarm_rate=context.settings.false_alarm_rate,
+        backend=call.service.settings.backend,
+        false_alarm_rate=call.service.settings.false_alarm_rate,
         formats=sorted(FORMATS),
         limits={
-            **context.settings.limits(),
-            "workers": context.workers,
-            **context.audio_limits.fixed(),
+            **call.service.settings.reported_limits(),
+            "workers": call.service.workers,
+            **call.service.audio_limits.fixed(),
             **FORM_LIMITS,
             **_FIXED_LIMITS,
         },
@@ -81,6 +81,8 @@ async def info(context: ContextOf) -> Info:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(context: ContextOf, light_pool: LightPool) -> Response:
-    """Metrics in Prometheus' text format."""
-    return Response(await light_pool.run(context.metrics.exposition), media_type=CONTENT_TYPE_LATEST)
+async def metrics(call: CallOf) -> Response:
+    """Return the metrics in the Prometheus text format."""
+    return Response(
+        await call.service.admission.light_pool.run(call.service.metrics.exposition), media_type=CONTENT_TYPE_LATEST
+    )

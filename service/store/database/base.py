@@ -1,57 +1,73 @@
-"""The two kinds of transaction: one that reads, as of one moment, and one that writes, alone."""
+"""Define what the store needs of a database, and caches that stay correct when other processes write."""
 
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, bindparam, select
 
-from service.store.database.sqlite import check_in_place, file_identity
-from service.store.errors import translate_errors
+from service.store.schema import machine
+
+T = TypeVar("T")
+
+_LOCK = select(machine.c.machine_key).where(machine.c.machine_key == bindparam("machine_key")).with_for_update()
 
 
-class Transactions:
-    """Of one open database. Both raise `OffkeyError` where it is locked, full, damaged or out of reach.
+class Database(ABC):
+    """One open database. Its methods raise `OffkeyError` where it is locked, full, damaged or unreachable."""
 
-    Attributes:
-        memory: what was read since the last change, for what is asked with every request. Who reads takes it before,
-            and puts what was read in there: if there was a change meanwhile, it is another one by then, and nobody
-            will see it. One process at a time uses a data folder, so nobody else makes changes.
+    @abstractmethod
+    def read(self) -> AbstractContextManager[Connection]:
+        """Start a transaction that reads. Everything in the block is read as of one moment."""
+
+    @abstractmethod
+    def write(self) -> AbstractContextManager[Connection]:
+        """Start a transaction that writes. It is on disk when the block ends, or rolled back if the block raises."""
+
+    @abstractmethod
+    def version(self) -> Hashable | None:
+        """Return a value that changes with every commit of any process. None if the database cannot be reached."""
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Read one row. Raises any exception where that is not possible."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every connection."""
+
+
+def lock_machine(connection: Connection, machine_key: int) -> None:
+    """Lock a machine's row until the transaction ends, so that changes to one machine happen one after another.
+
+    The only place that locks the row of a machine. SQLite has no row locks: there, one transaction at a time writes.
     """
+    connection.execute(_LOCK, {"machine_key": machine_key})
 
-    def __init__(self, engine: Engine, database: Path) -> None:
-        self.memory: dict[Hashable, Any] = {}
-        self._engine = engine
+
+class VersionedCache:
+    """Caches values read from a database. A value is valid until any process commits."""
+
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._identity = file_identity(database)
+        self._cached: tuple[Hashable | None, dict[Hashable, Any]] = (None, {})
 
-    def check_in_place(self, connection: Connection) -> None:
-        """Raise `OffkeyError` if the database was deleted or replaced."""
-        check_in_place(connection, self._database, self._identity)
+    def get(self, key: Hashable) -> Any | None:
+        """Return a cached value that is current. None if there is none."""
+        version, values = self._cached
+        return values.get(key) if version is not None and self._database.version() == version else None
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Everything read in the block is as of one moment."""
-        with translate_errors(self._database.parent), self._engine.connect() as connection:
-            self.check_in_place(connection)
-            yield connection
-
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """What is written in the block is on disk when it ends, or nothing of it is written."""
-        try:
-            with (
-                translate_errors(self._database.parent),
-                self._engine.connect().execution_options(write=True) as connection,
-            ):
-                self.check_in_place(connection)
-                yield connection
-                connection.commit()
-                self.check_in_place(connection)  # or the commit went to a deleted file
-        finally:
-            self.memory = {}
-
-    def recalled(self, key: Hashable) -> Any:
-        """What `memory` has; None: nothing, or the database is no longer where it was, which is to be told."""
-        return self.memory.get(key) if file_identity(self._database) == self._identity else None
+    def read(self, key: Hashable, load: Callable[[Connection], T]) -> T:
+        """Read a value in a transaction of its own and cache it. None is not cached."""
+        # Before the transaction begins: a commit in between makes the entry too old, never too new.
+        version = self._database.version()
+        with self._database.read() as connection:
+            value = load(connection)
+        if version is not None and value is not None:
+            if self._cached[0] != version:
+                self._cached = (version, {})
+            cached_version, values = self._cached
+            if cached_version == version:
+                values[key] = value
+        return value

@@ -20,6 +20,7 @@ from service.bank.serialization import dump, load, packed
 from service.domain.acoustics import Acoustics
 from service.domain.backends import BACKENDS
 from service.settings import Settings
+from service.usecases.service import Service
 
 DIM = 16
 
@@ -210,13 +211,13 @@ def test_a_restart_learns_nothing_again_and_deletion_leaves_nothing(
         return answer | {"timing_ms": {}}
 
     folder = settings.data_dir / "runtime" / "calibrations"
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         api.put("/machines/fan-1")
         for number in range(6):
             assert api.post("/enroll", params={"machine_id": "fan-1"}, content=fan(number)).status_code == 201
         before = score(api)
     no_fit()
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         assert score(api) == before
         assert len(list(folder.iterdir())) == 1
         api.delete("/machines/fan-1")
@@ -265,7 +266,7 @@ def test_what_is_only_learned_from_is_read_only_to_learn(
         assert answer.status_code == 200, answer.text
         return answer.json() | {"timing_ms": {}}
 
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         api.put("/machines/fan-1")
         for number in range(6):
             assert api.post("/enroll", params={"machine_id": "fan-1"}, content=fan(number)).status_code == 201
@@ -275,7 +276,7 @@ def test_what_is_only_learned_from_is_read_only_to_learn(
     (file,) = folder.iterdir()
     written = file.read_bytes()
     happens(file)
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         statements.clear()
         assert score(api) == before
     read = [said for said in statements if said.startswith("SELECT")]

@@ -33,7 +33,7 @@ def test_clips_are_kept_whole_and_each_recording_before_the_second_clip_of_anoth
         assert (len(np.unique(clips[rows])), len(np.unique(recordings[rows]))) == (kept, left)
 
 
-def test_the_order_of_enrollment_has_no_say() -> None:
+def test_the_order_of_enrollment_does_not_matter() -> None:
     rng = np.random.default_rng(2)
     vectors, clips = unit(rng, 40), np.repeat(np.arange(20), 2)
     chosen = {vector.tobytes() for vector in vectors[coreset(vectors, clips, clips // 3, 10)]}

@@ -1,4 +1,4 @@
-"""Leave-one-out normalization, against a slow and obvious reference."""
+"""Leave-one-recording-out normalization against a slow reference."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Domain
+from service.domain.backends import BACKENDS
 from service.domain.backends.base import TINY
 from service.domain.detector import (
     RELATIVE_SIGMA_FLOOR,
@@ -22,45 +23,97 @@ def unit(rng: np.random.Generator, count: int, dim: int = 8) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def fit(banks: dict[Domain, np.ndarray], clips: dict[Domain, np.ndarray]) -> Detector:
-    return Detector.fit(banks, clips, backend="nearest")
+ByDomain = dict[Domain, np.ndarray]
 
 
-def slow_self_scores(banks: dict[Domain, np.ndarray], clips: dict[Domain, np.ndarray]) -> dict[Domain, list[float]]:
-    """Self-scores one clip and one pair at a time, from the definition."""
+def fit(banks: ByDomain, clips: ByDomain, recordings: ByDomain | None = None) -> Detector:
+    return Detector.fit(banks, clips, recordings, backend="nearest")
+
+
+def cut_recordings(seed: int, source: int = 8, target: int = 6, clips: int = 3) -> tuple[ByDomain, ByDomain, ByDomain]:
+    """Cut recordings into clips of two windows, which are closer to each other than to any other recording.
+
+    Returns:
+        Windows, clip numbers and recording numbers by domain, in an order that is not that of the recordings.
+    """
+    rng = np.random.default_rng(seed)
+    banks, members, recordings = {}, {}, {}
+    for domain, count in ((Domain.SOURCE, source), (Domain.TARGET, target)):
+        windows = np.repeat(unit(rng, count), 2 * clips, axis=0)
+        windows = windows + 0.05 * rng.standard_normal(windows.shape).astype(np.float32)
+        order = rng.permutation(len(windows))
+        banks[domain] = (windows / np.linalg.norm(windows, axis=1, keepdims=True))[order]
+        members[domain] = np.repeat(np.arange(count * clips), 2)[order]
+        recordings[domain] = np.repeat(np.arange(count), 2 * clips)[order]
+    return banks, members, recordings
+
+
+def slow_reference(
+    banks: ByDomain, clips: ByDomain, recordings: ByDomain
+) -> tuple[dict[Domain, list[float]], dict[Domain, tuple[float, float]]]:
+    """Compute self-scores by clip and scales (mu, sigma) from the definition, one pair of windows at a time."""
 
     def nearest(query: np.ndarray, domain: Domain, without: int | None) -> float:
         distances = [
             1.0 - float(query @ vector)
-            for vector, clip in zip(banks[domain], clips[domain], strict=True)
-            if clip != without
+            for vector, recording in zip(banks[domain], recordings[domain], strict=True)
+            if recording != without
         ]
         return max(min(distances), 0.0) if distances else np.inf
 
     scales = {}
     for domain in banks:
-        own = [nearest(v, domain, c) for v, c in zip(banks[domain], clips[domain], strict=True)]
-        mu, sigma = np.mean(own), np.std(own)
+        own = [nearest(v, domain, r) for v, r in zip(banks[domain], recordings[domain], strict=True)]
+        mu, sigma = float(np.mean(own)), float(np.std(own))
         scales[domain] = (mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, TINY))
     scores: dict[Domain, dict[int, float]] = {domain: {} for domain in banks}
     for domain in banks:
-        for vector, clip in zip(banks[domain], clips[domain], strict=True):
+        for vector, clip, recording in zip(banks[domain], clips[domain], recordings[domain], strict=True):
             score = min(
-                (nearest(vector, other, clip if other is domain else None) - scales[other][0]) / scales[other][1]
+                (nearest(vector, other, recording if other is domain else None) - scales[other][0]) / scales[other][1]
                 for other in banks
             )
             scores[domain][clip] = max(score, scores[domain].get(clip, -np.inf))
-    return {domain: [scores[domain][clip] for clip in sorted(scores[domain])] for domain in scores}
+    return {domain: [scores[domain][clip] for clip in sorted(scores[domain])] for domain in scores}, scales
 
 
-def test_self_scores_equal_the_definition() -> None:
-    rng = np.random.default_rng(0)
-    banks = {Domain.SOURCE: unit(rng, 24), Domain.TARGET: unit(rng, 15)}
-    clips = {Domain.SOURCE: np.repeat(np.arange(8), 3), Domain.TARGET: np.repeat(np.arange(8, 13), 3)}
-    found, expected = fit(banks, clips).self_scores, slow_self_scores(banks, clips)
-    assert found.keys() == expected.keys()
-    for domain in found:
-        np.testing.assert_allclose(found[domain].scores, expected[domain], rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("named", [False, True], ids=["each clip is a recording", "recordings of three clips"])
+def test_self_scores_and_scales_equal_the_definition(named: bool) -> None:
+    banks, clips, recordings = cut_recordings(0)
+    own = recordings if named else clips
+    found, (scores, scales) = fit(banks, clips, recordings if named else None), slow_reference(banks, clips, own)
+    assert found.self_scores.keys() == scores.keys()
+    for domain, expected in scores.items():
+        np.testing.assert_allclose(found.self_scores[domain].scores, expected, rtol=1e-3, atol=1e-4)
+        assert (found.scales[domain].mu, found.scales[domain].sigma) == pytest.approx(scales[domain], rel=1e-3)
+        assert found.mean_distance[domain] == pytest.approx(scales[domain][0], rel=1e-3)
+        assert found.self_scores[domain].recordings == len(np.unique(own[domain]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_clip_is_scored_without_its_whole_recording(backend: str) -> None:
+    """Cutting a recording into clips changes no self-score: its most anomalous clip has that of the recording."""
+    banks, clips, recordings = cut_recordings(1)
+    cut = Detector.fit(banks, clips, recordings, backend)
+    whole = Detector.fit(banks, recordings, recordings, backend)
+    for domain, expected in whole.self_scores.items():
+        of_recordings = cut.self_scores[domain].scores.reshape(-1, 3).max(axis=1)  # clips are numbered in order
+        np.testing.assert_allclose(of_recordings, expected.scores, rtol=1e-6)
+        assert cut.scales[domain] == whole.scales[domain]
+        assert cut.mean_distance[domain] == whole.mean_distance[domain]
+        np.testing.assert_allclose(cut.self_scores[domain].weights, 1 / 3)
+
+
+def test_pieces_of_one_recording_are_too_few() -> None:
+    banks, clips, recordings = cut_recordings(2, source=1, target=1)
+    with pytest.raises(OffkeyError) as refused:
+        fit(banks, clips, recordings)
+    assert refused.value.kind is ErrorKind.BANK_TOO_SMALL
+
+
+def test_a_domain_of_few_recordings_is_pooled_however_many_clips_it_has() -> None:
+    banks, clips, recordings = cut_recordings(3, source=6, target=2, clips=5)
+    assert fit(banks, clips, recordings).pooled == {Domain.TARGET}
 
 
 def test_blocks_do_not_change_the_distances(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,21 +132,21 @@ def test_a_window_of_the_same_clip_is_not_a_neighbor() -> None:
     assert nearest_to_others(doubled, clips).min() > 0.01
 
 
-def test_a_domain_of_one_clip_borrows_the_scale_of_the_other() -> None:
+def test_a_domain_of_one_clip_has_the_scale_of_the_other() -> None:
     rng = np.random.default_rng(3)
     banks = {Domain.SOURCE: unit(rng, 10), Domain.TARGET: unit(rng, 1)}
     detector = fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
-    assert detector.scales[0][Domain.TARGET] == detector.scales[0][Domain.SOURCE]
+    assert detector.scales[Domain.TARGET] == detector.scales[Domain.SOURCE]
     assert detector.pooled == {Domain.TARGET}
     assert {domain: scores.recordings for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "borrowed"),
+    ("source", "target", "pooled"),
     [(10, 5, []), (10, 4, [Domain.TARGET]), (3, 9, [Domain.SOURCE]), (3, 3, []), (3, 2, [Domain.TARGET]), (4, 0, [])],
 )
-def test_a_domain_of_few_clips_borrows_the_deviation_of_the_other(
+def test_a_domain_of_few_clips_has_the_relative_deviation_of_the_other(
     source: int, target: int, pooled: list[Domain]
 ) -> None:
     rng = np.random.default_rng(6)
@@ -104,10 +157,10 @@ def test_a_domain_of_few_clips_borrows_the_deviation_of_the_other(
     assert detector.pooled == set(pooled)
     own = {d: Scale.fit(nearest_to_others(banks[d], clips[d]), TINY) for d in enrolled}
     for domain in enrolled:
-        assert detector.scales[0][domain].mu == own[domain].mu
-        lender = next(d for d in Domain if d is not domain) if domain in pooled else domain
-        relative = own[lender].sigma / own[lender].mu
-        assert detector.scales[0][domain].sigma == pytest.approx(relative * own[domain].mu)
+        assert detector.scales[domain].mu == own[domain].mu
+        larger = next(d for d in Domain if d is not domain) if domain in pooled else domain
+        relative = own[larger].sigma / own[larger].mu
+        assert detector.scales[domain].sigma == pytest.approx(relative * own[domain].mu)
 
 
 @pytest.mark.parametrize("domains", [[Domain.SOURCE], [Domain.TARGET], list(Domain)])
@@ -123,15 +176,15 @@ def test_one_clip_per_domain_is_too_few(domains: list[Domain]) -> None:
 def test_identical_clips_give_finite_scores() -> None:
     vectors = np.repeat(unit(np.random.default_rng(5), 1), 6, axis=0)
     detector = fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(6)})
-    assert detector.scales[0][Domain.SOURCE].sigma == TINY
+    assert detector.scales[Domain.SOURCE].sigma == TINY
     assert np.isfinite(detector.self_scores[Domain.SOURCE].scores).all()
 
 
-def test_identical_clips_have_a_deviation_to_lend() -> None:
+def test_identical_clips_have_a_deviation_to_pool() -> None:
     rng = np.random.default_rng(7)
     banks = {Domain.SOURCE: np.repeat(unit(rng, 1), 6, axis=0), Domain.TARGET: unit(rng, 2)}
     detector = fit(banks, {Domain.SOURCE: np.arange(6), Domain.TARGET: np.arange(6, 8)})
-    assert np.isfinite(detector.scales[0][Domain.TARGET].sigma)
+    assert np.isfinite(detector.scales[Domain.TARGET].sigma)
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
 

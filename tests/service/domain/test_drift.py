@@ -1,4 +1,4 @@
-"""Drift is told where it is, and hardly ever where it is not."""
+"""Drift is found where there is one, and rarely where there is none."""
 
 import numpy as np
 import pytest
@@ -30,13 +30,13 @@ def test_p_values_of_steady_scores_are_uniform() -> None:
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(1.0, Verdict.HIGHER), (-1.0, Verdict.LOWER), (0.0, Verdict.STEADY)])
-def test_a_shift_is_told_with_its_direction(shift: float, verdict: Verdict) -> None:
+def test_a_shift_has_a_direction(shift: float, verdict: Verdict) -> None:
     found = Drift.of(SelfScores.of(normal(100, 0)), normal(100, 1, shift))
     assert found.verdict is verdict
     assert found.median_shift == pytest.approx(shift, abs=0.35)
 
 
-def test_a_certain_but_small_shift_concerns_nobody() -> None:
+def test_a_significant_but_small_shift_is_steady() -> None:
     found = Drift.of(SelfScores.of(normal(5_000, 0)), normal(500, 1, 0.3))
     assert found.p_value < 1e-4
     assert found.verdict is Verdict.STEADY
@@ -48,11 +48,11 @@ def test_a_few_alarms_are_no_drift() -> None:
 
 
 @pytest.mark.parametrize(("recordings", "scores"), [(MIN_RECORDINGS - 1, 500), (500, MIN_SCORES - 1), (1, 1)])
-def test_too_little_is_not_judged(recordings: int, scores: int) -> None:
+def test_few_scores_or_recordings_have_no_verdict(recordings: int, scores: int) -> None:
     assert Drift.of(SelfScores.of(normal(recordings, 0)), normal(scores, 1, 9.0)).verdict is Verdict.UNKNOWN
 
 
-def test_pieces_of_a_recording_do_not_pass_for_many() -> None:
+def test_pieces_of_a_recording_count_as_one() -> None:
     own = np.repeat(normal(12, 0), 20)
     scores = normal(60, 1, 0.9)
     pieces = Drift.of(SelfScores.of(own, np.arange(240) // 20), scores)
@@ -70,7 +70,7 @@ FINITE = st.floats(-1e6, 1e6)
 
 @settings(deadline=None)
 @given(arrays.arrays(np.float64, st.integers(1, 60), elements=FINITE), arrays.arrays(np.float64, 30, elements=FINITE))
-def test_whatever_is_scored_gives_a_verdict(own: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
+def test_any_scores_give_a_verdict(own: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
     found = Drift.of(SelfScores.of(own), scores)
     assert 0.0 <= found.p_value <= 1.0
     assert np.isfinite(found.median_shift)

@@ -1,4 +1,4 @@
-"""Localization: planted faults are found where they are, and healthy windows keep what p-values promise."""
+"""Localization finds planted faults, and p-values of healthy windows are valid."""
 
 from collections.abc import Sequence
 
@@ -67,21 +67,21 @@ def test_a_healthy_window_keeps_what_its_p_value_promises() -> None:
         regions = fit(enrolled).locate(new).regions
         p_values.append(regions[0].p_value if regions else 1.0)
     assert 0.02 < np.mean(np.array(p_values) <= 0.1) < 0.12
-    assert 0.3 < np.mean(np.array(p_values) < 1.0) < 0.55  # nearly every second has something that stands out
+    assert 0.3 < np.mean(np.array(p_values) < 1.0) < 0.55  # about half of them have a region
 
 
 def test_a_recording_is_left_out_as_a_whole() -> None:
-    """Windows of one odd recording would otherwise make each other usual."""
+    """The windows of an unusual recording have no part in the mean that they are compared with."""
     rng = np.random.default_rng(4)
     normal = windows(rng, 8)
     odd = [one + np.float32(6.0) for one in windows(rng, 4)]
     apart = fit([*normal, *odd], [*range(8), 8, 8, 8, 8])
-    (usual,) = apart._usual.values()
+    (reference,) = apart._by_domain.values()
     rest = np.concatenate(normal).astype(np.float64)  # all but the odd recording
-    for score, window in zip(usual.standouts.scores[8:], odd, strict=True):
+    for score, window in zip(reference.self_scores.scores[8:], odd, strict=True):
         deviation = np.maximum(rest.std(axis=0), 0.25 * np.median(rest.std(axis=0)))
         assert score == pytest.approx(np.abs((window - rest.mean(axis=0)) / deviation).max(), rel=1e-6)
-    assert usual.standouts.recordings == 9
+    assert reference.self_scores.recordings == 9
 
 
 def test_the_order_of_enrollment_changes_nothing() -> None:
@@ -92,21 +92,21 @@ def test_the_order_of_enrollment_changes_nothing() -> None:
     assert [region.p_value for region in one.regions] == [region.p_value for region in other.regions]
 
 
-def test_a_window_is_held_against_the_domain_it_is_more_like() -> None:
+def test_a_window_is_compared_with_the_domain_it_is_closer_to() -> None:
     rng = np.random.default_rng(6)
     banks = {Domain.SOURCE: windows(rng, 10), Domain.TARGET: windows(rng, 3, mean=5.0)}
     numbers = {domain: np.arange(len(found)) for domain, found in banks.items()}
     reference = Reference.fit(banks, numbers)
     for mean, domain in ((0.0, Domain.SOURCE), (5.0, Domain.TARGET)):
         assert reference.locate(windows(rng, 1, mean=mean)[0]).domain is domain
-    numbers[Domain.TARGET][:] = 0  # a single recording says nothing of how much recordings differ
+    numbers[Domain.TARGET][:] = 0  # a single recording has no deviation
     alone = Reference.fit(banks, numbers)
     assert alone.domains == {Domain.SOURCE}
     assert alone.locate(banks[Domain.TARGET][0]).domain is Domain.SOURCE
 
 
 @pytest.mark.parametrize("level", [0.0, -1.3])
-def test_copies_and_constant_bands_are_no_division_by_zero(level: float) -> None:
+def test_copies_and_constant_bands_give_finite_deviations(level: float) -> None:
     same = [np.full(SHAPE, level, dtype=np.float32)] * 3
     reference = fit(same)
     quiet = reference.locate(same[0])
@@ -125,5 +125,5 @@ def test_windows_of_other_lengths_are_compared_step_by_step() -> None:
     assert reference.locate(windows(rng, 1)[0][:1]).profile.shape == (1,)
 
 
-def test_nothing_kept_is_nothing_to_be_held_against() -> None:
+def test_without_spectrograms_there_is_no_domain_to_compare_with() -> None:
     assert fit([]).domains == frozenset()

@@ -1,4 +1,4 @@
-"""Coarse spectrograms against the plain mean of each cell."""
+"""Downsampled spectrograms against the plain mean of each cell."""
 
 import numpy as np
 import pytest

@@ -77,7 +77,7 @@ def test_realized_rate_keeps_the_promise() -> None:
 def test_the_promise_holds_for_the_clips_of_either_domain(
     source: int, target: int, apart: float, spread: float
 ) -> None:
-    """The whole way from embeddings to decision, on Gaussian clips of which nobody tells the domain."""
+    """From embeddings to decision, on Gaussian clips whose domain the detector does not get."""
     rng = np.random.default_rng(2)
     trials, fresh, dim, rate = 600, 20, 8, 0.1
     centers = rng.standard_normal((2, dim))
@@ -105,7 +105,7 @@ def test_the_promise_holds_for_the_clips_of_either_domain(
         assert promised == {1: 1.0}.get(numbers[domain], max(rate, 1 / (numbers[domain] + 1)))
         error = 3 * np.std(alarms[domain]) / np.sqrt(trials)
         assert np.mean(alarms[domain]) <= promised + error, domain
-    # The clips of the known domain are not paid for with deafness: within a rank of what was asked for, where alone.
+    # The threshold is not higher than necessary: a single domain is within a rank of the requested rate.
     if target < 2:
         assert np.mean(alarms[SOURCE]) >= rate - 2 / (source + 1)
 
@@ -161,7 +161,7 @@ def test_rules_without_a_promise_count_what_is_above_them() -> None:
     assert 15 < gamma.value < 30
 
 
-def test_pieces_of_one_recording_do_not_pass_for_independent_clips() -> None:
+def test_pieces_of_one_recording_do_not_count_as_independent_clips() -> None:
     """Ten pieces each of 20 recordings, as close to each other as pieces are; a new clip is of a new recording."""
     rng = np.random.default_rng(3)
     trials, recordings, pieces, rate = 300, 20, 10, 0.1
@@ -193,7 +193,7 @@ def test_pieces_share_the_vote_of_their_recording() -> None:
     assert [scores.quantile(n) for n in (0.5, 1.5, 2.0, 2.1, 2.5, 3.0, 9.0)] == [1.0, 2.0, 3.0, 4.0, 4.0, 5.0, 5.0]
 
 
-def test_the_guard_asks_for_as_much_above_the_highest_as_that_is_above_the_median() -> None:
+def test_the_guard_is_as_far_above_the_highest_as_that_is_above_the_median() -> None:
     scores = SelfScores.of(np.array([1.0, 2.0, 3.0, 4.0, 10.0]))
     assert guard_bound(scores, 10.0) == 17.0
     assert guard_bound(scores, 99.0) == 99.0

@@ -18,6 +18,7 @@ from service.encoder import threads as module
 from service.encoder.per_thread import PerThreadRunner
 from service.encoder.threads import ThreadCounts, find_thread_counts
 from service.settings import Settings
+from service.usecases.service import Service
 
 WINDOW: NDArray[np.float32] = np.zeros(16_000, np.float32)
 
@@ -154,13 +155,13 @@ def test_a_run_goes_wide_while_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> N
 def test_both_sessions_give_the_same_and_the_service_says_how_many_workers(
     bundle: Path, tmp_path: Path, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("OFFKEY_RUN_THREADS")
+    monkeypatch.delenv("OFFKEY_LIMITS")
     monkeypatch.setattr(module, "cores", lambda: 2)
     # As if a run over both cores were twice as fast, whatever this machine is.
     monkeypatch.setattr(module, "measure", lambda *_: ThreadCounts(2, 1))
-    with TestClient(create_app(Settings(data_dir=tmp_path))) as api:
+    with TestClient(create_app(Service.open(Settings(data_dir=tmp_path)))) as api:
         assert api.get("/info").json()["limits"]["workers"] == 3
-        encoder = api.app.state.context.encoders.current
+        encoder = api.app.state.service.encoders.current
         clip = (0.1 * np.random.default_rng(0).standard_normal(160_000)).astype(np.float32)
         idle_threads = encoder.embed(clip).vectors
         with encoder._runner._session():

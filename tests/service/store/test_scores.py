@@ -28,39 +28,39 @@ def score(machine_key: int, value: float, generation: int = 1, domain: Domain = 
 
 
 def kept(store: Store, key: int, generation: int = 1, backend: str = "nearest") -> list[float]:
-    return [one.anomaly_score for one in store.shift.recent_scores(key, generation, backend)]
+    return [one.anomaly_score for one in store.scores.recent_scores(key, generation, backend)]
 
 
 def test_scores_come_back_as_they_were(store: Store) -> None:
     record, _ = store.put_machine("fan-1", description="")
     written = [score(record.machine_key, 0.1, domain=Domain.TARGET), score(record.machine_key, -2.5)]
-    store.shift.add_scores(written)
-    assert store.shift.recent_scores(record.machine_key, 1, "nearest") == written
+    store.scores.add_scores(written)
+    assert store.scores.recent_scores(record.machine_key, 1, "nearest") == written
 
 
 def test_the_newest_of_each_machine_are_kept(store: Store) -> None:
     keys = [store.put_machine(name, description="")[0].machine_key for name in ("fan-1", "fan-2")]
     for batch in range(3):
         numbers = range(batch * 250, batch * 250 + 250)
-        store.shift.add_scores([score(keys[0], float(number)) for number in numbers])
-    store.shift.add_scores([score(keys[1], 1.0)])
+        store.scores.add_scores([score(keys[0], float(number)) for number in numbers])
+    store.scores.add_scores([score(keys[1], 1.0)])
     assert kept(store, keys[0]) == [float(number) for number in range(750 - RECENT_SCORES, 750)]
     assert kept(store, keys[1]) == [1.0]
 
 
 def test_scores_of_another_bank_or_backend_are_not_mixed_in(store: Store) -> None:
     key = store.put_machine("fan-1", description="")[0].machine_key
-    store.shift.add_scores([score(key, 1.0, generation=1), score(key, 2.0, generation=2)])
+    store.scores.add_scores([score(key, 1.0, generation=1), score(key, 2.0, generation=2)])
     assert (kept(store, key, 1), kept(store, key, 2), kept(store, key, 2, "fusion")) == ([1.0], [2.0], [])
 
 
 def test_a_deleted_machine_takes_its_scores_along(store: Store) -> None:
     key = store.put_machine("fan-1", description="")[0].machine_key
-    store.shift.add_scores([score(key, 1.0)])
+    store.scores.add_scores([score(key, 1.0)])
     store.delete_machine("fan-1")
     assert kept(store, key) == []
-    store.shift.add_scores([score(key, 1.0)])  # was on the way
-    assert (kept(store, key), store.shift.machine_id(key)) == ([], None)
+    store.scores.add_scores([score(key, 1.0)])  # was on the way
+    assert (kept(store, key), store.scores.machine_id(key)) == ([], None)
 
 
 def test_what_is_pending_is_written_at_the_end(store: Store) -> None:

@@ -32,7 +32,7 @@ def test_hum_is_at_twice_the_line_frequency(analyzer):
 
 
 @pytest.mark.parametrize("side", [-1, 1])
-def test_slot_tones_stand_beside_the_slot_rate(analyzer, side):
+def test_slot_tones_are_on_both_sides_of_the_slot_rate(analyzer, side):
     assert analyzer.line_db(render(analyzer), 28 * SHAFT_HZ + side * 4 * SHAFT_HZ) > 15
 
 
@@ -66,7 +66,7 @@ def test_the_fault_is_added_to_the_same_healthy_machine(analyzer):
 
 
 @pytest.mark.parametrize("domain", ["source", "target"])
-def test_bpfo_is_heard_through_the_background(analyzer, domain):
+def test_bpfo_is_detectable_in_the_background(analyzer, domain):
     machine = MACHINES["bearing-synthetic"]
     clip = machine.clip(split="test", domain=domain, number=0, severity=1.0).astype(np.float64)
     bpfo = STEADY.passages_per_turn * machine.condition(domain).shaft_hz

@@ -156,8 +156,8 @@ def test_knocks_come_now_and_then_over_a_steady_background():
     quiet_room = replace(WORKSHOP, knocks_per_second=0.0)
     knocks = np.array([render(WORKSHOP, seed) - render(quiet_room, seed) for seed in range(20)])
     blocks = np.abs(knocks).reshape(20, 100, 1_600).max(axis=2)  # (clips, tenths of a second)
-    heard = np.mean(np.sum(blocks > 0.3, axis=1))
-    assert heard == pytest.approx(0.4 * 10, rel=0.4)
+    audible = np.mean(np.sum(blocks > 0.3, axis=1))
+    assert audible == pytest.approx(0.4 * 10, rel=0.4)
     assert np.mean(blocks < 1e-3) > 0.5
 
 

@@ -134,7 +134,7 @@ def test_events_come_once_per_turn_at_the_same_angle(rng):
 
 
 @pytest.mark.parametrize("slip", [0.01, 0.02])
-def test_events_slip_by_the_share_asked_for(rng, slip):
+def test_events_slip_by_the_requested_share(rng, slip):
     angle = shaft_angle(25.0, 0.0, rng, *TEN)
     intervals = np.diff(event_times(angle, 3.585, rng, slip=slip))
     assert intervals.mean() == pytest.approx(RATE / (25.0 * 3.585), rel=0.002)

@@ -52,7 +52,7 @@ def test_faulty_clips_take_the_severities_in_turn():
     assert {clip.severity for clip in clips if clip.label == "normal"} == {0}
 
 
-def test_names_tell_speed_and_severity():
+def test_names_hold_speed_and_severity():
     clip = next(c for c in plan_tree(["fan-synthetic"], severities=(70,)) if c.severity)
     assert clip.path.name == "section_00_source_test_anomaly_0000_speed_1480_severity_70.wav"
 
@@ -107,7 +107,7 @@ def test_a_file_holds_its_clip(tree, plan):
     np.testing.assert_allclose(samples, expected, atol=1 / 2**15)
 
 
-def test_every_file_and_the_tree_say_that_they_are_synthetic(tree, plan):
+def test_every_file_and_the_tree_are_marked_as_synthetic(tree, plan):
     assert (tree / "README.txt").read_text().startswith("Synthetic machines, made by Offkey. No recording.")
     for clip in plan:
         with soundfile.SoundFile(tree / clip.path) as file:
@@ -128,7 +128,7 @@ def test_attributes_are_listed_per_machine(tree, plan):
         assert (row["d2p"], row["d2v"]) == ("severity", name["severity"])
 
 
-def test_progress_is_told_clip_by_clip_and_a_second_tree_is_the_same(tree, plan, tmp_path):
+def test_the_callback_gets_each_clip_and_a_second_tree_is_the_same(tree, plan, tmp_path):
     seen = []
 
     def on_written(path):

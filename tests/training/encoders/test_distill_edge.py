@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from service.app import create_app
 from service.settings import Settings
+from service.usecases.service import Service
 from training.cli import app
 from training.config import load_config
 from training.encoders import BEATs, find_encoder
@@ -54,7 +55,7 @@ def test_distill_export_serve(
 
     bundle = Path(_offkey("export", str(runs[0].folder), "--name", "edge", "--models", str(tmp_path / "models")))
     assert (bundle / "CARD.md").is_file()
-    with TestClient(create_app(Settings(data_dir=tmp_path / "data", bundle=bundle))) as api:
+    with TestClient(create_app(Service.open(Settings(data_dir=tmp_path / "data", bundle=bundle)))) as api:
         assert api.put("/machines/fan-1").status_code == 201
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(4)]
         assert api.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201

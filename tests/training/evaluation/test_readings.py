@@ -14,6 +14,7 @@ from service.app import create_app
 from service.audio.budget import UNLIMITED
 from service.domain.backends import DEFAULT_BACKEND
 from service.settings import Device, Settings
+from service.usecases.service import Service
 from training.config import ConfigError
 from training.data.catalog import DataError
 from training.evaluation.noise import Noise
@@ -31,13 +32,13 @@ def wav(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("backend", [DEFAULT_BACKEND, "fusion"])
+@pytest.mark.parametrize("backend", [DEFAULT_BACKEND, "density-ratio"])
 def test_served_scores_are_those_of_a_real_service(
     tree: Path, noise: Path, tiny_bundle: Path, tmp_path: Path, backend: str
 ) -> None:
     recordings, view = Noise.read(noise, RATE), BundleView(tiny_bundle)
     settings = Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1, backend=backend)
-    with TestClient(create_app(settings)) as api:
+    with TestClient(create_app(Service.open(settings))) as api:
         for machine in read_tree(tree):
             heard = {
                 role: list(Sound("mixture", role, kind, 0.0, 1).heard(machine, recordings, RATE))

@@ -18,6 +18,7 @@ from service.app import create_app
 from service.encoder.bundle import WindowSpec, load_manifest
 from service.encoder.encoder import Encoder
 from service.settings import Device, Settings
+from service.usecases.service import Service
 from training.cli import app
 from training.graph import ExportError, synthetic_waveforms
 from training.importer.bundle import ImportRequest, import_bundle
@@ -83,7 +84,7 @@ def test_an_imported_encoder_enrolls_scores_and_localizes(
         "Their Lab, https://example.org",
     )
 
-    with TestClient(create_app(Settings(data_dir=tmp_path / "data", bundle=bundle))) as api:
+    with TestClient(create_app(Service.open(Settings(data_dir=tmp_path / "data", bundle=bundle)))) as api:
         assert api.put("/machines/fan-1").status_code == 201
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(6)]
         enrolled = api.post("/enroll", params={"machine_id": "fan-1"}, files=files)

@@ -1,4 +1,4 @@
-"""What is measured of a clip is what physics says of it."""
+"""Acoustic measurements of signals with known properties."""
 
 import numpy as np
 import pytest
@@ -37,12 +37,12 @@ def test_a_sine_has_its_level_in_the_band_of_its_frequency(rate: int) -> None:
     assert found.bandwidth_hz == pytest.approx(1_000, abs=100)
 
 
-def test_what_the_file_had_is_handed_on() -> None:
+def test_the_properties_of_the_file_are_returned() -> None:
     found = acoustics(noise())
     assert (found.sample_rate, found.channels, found.clipped) == (48_000, 2, 0.25)
 
 
-def test_an_offset_is_no_level() -> None:
+def test_an_offset_does_not_count_as_level() -> None:
     assert acoustics(noise() + 0.5).level_dbfs == pytest.approx(acoustics(noise()).level_dbfs, abs=0.01)
 
 
@@ -89,8 +89,8 @@ def test_a_gain_moves_levels_and_leaves_the_spectrum(gain_db: float) -> None:
 
 @settings(deadline=None)
 @given(arrays.arrays(np.float32, st.integers(1, 3_000), elements=st.floats(-100, 100, width=32)))
-def test_whatever_is_heard_is_finite(samples: NDArray[np.float32]) -> None:
-    found = acoustics(samples)  # or it raises
+def test_measurements_of_any_samples_are_finite(samples: NDArray[np.float32]) -> None:
+    found = acoustics(samples)  # raises if a value is not finite
     assert 0 < found.bandwidth_hz <= RATE / 2
 
 
@@ -98,7 +98,7 @@ def test_whatever_is_heard_is_finite(samples: NDArray[np.float32]) -> None:
     "damage",
     [{"level_dbfs": np.nan}, {"bands_dbfs": (np.inf,)}, {"bandwidth_hz": 0.0}, {"clipped": 1.5}, {"clipped": np.nan}],
 )
-def test_what_no_clip_can_have_is_refused(damage: dict[str, float]) -> None:
+def test_values_that_no_clip_can_have_are_refused(damage: dict[str, float]) -> None:
     whole = vars(acoustics(noise()))
-    with pytest.raises(ValueError, match="conditions hold"):
+    with pytest.raises(ValueError, match="acoustics hold"):
         Acoustics(**{**whole, **damage})
