@@ -23,3 +23,10 @@ def test_the_compose_file_gives_what_its_requests_can_take(settings: Settings) -
     assert f"{workers} x {decoders / workers:.0f} MiB = {decoders:.0f} MiB" in page
     assert given["OFFKEY_MEMORY"] == "2g"
     assert 300 + bodies + clips + decoders < 2 * 1024 * 3 / 4  # a quarter is for memory banks
+
+
+def test_the_compose_file_passes_only_variables_that_are_settings() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text()
+    passed = re.findall(r"^ {6}(OFFKEY_\w+):", compose, re.MULTILINE)
+    assert passed
+    assert set(passed) <= {f"OFFKEY_{name}".upper() for name in Settings.model_fields}
