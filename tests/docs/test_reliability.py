@@ -50,7 +50,7 @@ def test_deadlines_do_not_depend_on_the_time_of_day() -> None:
         "store/keys.py",
         "store/noise.py",
         "store/snapshot/write.py",
-        "store/store.py",
+        "store/transaction.py",
         "usecases/drift.py",
         "usecases/score.py",
     }
