@@ -30,8 +30,9 @@ BY_TRAINING_TESTS = ["docs/how-to/train-a-student.md", "docs/how-to/own-encoder.
 # `offkey` with fewer synthetic clips: the default number takes half a minute to make and to embed.
 FEW_CLIPS = f"""#!{sys.executable}
 import functools
-from service.cli import main, synthesize
-synthesize.plan_tree = functools.partial(synthesize.plan_tree, train_source=4, train_target=2, test_each=2)
+from service import synthetic
+synthetic.plan_tree = functools.partial(synthetic.plan_tree, train_source=4, train_target=2, test_each=2)
+from service.cli import main
 main()
 """
 
