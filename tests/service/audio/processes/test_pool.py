@@ -1,4 +1,4 @@
-"""Decoding in child processes: as in this one, and whatever happens to a child costs one answer."""
+"""Decoding in child processes: the same results, and a child that fails affects one clip."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ import pytest
 from offkey.errors import ErrorKind, OffkeyError
 from service.audio.budget import Budget
 from service.audio.decode import AudioLimits, decode
-from service.audio.processes import Decoders
+from service.audio.processes import DecoderPool
 from service.audio.processes.messages import DecodeLimits
 
 RATE = 16_000
@@ -32,10 +32,10 @@ def decode_limits(*, max_bytes: int = 20 * MEBIBYTE, cpu_seconds: int = 10) -> D
 
 
 @pytest.fixture
-def decoders() -> Iterator[Decoders]:
-    pool = Decoders(decode_limits(), wall_seconds=30.0)
-    yield pool
-    pool.close()
+def pool() -> Iterator[DecoderPool]:
+    opened = DecoderPool(decode_limits(), wall_seconds=30.0)
+    yield opened
+    opened.close()
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
@@ -53,9 +53,9 @@ def living(pid: int) -> bool:
         return False
 
 
-def refused(decoders: Decoders, data: bytes, budget: Budget | None = None) -> OffkeyError:
+def refused(pool: DecoderPool, data: bytes, budget: Budget | None = None) -> OffkeyError:
     with pytest.raises(OffkeyError) as error:
-        decoders.decode(data, RATE, budget or Budget())
+        pool.decode(data, RATE, budget or Budget())
     return error.value
 
 
@@ -66,9 +66,9 @@ def eventually(true: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def at_work(decoders: Decoders) -> int:
-    """The process id of the decoder that is at work, once it is."""
-    fork_server = decoders._process.pid
+def busy_worker(pool: DecoderPool) -> int:
+    """Wait until a worker decodes. Returns its process id."""
+    fork_server = pool._process.pid
 
     def cpu() -> int:
         return sum(
@@ -80,14 +80,14 @@ def at_work(decoders: Decoders) -> int:
 
 
 @pytest.mark.parametrize(("container", "sample_rate"), [("WAV", 16_000), ("FLAC", 48_000), ("OGG", 8_000)])
-def test_a_child_gives_what_decoding_here_gives(
-    decoders: Decoders, encode: Encode, container: str, sample_rate: int
+def test_a_child_returns_what_decoding_in_this_process_returns(
+    pool: DecoderPool, encode: Encode, container: str, sample_rate: int
 ) -> None:
     samples = np.stack([noise(25.0, 1)[: sample_rate * 9], noise(25.0, 2)[: sample_rate * 9]], axis=1)
     samples[:1_000] = 1.0
     data = encode(samples, sample_rate, container=container)
     for rate in (2 * RATE, RATE):
-        here, there = decode(data, sample_rate=rate, limits=LIMITS), decoders.decode(data, rate)
+        here, there = decode(data, sample_rate=rate, limits=LIMITS), pool.decode(data, rate)
         np.testing.assert_array_equal(here.samples, there.samples)
         assert there.sample_rate == rate
     assert (there.source_sample_rate, there.source_channels, there.seconds) == (sample_rate, 2, here.seconds)
@@ -95,86 +95,86 @@ def test_a_child_gives_what_decoding_here_gives(
     assert (type(there.source_sample_rate), type(there.source_channels)) == (int, int)
 
 
-def test_refusals_are_the_same(decoders: Decoders, encode: Encode) -> None:
+def test_refusals_are_the_same(pool: DecoderPool, encode: Encode) -> None:
     nan = noise(1.0)
     nan[7] = np.nan
     for data in (b"", b"no sound", encode(np.zeros(RATE)), encode(nan, subtype="FLOAT"), encode(noise(1.0), 1_000)):
         with pytest.raises(OffkeyError) as here:
             decode(data, sample_rate=RATE, limits=LIMITS)
-        there = refused(decoders, data)
+        there = refused(pool, data)
         assert (there.kind, there.detail, there.values) == (here.value.kind, here.value.detail, here.value.values)
 
 
-def test_the_clips_of_a_request_share_a_budget(decoders: Decoders, encode: Encode) -> None:
+def test_the_clips_of_a_request_share_a_budget(pool: DecoderPool, encode: Encode) -> None:
     data, budget = encode(noise(2.0)), Budget(5 * RATE)
-    decoders.decode(data, RATE, budget)
-    decoders.decode(data, RATE, budget)
+    pool.decode(data, RATE, budget)
+    pool.decode(data, RATE, budget)
     assert budget.left == RATE
-    error = refused(decoders, data, budget)
+    error = refused(pool, data, budget)
     assert (error.kind, error.values) == (ErrorKind.TOO_MUCH_AUDIO, {"max_decoded_samples": 5 * RATE})
 
 
 @needs_proc
-def test_a_decoder_serves_many_clips_and_is_replaced_after_a_refusal(decoders: Decoders, encode: Encode) -> None:
+def test_a_worker_decodes_many_clips_and_is_replaced_after_a_refusal(pool: DecoderPool, encode: Encode) -> None:
     data = encode(noise(1.0))
-    decoders.decode(data, RATE)
-    first = children(decoders._process.pid)
+    pool.decode(data, RATE)
+    first = children(pool._process.pid)
     for _ in range(5):
-        decoders.decode(data, RATE)
-    assert children(decoders._process.pid) == first
-    refused(decoders, b"no sound")
-    decoders.decode(data, RATE)
-    assert children(decoders._process.pid) != first
+        pool.decode(data, RATE)
+    assert children(pool._process.pid) == first
+    refused(pool, b"no sound")
+    pool.decode(data, RATE)
+    assert children(pool._process.pid) != first
 
 
 def test_cpu_time_is_limited_for_each_clip(dense: bytes, encode: Encode) -> None:
-    decoders = Decoders(decode_limits(cpu_seconds=1), wall_seconds=60.0)
+    pool = DecoderPool(decode_limits(cpu_seconds=1), wall_seconds=60.0)
     try:
-        for _ in range(30):  # more than a second together is nobody's fault
-            decoders.decode(encode(noise(60.0), container="FLAC", subtype="PCM_16"), RATE)
-        error = refused(decoders, dense)
+        for _ in range(30):  # together more than a second
+            pool.decode(encode(noise(60.0), container="FLAC", subtype="PCM_16"), RATE)
+        error = refused(pool, dense)
         assert (error.kind, error.values) == (ErrorKind.COSTLY_AUDIO, {"max_decode_cpu_seconds": 1})
-        assert decoders.lost == {"cpu": 1, "crash": 0, "killed": 0, "time": 0}
-        assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
+        assert pool.lost == {"cpu": 1, "crash": 0, "killed": 0, "time": 0}
+        assert pool.decode(encode(noise(1.0)), RATE).seconds == 1.0
     finally:
-        decoders.close()
+        pool.close()
 
 
 @needs_proc
-def test_a_clip_that_is_not_done_in_time_is_given_up_and_its_decoder_killed(dense: bytes, encode: Encode) -> None:
-    decoders = Decoders(decode_limits(), wall_seconds=0.5)
+def test_a_clip_that_is_not_decoded_in_time_is_refused_and_its_worker_killed(dense: bytes, encode: Encode) -> None:
+    pool = DecoderPool(decode_limits(), wall_seconds=0.5)
     try:
-        decoders.check()
+        pool.check()
         start = time.monotonic()
-        error = refused(decoders, dense)
+        error = refused(pool, dense)
         assert time.monotonic() - start < 1.5
         assert (error.kind, error.values) == (ErrorKind.DECODER_LOST, {"retry_after": 1})
-        eventually(lambda: not children(decoders._process.pid))
-        assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
+        eventually(lambda: not children(pool._process.pid))
+        assert pool.decode(encode(noise(1.0)), RATE).seconds == 1.0
     finally:
-        decoders.close()
+        pool.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space")
 def test_memory_is_limited(encode: Encode) -> None:
-    decoders = Decoders(decode_limits(max_bytes=-45 * MEBIBYTE), wall_seconds=30.0)  # leaves 3 MiB to work in
+    pool = DecoderPool(decode_limits(max_bytes=-45 * MEBIBYTE), wall_seconds=30.0)  # leaves 3 MiB
     try:
-        wide = np.repeat(noise(5.0)[:, None], 16, axis=1)  # 4 MiB for a block of them
-        error = refused(decoders, encode(wide, subtype="PCM_16"))
+        wide = np.repeat(noise(5.0)[:, None], 16, axis=1)  # 4 MiB per block
+        error = refused(pool, encode(wide, subtype="PCM_16"))
         assert error.kind in (ErrorKind.UNDECODABLE_AUDIO, ErrorKind.DECODER_LOST)
-        assert decoders.decode(encode(noise(0.5), subtype="PCM_16"), RATE).seconds == 0.5
+        assert pool.decode(encode(noise(0.5), subtype="PCM_16"), RATE).seconds == 0.5
     finally:
-        decoders.close()
+        pool.close()
 
 
-def test_the_largest_clip_fits_into_the_memory(decoders: Decoders, encode: Encode) -> None:
+def test_the_largest_clip_fits_into_the_memory(pool: DecoderPool, encode: Encode) -> None:
     data = encode(np.repeat(noise(38.0)[:, None], 16, axis=1), subtype="PCM_16")
     assert 18 * MEBIBYTE < len(data) < 20 * MEBIBYTE
-    assert decoders.decode(data, RATE).seconds == 38.0
+    assert pool.decode(data, RATE).seconds == 38.0
     long = encode(np.tile(noise(60.0), 10), 8_000, subtype="PCM_U8")[: 44 + 599 * 8_000]
     long = long[:40] + (599 * 8_000).to_bytes(4, "little") + long[44:]
-    assert decoders.decode(long, RATE).seconds == 599.0
-    assert decoders.peak_bytes < 100 * MEBIBYTE
+    assert pool.decode(long, RATE).seconds == 599.0
+    assert pool.peak_bytes < 100 * MEBIBYTE
 
 
 @needs_proc
@@ -183,76 +183,76 @@ def test_the_largest_clip_fits_into_the_memory(decoders: Decoders, encode: Encod
     [(signal.SIGSEGV, ErrorKind.UNDECODABLE_AUDIO), (signal.SIGABRT, ErrorKind.UNDECODABLE_AUDIO),
      (signal.SIGKILL, ErrorKind.DECODER_LOST)],
 )  # fmt: skip
-def test_the_death_of_a_decoder_costs_its_own_clip(
-    decoders: Decoders, dense: bytes, encode: Encode, number: signal.Signals, kind: ErrorKind
+def test_a_killed_worker_affects_only_its_own_clip(
+    pool: DecoderPool, dense: bytes, encode: Encode, number: signal.Signals, kind: ErrorKind
 ) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(refused, decoders, dense)
-        os.kill(at_work(decoders), number)
+    with ThreadPoolExecutor(1) as threads:
+        lost = threads.submit(refused, pool, dense)
+        os.kill(busy_worker(pool), number)
         assert lost.result(10).kind is kind
-        assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
+        assert pool.decode(encode(noise(1.0)), RATE).seconds == 1.0
 
 
 @needs_proc
-def test_a_nursery_that_dies_is_started_again(decoders: Decoders, dense: bytes, encode: Encode) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(refused, decoders, dense)
-        child = at_work(decoders)
-        os.kill(decoders._process.pid, signal.SIGKILL)
+def test_a_fork_server_that_is_killed_is_started_again(pool: DecoderPool, dense: bytes, encode: Encode) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        lost = threads.submit(refused, pool, dense)
+        child = busy_worker(pool)
+        os.kill(pool._process.pid, signal.SIGKILL)
         assert lost.result(10).kind is ErrorKind.DECODER_LOST
     eventually(lambda: not living(child))
-    assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
+    assert pool.decode(encode(noise(1.0)), RATE).seconds == 1.0
 
 
 @needs_proc
-def test_idle_decoders_that_were_killed_are_not_held_against_a_clip(decoders: Decoders, encode: Encode) -> None:
+def test_idle_workers_that_were_killed_do_not_affect_a_clip(pool: DecoderPool, encode: Encode) -> None:
     data = encode(noise(1.0))
-    decoders.decode(data, RATE)
-    for child in children(decoders._process.pid):
+    pool.decode(data, RATE)
+    for child in children(pool._process.pid):
         os.kill(child, signal.SIGKILL)
         eventually(lambda child=child: not living(child))
-    assert decoders.decode(data, RATE).seconds == 1.0
+    assert pool.decode(data, RATE).seconds == 1.0
 
 
 @needs_proc
-def test_terminal_and_supervisor_signals_do_not_reach_the_work(decoders: Decoders, encode: Encode) -> None:
-    decoders.check()
+def test_workers_ignore_terminal_and_supervisor_signals(pool: DecoderPool, encode: Encode) -> None:
+    pool.check()
     for number in (signal.SIGINT, signal.SIGTERM):
-        for pid in (decoders._process.pid, *children(decoders._process.pid)):
+        for pid in (pool._process.pid, *children(pool._process.pid)):
             os.kill(pid, number)
-    assert decoders.decode(encode(noise(1.0)), RATE).seconds == 1.0
-    assert decoders.lost["killed"] == 0
+    assert pool.decode(encode(noise(1.0)), RATE).seconds == 1.0
+    assert pool.lost["killed"] == 0
 
 
 @needs_proc
 @pytest.mark.parametrize("how", ["stopping", "closed"])
-def test_the_end_of_the_service_ends_a_decoder_at_work(decoders: Decoders, dense: bytes, how: str) -> None:
+def test_a_busy_worker_is_killed_when_the_service_ends(pool: DecoderPool, dense: bytes, how: str) -> None:
     stopping = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(refused, decoders, dense, Budget(stopping=stopping))
-        child = at_work(decoders)
-        stopping.set() if how == "stopping" else decoders.close()
+    with ThreadPoolExecutor(1) as threads:
+        lost = threads.submit(refused, pool, dense, Budget(stopping=stopping))
+        child = busy_worker(pool)
+        stopping.set() if how == "stopping" else pool.close()
         assert lost.result(2).kind is ErrorKind.STOPPING
     eventually(lambda: not living(child))
-    assert how == "closed" or decoders._process.poll() is None
+    assert how == "closed" or pool._process.poll() is None
 
 
 _OWNER = """
 import sys, threading, time
 from pathlib import Path
 from service.audio.decode import AudioLimits
-from service.audio.processes import Decoders
+from service.audio.processes import DecoderPool
 from service.audio.processes.messages import DecodeLimits
-decoders = Decoders(DecodeLimits(AudioLimits(), 20 * 2**20, 60), wall_seconds=60.0)
-decoders.check()
-threading.Thread(target=decoders.decode, args=[Path(sys.argv[1]).read_bytes()], daemon=True).start()
-print(decoders._process.pid, flush=True)
+pool = DecoderPool(DecodeLimits(AudioLimits(), 20 * 2**20, 60), wall_seconds=60.0)
+pool.check()
+threading.Thread(target=pool.decode, args=[Path(sys.argv[1]).read_bytes()], daemon=True).start()
+print(pool._process.pid, flush=True)
 time.sleep(60)
 """
 
 
 @needs_proc
-def test_nothing_outlives_a_service_that_is_killed(tmp_path: Path, dense: bytes) -> None:
+def test_no_process_outlives_a_service_that_is_killed(tmp_path: Path, dense: bytes) -> None:
     (tmp_path / "dense.flac").write_bytes(dense)
     command = [sys.executable, "-c", _OWNER, str(tmp_path / "dense.flac")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
@@ -264,7 +264,7 @@ def test_nothing_outlives_a_service_that_is_killed(tmp_path: Path, dense: bytes)
     eventually(lambda: not any(living(pid) for pid in below), 2.0)
 
 
-def test_decoders_import_only_what_decoding_needs() -> None:
+def test_workers_import_only_what_decoding_needs() -> None:
     script = (
         "import service.audio.processes.fork_server, sys; "
         "print({'onnxruntime', 'sqlalchemy', 'fastapi'} & set(sys.modules))"
