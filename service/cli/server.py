@@ -134,11 +134,8 @@ class _Server(uvicorn.Server):
 def unknown_settings(environ: dict[str, str]) -> list[str]:
     """Return a warning for each variable OFFKEY_* that is no setting, with the setting of the closest name."""
     known = {f"OFFKEY_{name}".upper() for name in Settings.model_fields}
-    messages = []
-    for name in sorted(environ):
-        if name.startswith("OFFKEY_") and name not in known | _NO_SETTINGS:
-            messages.append(f"{name} is no setting and is ignored{_hint(name, known)}")
-    return messages
+    unknown = [name for name in sorted(environ) if name.startswith("OFFKEY_") and name not in known | _NO_SETTINGS]
+    return [f"{name} is no setting and is ignored{_hint(name, known)}" for name in unknown]
 
 
 def _hint(name: str, known: set[str]) -> str:
