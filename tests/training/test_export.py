@@ -192,13 +192,19 @@ def test_golden_waveforms_are_reproducible_and_unlike_each_other() -> None:
     assert np.abs(np.corrcoef(first)[np.triu_indices(3, 1)]).max() < 0.5
 
 
+def _fail_to_replace(folder: Path) -> None:
+    with export_module._replaceable(folder) as move_away:
+        move_away()
+        assert not folder.exists()
+        raise OSError("the disk is full")
+
+
 def test_a_failed_replacement_restores_the_bundle(tmp_path: Path) -> None:
     folder = tmp_path / "1"
     folder.mkdir()
     (folder / "file").write_text("old")
-    with pytest.raises(OSError, match="full"), export_module._replaceable(folder) as move_away:
-        move_away()
-        assert not folder.exists()
-        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        _fail_to_replace(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
     assert (folder / "file").read_text() == "old"
