@@ -13,7 +13,7 @@ from pathlib import Path
 
 from machine import RESULTS, result
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).parent.parent / "docs" / "measurements" / "performance.md"
 NETWORKS = {"shipped": "shipped", "cnn-5m": "CNN", "vit-b": "ViT-B"}
 SIDES = {
     "offkey": "Offkey",

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from machine import result
 
-IMAGE = Path(__file__).parent.parent / "docs" / "performance.png"
+IMAGE = Path(__file__).parent.parent / "docs" / "measurements" / "performance.png"
 NETWORKS = {"shipped": "offkey-small", "cnn-5m": "CNN of 5 M, random", "vit-b": "ViT-B, random"}
 SIDES = ("offkey", "FastAPI", "LitServe", "BentoML")
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
