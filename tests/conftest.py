@@ -31,7 +31,7 @@ from service.synthetic import MACHINES
 from service.usecases.service import Service
 
 # Measured at each first start otherwise; the tests of the measurement ask for it.
-os.environ.setdefault("OFFKEY_RUN_THREADS", "1")
+os.environ.setdefault("OFFKEY_LIMITS", '{"run_threads": 1}')
 # Traces and fits make objects by the million; to look through them for cycles took a tenth of all the time.
 gc.set_threshold(100_000, 20, 100)
 

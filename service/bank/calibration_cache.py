@@ -95,7 +95,7 @@ def _fingerprint(rows: BankRows, backend: str, coreset_windows: int) -> bytes:
     domains = [domain.value for domain in rows.domains]
     key = [CALIBRATION_VERSION, __version__, backend, coreset_windows, rows.vectors.shape, domains]
     found = hashlib.sha256(
-        repr([*key, zlib.crc32(np.ascontiguousarray(rows.vectors)), sorted(rows.has_spectrogram)]).encode()
+        repr([*key, zlib.crc32(np.ascontiguousarray(rows.vectors).data), sorted(rows.has_spectrogram)]).encode()
     )
     for array in (
         np.isin(rows.clips, list(rows.measured)),

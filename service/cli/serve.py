@@ -90,7 +90,9 @@ def run(settings: Settings) -> int:
             port=settings.port,
             log_config=None,
             access_log=False,
-            http=bounded_protocol(settings.max_header_bytes, settings.max_header_seconds, settings.max_body_seconds),
+            http=bounded_protocol(
+                settings.limits.max_header_bytes, settings.limits.max_header_seconds, settings.limits.max_body_seconds
+            ),
             timeout_graceful_shutdown=settings.shutdown_seconds - 1,
             server_header=False,
         ),

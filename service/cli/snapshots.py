@@ -52,13 +52,13 @@ def verify(
 ) -> None:
     """Check every page, relation and embedding, and name the machines that are damaged. Exit status 1 if one is."""
     from service.store.snapshot.check import check_database
-    from service.store.snapshot.write import SnapshotError, damage_told, data_database, unpack
+    from service.store.snapshot.write import SnapshotError, damage_message, data_database, unpack
 
     with _refusals():
         if path.is_dir():
             report = check_database(data_database(path))
             if report.damage:
-                raise SnapshotError(damage_told(str(path), report))
+                raise SnapshotError(damage_message(str(path), report))
             contents = report.contents
         else:
             with tempfile.TemporaryDirectory() as folder:

@@ -51,6 +51,6 @@ class Encoders:
 def _encoder(bundle: Path, settings: Settings, role: str) -> Encoder:
     runtime = settings.data_dir / "runtime"
     thread_counts: ThreadCounts | Path = runtime / f"threads-{role}.json"
-    if settings.run_threads is not None:
-        thread_counts = ThreadCounts(settings.run_threads, settings.run_threads)
+    if threads := settings.limits.run_threads:
+        thread_counts = ThreadCounts(threads, threads)
     return Encoder(bundle, settings.device, thread_counts=thread_counts, engines=runtime / "tensorrt")

@@ -36,7 +36,7 @@ async def save_archive(request: Request, folder: Path, settings: Settings, slot:
     path = folder / f"{uuid.uuid4().hex}.zip"
     loop = asyncio.get_running_loop()
     begin, received, digest = loop.time(), 0, hashlib.sha256()
-    slowest = settings.max_body_seconds / settings.max_body_bytes  # seconds a byte
+    slowest = settings.limits.max_body_seconds / settings.limits.max_body_bytes  # seconds a byte
     block = bytearray()
 
     def write(last: bool) -> None:
@@ -56,11 +56,11 @@ async def save_archive(request: Request, folder: Path, settings: Settings, slot:
                 os.close(opened)
 
     try:
-        async with asyncio.timeout(settings.max_body_seconds) as deadline:
+        async with asyncio.timeout(settings.limits.max_body_seconds) as deadline:
             async for chunk in request.stream():
                 block += chunk
                 received += len(chunk)
-                deadline.reschedule(begin + settings.max_body_seconds + received * slowest)
+                deadline.reschedule(begin + settings.limits.max_body_seconds + received * slowest)
                 if len(block) >= _BLOCK:
                     await slot.run(write, False)
             if not received:
@@ -72,7 +72,7 @@ async def save_archive(request: Request, folder: Path, settings: Settings, slot:
             raise OffkeyError(
                 ErrorKind.SLOW_BODY,
                 f"{received} bytes had come after {loop.time() - begin:.0f} s. Send the archive in parts, or faster.",
-                max_body_seconds=settings.max_body_seconds,
+                max_body_seconds=settings.limits.max_body_seconds,
             ) from error
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OffkeyError(

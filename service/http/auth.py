@@ -1,11 +1,10 @@
 """Authenticate the caller of a route and check its scope before anything of the body is read."""
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, Request, Response, Security
+from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 
 from offkey.vocabulary import Scope
@@ -17,23 +16,24 @@ from service.usecases.service import Service
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-_bearer = HTTPBearer(
-    scheme_name="key",
-    bearerFormat="offkey_<key id>_<secret>",
-    description="Needed once a key exists. docs/how-to/security.md lists what each scope allows.",
-    auto_error=False,  # FastAPI's own error is not problem+json
-)
+# Written into the OpenAPI document by hand: as a dependency, FastAPI would read the header of every request again.
+SECURITY_SCHEMES = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "offkey_<key id>_<secret>",
+        "description": "Needed once a key exists. docs/how-to/keys.md lists what each scope allows.",
+    }
+}
 
 
 class RequiresScope:
-    """The scope that a route requires, as a dependency. This puts it into the OpenAPI document."""
+    """The scope that a route requires, as a dependency."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
-    async def __call__(
-        self, request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-    ) -> None:
+    async def __call__(self, request: Request) -> None:
         """Check again. A route that is no `AuthenticatedRoute` has no caller, and fails."""
         caller: Caller = request.state.caller
         caller.check_scope(self.scope)
@@ -53,12 +53,13 @@ class AuthenticatedRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["responses"] = {**problems(401, 403, 429, 503), **(options.get("responses") or {})}
+        options["openapi_extra"] = {"security": [{"key": []}], **(options.get("openapi_extra") or {})}
         super().__init__(path, endpoint, **options)
         self.app = BodyLimit(self.app, self.max_body_bytes)
 
     def max_body_bytes(self, settings: Settings, _: Headers) -> int:
         """Return the largest body that the route accepts, in bytes."""
-        return settings.max_body_bytes
+        return settings.limits.max_body_bytes
 
     @property
     def scope(self) -> Scope:
@@ -93,7 +94,7 @@ class ArchiveRoute(AuthenticatedRoute):
 
     def max_body_bytes(self, settings: Settings, headers: Headers) -> int:
         """Return the largest body that the route accepts, in bytes."""
-        return settings.max_zip_bytes if is_zip(headers) else super().max_body_bytes(settings, headers)
+        return settings.limits.max_zip_bytes if is_zip(headers) else super().max_body_bytes(settings, headers)
 
 
 def is_zip(headers: Headers) -> bool:

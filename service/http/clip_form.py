@@ -148,15 +148,16 @@ async def read_clips(
             slowly.
     """
     try:
-        async with asyncio.timeout(settings.max_body_seconds):
+        async with asyncio.timeout(settings.limits.max_body_seconds):
             if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-                return await _read_form(request, fields, settings.max_clips_per_request, budget)
+                return await _read_form(request, fields, settings.limits.max_clips_per_request, budget)
             data = await _read_raw(request)
     except TimeoutError as error:
         raise OffkeyError(
             ErrorKind.SLOW_BODY,
-            f"The request body had not arrived after {settings.max_body_seconds:g} s. Send fewer clips in one request.",
-            max_body_seconds=settings.max_body_seconds,
+            f"The request body had not arrived after {settings.limits.max_body_seconds:g} s. "
+            "Send fewer clips in one request.",
+            max_body_seconds=settings.limits.max_body_seconds,
         ) from error
     if not data:
         raise OffkeyError(

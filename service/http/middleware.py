@@ -68,5 +68,5 @@ class Observe:
 
 
 def _internal(path: str, request_id: str) -> Response:
-    detail = "The service failed; the log says why. Report it with the request id."
+    detail = "The service failed; see its log. Report it with the request id."
     return problem_response(ErrorKind.INTERNAL, detail, instance=path, request_id=request_id)

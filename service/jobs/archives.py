@@ -107,7 +107,9 @@ def _queue(
 
 
 def _limits(settings: Settings) -> ArchiveLimits:
-    return ArchiveLimits(settings.max_zip_entries, settings.max_body_bytes, settings.max_unpacked_bytes)
+    return ArchiveLimits(
+        settings.limits.max_zip_entries, settings.limits.max_body_bytes, settings.limits.max_unpacked_bytes
+    )
 
 
 class EnrollArchive:
@@ -159,7 +161,7 @@ def _batches(run: JobRun, archive: Archive, entries: Sequence[ArchiveEntry]) -> 
             if error.kind not in _ABOUT_ENTRY:
                 raise
             batch.append((entry, error))
-        if len(batch) == _BATCH or size >= run.call.service.settings.max_body_bytes:
+        if len(batch) == _BATCH or size >= run.call.service.settings.limits.max_body_bytes:
             yield batch
             batch, size = [], 0
     if batch:

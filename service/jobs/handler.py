@@ -30,7 +30,7 @@ class JobRun:
 
     def budget(self) -> Budget:
         """Return the budget of one clip."""
-        return Budget(self.call.service.settings.max_decoded_samples, self.halt)
+        return Budget(self.call.service.settings.limits.max_decoded_samples, self.halt)
 
 
 class JobHandler(Protocol):

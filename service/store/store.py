@@ -138,7 +138,7 @@ class Store:
             logger.exception("the store cannot be read")
             raise OffkeyError(
                 ErrorKind.NOT_READY,
-                "The store cannot be read; the log says why. Check the data folder.",
+                "The store cannot be read; see the log. Check the data folder.",
                 retry_after=RETRY_AFTER_SECONDS,
             ) from error
 

@@ -52,20 +52,22 @@ class Service:
             OpenToNetworkError: there is no key, and other computers could reach the service.
         """
         encoders = Encoders.open(settings)
-        limits = DecodeLimits(_audio_limits(settings), settings.max_body_bytes, settings.max_decode_cpu_seconds)
+        limits = DecodeLimits(
+            _audio_limits(settings), settings.limits.max_body_bytes, settings.limits.max_decode_cpu_seconds
+        )
         with ExitStack() as undo:
-            workers = DecoderPool(limits, wall_seconds=settings.max_decode_seconds)
+            workers = DecoderPool(limits, wall_seconds=settings.limits.max_decode_seconds)
             undo.callback(workers.close)
             store = Store.open(settings.data_dir)
             undo.callback(store.close)
             workers.check()
             metrics = Metrics()
-            admission = Admission.create(settings.workers or encoders.current.workers, settings.queue_limit)
+            admission = Admission.create(settings.workers or encoders.current.workers, settings.limits.queue_limit)
             authenticator = Authenticator(settings, store, admission.auth_pool)
             undo.pop_all()
         banks = BankCache(
             CalibrationCache(settings.data_dir / "runtime" / "calibrations"),
-            exact_limit=settings.exact_limit,
+            exact_limit=settings.limits.exact_limit,
             max_bytes=settings.bank_cache_mb * 2**20,
             backend=settings.backend,
             coreset_windows=settings.coreset_windows,
@@ -111,7 +113,7 @@ class Service:
     @property
     def bank_limits(self) -> BankLimits:
         """Limits of one bank."""
-        return BankLimits(self.settings.max_clips_per_machine, self.settings.max_windows_per_machine)
+        return BankLimits(self.settings.limits.max_clips_per_machine, self.settings.limits.max_windows_per_machine)
 
 
 @dataclass(frozen=True)
@@ -164,4 +166,4 @@ class Call:
 
 
 def _audio_limits(settings: Settings) -> AudioLimits:
-    return AudioLimits(max_seconds=settings.max_clip_seconds)
+    return AudioLimits(max_seconds=settings.limits.max_clip_seconds)

@@ -14,11 +14,11 @@ def test_the_compose_file_gives_what_its_requests_can_take(settings: Settings) -
     compose = (ROOT / "docker-compose.yml").read_text()
     given = dict(re.findall(r"\$\{(OFFKEY_\w+):-(\w+)\}", compose))
     workers, places = int(given["OFFKEY_WORKERS"]), int(given["OFFKEY_QUEUE_LIMIT"])
-    bodies = (workers + places + 1) * settings.max_body_bytes / MEBIBYTE
-    clips = workers * 9 / 8 * 4 * settings.max_clip_seconds * 16_000 / MEBIBYTE
-    decoders = workers * (settings.max_body_bytes + OVERHEAD_BYTES) / MEBIBYTE
+    bodies = (workers + places + 1) * settings.limits.max_body_bytes / MEBIBYTE
+    clips = workers * 9 / 8 * 4 * settings.limits.max_clip_seconds * 16_000 / MEBIBYTE
+    decoders = workers * (settings.limits.max_body_bytes + OVERHEAD_BYTES) / MEBIBYTE
     page = (ROOT / "docs" / "deploy.md").read_text()
-    assert f"({workers} + {places} + 1) x {settings.max_body_bytes // MEBIBYTE} MiB = {bodies:.0f} MiB" in page
+    assert f"({workers} + {places} + 1) x {settings.limits.max_body_bytes // MEBIBYTE} MiB = {bodies:.0f} MiB" in page
     assert f"{workers} x {clips / workers:.0f} MiB = {clips:.0f} MiB" in page
     assert f"{workers} x {decoders / workers:.0f} MiB = {decoders:.0f} MiB" in page
     assert given["OFFKEY_MEMORY"] == "2g"

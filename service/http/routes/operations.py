@@ -71,7 +71,7 @@ async def info(call: CallOf) -> Info:
         false_alarm_rate=call.service.settings.false_alarm_rate,
         formats=sorted(FORMATS),
         limits={
-            **call.service.settings.limits(),
+            **call.service.settings.reported_limits(),
             "workers": call.service.workers,
             **call.service.audio_limits.fixed(),
             **FORM_LIMITS,

@@ -41,7 +41,7 @@ class Database(ABC):
 def lock_machine(connection: Connection, machine_key: int) -> None:
     """Lock a machine's row until the transaction ends, so that changes to one machine happen one after another.
 
-    The only place that takes a row lock. SQLite has none: there, one transaction at a time writes.
+    The only place that locks the row of a machine. SQLite has no row locks: there, one transaction at a time writes.
     """
     connection.execute(_LOCK, {"machine_key": machine_key})
 

@@ -26,7 +26,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def process(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
     # Without its measurement of the machine, which is no matter here.
-    own = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", "OFFKEY_RUN_THREADS": "1", **environ}
+    own = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", "OFFKEY_LIMITS": '{"run_threads": 1}', **environ}
     return subprocess.run(
         [sys.executable, "-m", "service.cli", *map(str, arguments)],
         capture_output=True,

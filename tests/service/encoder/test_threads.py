@@ -153,7 +153,7 @@ def test_a_single_run_uses_more_threads_than_concurrent_ones(monkeypatch: pytest
 def test_both_sessions_give_equal_embeddings_and_info_reports_the_workers(
     bundle: Path, tmp_path: Path, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("OFFKEY_RUN_THREADS")
+    monkeypatch.delenv("OFFKEY_LIMITS")
     monkeypatch.setattr(module, "cores", lambda: 2)
     # As on a machine where two cores are twice as fast.
     monkeypatch.setattr(module, "measure", lambda *_: ThreadCounts(2, 1))
