@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.service ## Hear Offkey work: enroll and score synthetic machines (ARGS=--once ends by itself)
+demo: $(VENV)/.service ## See Offkey work: enroll and score synthetic machines (ARGS=--once ends by itself)
 	@$(BIN)/offkey demo $(ARGS)
 
 serve: $(VENV)/.service ## Run the service on http://127.0.0.1:8000, data in ./data
@@ -55,10 +55,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.service: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing Offkey into $(VENV): a minute or two the first time."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[service]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing Offkey with its training and test tools into $(VENV): a few minutes the first time."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[service,train,dev]'
 	@touch $@ $(VENV)/.service

@@ -120,7 +120,7 @@ def judge(machine: JudgedMachine, noise: Noise, draws: int) -> dict[str, Any]:
 
 def in_enrolled_noise(machine: JudgedMachine, noise: Noise, kind: Kind) -> float:
     """Compute the share for healthy clips in noise of an enrolled kind, from other recordings."""
-    bank, test = (Sound("mixture", role, kind, 0.0, 0).heard(machine, noise, RATE) for role in ("bank", "test"))
+    bank, test = (Sound("mixture", role, kind, 0.0, 0).waveforms(machine, noise, RATE) for role in ("bank", "test"))
     enrolled = [(clip.domain, measured(samples)[0]) for clip, samples in zip(machine.train, bank, strict=True)]
     healthy = [measured(samples) for clip, samples in zip(machine.test, test, strict=True) if not clip.anomalous]
     return share(envelopes(enrolled), healthy)
@@ -134,7 +134,9 @@ def not_audible(machine: JudgedMachine, noise: Noise, encoder: Encoder, kind: Ki
     """
     rng = generator(0, machine.name, kind, "alone")
     stretches = {role: noise.draws(kind, role, rng) for role in ROLES}
-    bank = [encoder.embed(samples)[0] for samples in Sound("mixture", "bank", kind, 0.0, 0).heard(machine, noise, RATE)]
+    bank = [
+        encoder.embed(samples)[0] for samples in Sound("mixture", "bank", kind, 0.0, 0).waveforms(machine, noise, RATE)
+    ]
     known = [encoder.embed(at_level(unit_power(stretches["bank"].take(10 * RATE))))[0] for _ in range(NOISE_CLIPS)]
     numbers = np.repeat(np.arange(len(bank)), [len(vectors) for vectors in bank])
     rows = BankRows(
@@ -154,7 +156,7 @@ def not_audible(machine: JudgedMachine, noise: Noise, encoder: Encoder, kind: Ki
         vectors, _, _ = encoder.embed(samples)
         return memory.is_background(vectors, memory.score(vectors, 1)[1])
 
-    mixtures = Sound("mixture", "test", kind, 0.0, 0).heard(machine, noise, RATE)
+    mixtures = Sound("mixture", "test", kind, 0.0, 0).waveforms(machine, noise, RATE)
     healthy = [is_background(one) for one, clip in zip(mixtures, machine.test, strict=True) if not clip.anomalous]
     alone = {
         role: [is_background(at_level(unit_power(stretches[role].take(10 * RATE)))) for _ in range(TRIALS)]

@@ -23,15 +23,15 @@ from offkey.vocabulary import Domain
 from service.domain.backends import DEFAULT_BACKEND
 from service.settings import shipped_bundle
 from service.synthetic import plan_tree, write_tree
-from training.evaluation.cells import Cells
 from training.evaluation.comparison import ALL, Cell, Comparison, Key, cells
-from training.evaluation.listening import Listener
+from training.evaluation.embedders import BandsEmbedder, BundleEmbedder, Embedded, Embedder, LogmelEmbedder
+from training.evaluation.embedding import MachineEmbeddings
+from training.evaluation.embedding_cache import EmbeddingCache
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound, sounds
-from training.evaluation.readings import ServedBank
+from training.evaluation.scores import ServedBank
 from training.evaluation.tables import table
 from training.evaluation.tree import JudgedMachine, read_tree
-from training.evaluation.views import BandsView, BundleView, Embedded, LogmelView, View
 
 SNR = 0.0  # dB
 SHOWN = (Cell("clean", None), Cell("noisy", None))
@@ -93,11 +93,11 @@ def main() -> None:
     if not synthetic.is_dir():
         write_tree(synthetic.with_suffix(".part"), plan_tree())
         synthetic.with_suffix(".part").rename(synthetic)
-    bundle = BundleView(given.bundle)
-    views: dict[str, View] = {EMBEDDING: bundle, LOGMEL: LogmelView(bundle)}
-    bands = BandsView(bundle)
-    listener = Listener(
-        Noise.read(given.noise, bundle.encoder.sample_rate), bundle.encoder.sample_rate, Cells(given.work)
+    bundle = BundleEmbedder(given.bundle)
+    views: dict[str, Embedder] = {EMBEDDING: bundle, LOGMEL: LogmelEmbedder(bundle)}
+    bands = BandsEmbedder(bundle)
+    listener = MachineEmbeddings(
+        Noise.read(given.noise, bundle.encoder.sample_rate), bundle.encoder.sample_rate, EmbeddingCache(given.work)
     )
     manifest = bundle.encoder.manifest
     found: dict[str, object] = {"bundle": f"{manifest.name}/{manifest.version}", "sha256": manifest.model_sha256}
@@ -133,9 +133,9 @@ def one_bank(machines: Sequence[JudgedMachine]) -> JudgedMachine:
 class Embedding:
     """Every clip of a tree, embedded by every view under every condition."""
 
-    listener: Listener
-    views: dict[str, View]
-    bands: BandsView
+    listener: MachineEmbeddings
+    views: dict[str, Embedder]
+    bands: BandsEmbedder
     seeds: int
 
     def trials(self, machines: Sequence[JudgedMachine]) -> Iterator[tuple[Cell, Trial]]:
@@ -150,7 +150,7 @@ class Embedding:
                     of_bands.append(self.bands.parts(self._windows(self.bands, machines, sound)))
                 yield cell, Trial(*heard, domains, (of_bands[0], of_bands[1]))
 
-    def _windows(self, view: View, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
+    def _windows(self, view: Embedder, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
         of_machines = [self.listener.embedded(view, machine, sound).windows() for machine in machines]
         return Embedded.join(windows for clips in of_machines for windows in clips)
 
@@ -226,13 +226,13 @@ def by_machine(comparison: Comparison, together: Comparison) -> str:
 
 def rows(comparison: Comparison) -> Iterator[dict[str, object]]:
     """Every figure that a table shows, with its interval and that of its difference from the default."""
-    for key in comparison.known:
+    for key in comparison.keys:
         if key.cell in SHOWN and key.metric in DOMAINS:
             interval = comparison.interval(key)
             if interval is not None:
                 less = comparison.difference(key, DEFAULT_BACKEND)
                 yield {
-                    "view": key.reading,
+                    "view": key.scorer,
                     "backend": key.method,
                     "machine": key.machine,
                     "condition": str(key.cell),

@@ -73,7 +73,7 @@ def main() -> None:
     """Simulate, print tables, write results/calibration.json, draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--banks", type=int, default=1_000)
-    parser.add_argument("--plot", type=Path, default=Path("docs/calibration.png"))
+    parser.add_argument("--plot", type=Path, default=Path("docs/measurements/calibration.png"))
     given = parser.parse_args()
     points = [(case, clips) for case in CASES for clips in CLIPS]
     found = {point: realized(*point, given.banks) for point in track(points, description="simulating")}

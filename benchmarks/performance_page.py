@@ -1,4 +1,4 @@
-"""Fill docs/performance.md with the figures of results/*.json.
+"""Fill docs/measurements/performance.md with the figures of results/*.json.
 
 python benchmarks/performance_page.py
 

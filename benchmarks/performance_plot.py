@@ -1,4 +1,4 @@
-"""Draw docs/performance.png from the results of serving.py and search.py.
+"""Draw docs/measurements/performance.png from the results of serving.py and search.py.
 
 python benchmarks/performance_plot.py
 """

@@ -92,7 +92,7 @@ def check_size(connection: Connection, grown: MachineRecord, limits: BankLimits)
             raise OffkeyError(
                 ErrorKind.BANK_FULL,
                 f"Machine {grown.machine_id} would have {count} {unit}; the limit is {limit}. Nothing was enrolled. "
-                "Delete clips that are no longer typical, or raise the limit (docs/scoring.md, Large banks).",
+                "Delete clips that are no longer typical, or raise the limit (docs/reference/scoring.md, Large banks).",
                 **{unit: count, f"max_{unit}_per_machine": limit},
             )
 

@@ -64,7 +64,7 @@ def _localize(
     times = np.linspace(start_s, end_s, len(window) + 1)
     return Localization(
         domain=found.domain,
-        mean_deviation=round(found.usual, 2),
+        median_deviation=round(found.usual, 2),
         regions=[
             Region(
                 start_s=round(float(times[region.steps[0]]), 3),

@@ -1,4 +1,4 @@
-"""docs/performance.md shows the committed results."""
+"""docs/measurements/performance.md shows the committed results."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Small runs of benchmarks/acoustics.py and drift.py, for the figures of docs/shift.md."""
+"""Small runs of benchmarks/acoustics.py and drift.py, for the figures of docs/reference/shift.md."""
 
 import importlib
 from pathlib import Path
