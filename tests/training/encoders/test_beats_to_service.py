@@ -13,6 +13,7 @@ from service.app import create_app
 from service.encoder.bundle import BundleError
 from service.encoder.encoder import Encoder
 from service.settings import Device, Settings
+from service.usecases.service import Service
 from training.config import Config, ConfigError
 from training.encoders.beats import BEATs
 from training.export import export_run
@@ -61,7 +62,7 @@ def test_the_bundle_is_served(bundle: Path, tmp_path: Path, fan: Callable[..., b
     encoder = Encoder(bundle, Device.CPU)  # held against its golden vectors
     assert encoder.manifest.dim == 2 * 8 * 32
     assert encoder.manifest.readout.layers == ("layer_00", "layer_01")
-    with TestClient(create_app(Settings(data_dir=tmp_path, bundle=bundle))) as api:
+    with TestClient(create_app(Service.open(Settings(data_dir=tmp_path, bundle=bundle)))) as api:
         assert api.put("/machines/fan-1").status_code == 201
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(4)]
         assert api.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201

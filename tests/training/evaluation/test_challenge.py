@@ -162,7 +162,7 @@ def test_another_backend_gives_other_scores_and_embeds_nothing(
     assert (tmp_path / name).read_text() != (evaluated / name).read_text()
     unknown = CliRunner().invoke(app, ["evaluate", *words, "--backend", "mahalonobis", "--out", str(tmp_path)])
     assert unknown.exit_code == 1
-    assert "'mahalonobis' is no backend; did you mean mahalanobis" in unknown.stderr
+    assert "There is no backend 'mahalonobis'. Did you mean mahalanobis" in unknown.stderr
 
 
 def test_labels_may_stand_in_a_table(

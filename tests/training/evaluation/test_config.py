@@ -70,7 +70,7 @@ def test_differences_are_taken_from_the_group_of_the_reference() -> None:
         ({"choose": ["a", "b"]}, "`choose` lists 'b', but methods and groups are a"),
         ({"choose": ["a", "a"]}, "at least two methods or groups"),
         ({"choose": ["a"]}, "at least two methods or groups"),
-        ({"backend": "nearst"}, "`backend`: 'nearst' is no backend; did you mean nearest"),
+        ({"backend": "nearst"}, "`backend`: There is no backend 'nearst'. Did you mean nearest"),
     ],
 )
 def test_what_makes_no_experiment_is_refused(change: dict[str, object], message: str) -> None:

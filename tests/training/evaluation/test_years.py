@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from service.app import create_app
 from service.settings import Settings
+from service.usecases.service import Service
 from training.cli import app
 from training.evaluation.labels import LISTING_2020
 
@@ -230,7 +231,9 @@ def test_what_is_measured_is_what_a_real_service_answers(
 ) -> None:
     folder, reported = evaluate(tree, "--false-alarm-rate", "0.3")
     thresholds = {row["machine"]: row for row in reported["thresholds"]}
-    with TestClient(create_app(Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1))) as api:
+    with TestClient(
+        create_app(Service.open(Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1)))
+    ) as api:
         for name in ("fan-synthetic", "pump-synthetic"):
             assert api.put(f"/machines/{name}").status_code == 201
             assert api.put(f"/machines/{name}/threshold", json={"false_alarm_rate": 0.3}).status_code == 200
