@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from offkey.errors import ErrorKind, OffkeyError
 from service.store.database.base import Database
-from service.store.errors import translate_errors
+from service.store.errors import translate_errors, translate_row_errors
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with translate_errors(self._path.parent), self.engine.connect() as connection:
+        with translate_errors(self._path.parent), translate_row_errors(), self.engine.connect() as connection:
             self._check_in_place(connection)
             yield connection
 
