@@ -139,8 +139,8 @@ def bomb(sample_rate: int, channels: int, seconds: int) -> bytes:
 def cpu_of_dead_decoders(api: TestClient) -> float:
     """Seconds of CPU time of the decoders that have ended; one that was refused a clip is among them in a moment."""
     time.sleep(0.3)
-    nursery = api.app.state.service.decoder.pool._process.pid
-    fields = Path(f"/proc/{nursery}/stat").read_text().rpartition(")")[2].split()
+    fork_server = api.app.state.service.decoder.pool._process.pid
+    fields = Path(f"/proc/{fork_server}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -57,7 +57,8 @@ def test_what_was_packed_is_restored(data: Path, snapshot: Path, tmp_path: Path)
 def test_what_is_still_in_the_log_is_packed(data: Path, tmp_path: Path) -> None:
     """A service that was killed leaves commits that are in no other file; a running one has them too."""
     store = Store.open(data)
-    store.delete_machine("m0")
+    with store.begin("m0") as tx:
+        tx.delete_machine()
     write_snapshot(data, tmp_path / "running.tar")
     killed = shutil.copytree(data, tmp_path / "killed")
     store.close()
@@ -89,7 +90,8 @@ def test_a_damaged_store_is_replaced_with_its_log(data: Path, snapshot: Path) ->
     """What the old log says must never be read into the new database."""
     before = dump(data)
     store = Store.open(data)
-    store.delete_machine("m0")
+    with store.begin("m0") as tx:
+        tx.delete_machine()
     log = (data / f"{DATABASE_FILE}-wal").read_bytes()
     store.close()
     (data / f"{DATABASE_FILE}-wal").write_bytes(log)
@@ -302,7 +304,8 @@ def test_a_restore_cut_off_at_the_end_is_ended_by_whoever_opens_the_folder(
 ) -> None:
     wanted = dump(data)
     store = Store.open(data)
-    store.delete_machine("m1")
+    with store.begin("m1") as tx:
+        tx.delete_machine()
     log = (data / f"{DATABASE_FILE}-wal").read_bytes()
     store.close()
     (data / f"{DATABASE_FILE}-wal").write_bytes(log)
@@ -350,12 +353,13 @@ def test_the_machine_that_is_damaged_is_named(data: Path, tmp_path: Path, statem
 def test_damaged_noise_is_named(data: Path, change: str) -> None:
     store = Store.open(data)
     vectors = np.full((2, 64), 0.125, dtype=np.float32)
-    store.noise.add(store.machine("m1").machine_key, "a-space", [NewNoise("a1", "hall", 20.0, vectors)])
+    with store.begin("m1") as tx:
+        tx.add_noise("a-space", [NewNoise("a1", "hall", 20.0, vectors)])
     store.close()
     assert check_database(data / DATABASE_FILE).damage == ()
     spoil(data, f"UPDATE noise SET {change}")
     (damage,) = check_database(data / DATABASE_FILE).damage
-    assert (damage.machine_id, damage.what) == ("m1", "clip 1 of the noise does not fit its checksum")
+    assert (damage.machine_id, damage.what) == ("m1", "clip 1 of the noise does not match its checksum")
 
 
 @pytest.mark.parametrize(("vector", "message"), [
