@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, delete, insert, select
 
 from offkey.errors import ErrorKind, OffkeyError
-from service.store.errors import translate_row_errors
 from service.store.schema import idempotency
 
 STORED_HOURS = 24
@@ -25,7 +24,6 @@ class IdempotencyKey:
     fingerprint: str
 
 
-@translate_row_errors()
 def find_response(connection: Connection, key: IdempotencyKey) -> str | None:
     """Return the response that was stored under a key. None if there is none.
 
