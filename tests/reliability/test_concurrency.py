@@ -1,7 +1,7 @@
 """Readers and writers at once: every score is that of the bank at the generation which it names.
 
 What a bank was at a generation is put together from the writers' answers alone, and what it must answer then is
-computed anew from embeddings, without store, cache or index.
+computed from embeddings, without store, cache or index.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A database that is damaged, deleted, read-only or out of room under a service: told, never a wrong answer."""
+"""A database that is damaged, deleted, read-only or full under a running service is reported, and gives no wrong answer."""
 
 import os
 import random
@@ -97,19 +97,19 @@ def test_a_damaged_database_gives_no_wrong_score(
     for number in range(SHARD):
         spoiled = mutate(whole, rng)
         path.write_bytes(spoiled)
-        told = [""] * 3
+        kinds = [""] * 3
         for place, machine in enumerate(MACHINES):
             answer = score(machine)
             if answer.status_code == 200:
                 assert answer.json()["clips"][0]["anomaly_score"] == right[machine], f"shard {shard}, {number}"
             else:
                 assert answer.status_code in (404, 409, 503), answer.text
-                told[place] = kind(answer)
+                kinds[place] = kind(answer)
         for ask in ("/machines", "/machines/fan-1", "/machines/fan-1/clips", "/readyz"):
             answer = fans_api.get(ask)
             assert answer.status_code in (200, 404, 503), answer.text
-        answers.update(told)
-        alone += told.count("machine-damaged") == 1 and told.count("") == 2
+        answers.update(kinds)
+        alone += kinds.count("machine-damaged") == 1 and kinds.count("") == 2
         restart(fans_api)
     path.write_bytes(whole)
     assert [score(machine).status_code for machine in MACHINES] == [200] * 3
@@ -128,7 +128,7 @@ def test_a_name_that_became_bytes_is_damage_and_no_failure(
     assert (answer.status_code, kind(answer)) == (503, "store-unusable")
 
 
-def test_one_damaged_machine_is_told_and_the_others_serve(
+def test_one_damaged_machine_is_named_and_the_others_serve(
     fans_api: TestClient, settings: Settings, fan: Callable[..., bytes]
 ) -> None:
     store = fans_api.app.state.service.store
@@ -194,7 +194,7 @@ def test_a_commit_into_a_file_that_is_deleted_meanwhile_is_not_acknowledged(
 
 
 def test_a_store_that_became_read_only_still_scores(fans_api: TestClient, fan: Callable[..., bytes]) -> None:
-    """SQLite's own switch gives the very error of a file system that was mounted anew after a failure."""
+    """SQLite's own switch gives the very error of a file system that was mounted again after a failure."""
     engine = fans_api.app.state.service.store._database.engine
     engine.dispose()
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only=ON"))
@@ -210,7 +210,7 @@ def test_a_store_that_became_read_only_still_scores(fans_api: TestClient, fan: C
 
 
 def refused_start(data_dir: Path) -> str:
-    """What `offkey serve` says of a folder that it cannot use."""
+    """Return what `offkey serve` prints about a folder that it cannot use."""
     found = subprocess.run(
         [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--data-dir", str(data_dir)],
         capture_output=True, text=True, timeout=60, check=False,

@@ -79,7 +79,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 def post(api: TestClient, route: str, name: str, data: bytes) -> int:
     """Post a file; hold the answer against what every answer must be; return its status."""
-    # Scores of a bank that changes would each wait for it to be made anew.
+    # Scores of a bank that changes would each wait for it to be built.
     machine = {"/score": "fan-1", "/enroll": "victim"}[route]
     start = time.monotonic()
     answer = api.post(route, params={"machine_id": machine}, content=data)

@@ -55,7 +55,7 @@ class Bank:
     generation: int
     clips: dict[str, StoredClip] = field(default_factory=dict)
     threshold: ThresholdSettings = field(default_factory=ThresholdSettings)
-    answers: dict[str, tuple[Any, Enrollment]] = field(default_factory=dict)  # by Idempotency-Key
+    answers: dict[str, tuple[Any, Enrollment]] = field(default_factory=dict)  # key: Idempotency-Key
 
     def domain_of(self, recording: str | None) -> Domain | None:
         return next((clip[1] for clip in self.clips.values() if recording is not None and clip[2] == recording), None)
@@ -93,8 +93,8 @@ class Machines(RuleBasedStateMachine):
 
     opened: ClassVar[Service]
     folder_of_all: ClassVar[Path]
-    uploads: ClassVar[Sequence[Clip]]
-    vectors: ClassVar[dict[str, Vectors]]  # by sha256
+    files: ClassVar[Sequence[Clip]]
+    vectors: ClassVar[dict[str, Vectors]]  # key: sha256
     oracle: ClassVar[Callable[..., Any]]
 
     def __init__(self) -> None:
@@ -138,12 +138,12 @@ class Machines(RuleBasedStateMachine):
         key=st.sampled_from([None, None, "key"]),
     )
     def enroll(self, machine: str, numbers: list[int], domain: Domain, recording: str | None, key: str | None) -> None:
-        posted = [self.uploads[number] for number in numbers]
-        acoustics = EnrollOptions(domain, recording)
-        request = machine, acoustics, [upload.name for upload in posted]
+        posted = [self.files[number] for number in numbers]
+        options = EnrollOptions(domain, recording)
+        request = machine, options, [clip.name for clip in posted]
 
         def send() -> Enrollment:
-            return enroll_clips(self.call, machine, acoustics, posted, key)
+            return enroll_clips(self.call, machine, options, posted, key)
 
         earlier = None if key is None else self.model.answer_of(key)
         if earlier is not None and earlier[0] != request:
@@ -154,34 +154,34 @@ class Machines(RuleBasedStateMachine):
         elif machine not in self.model.machines:
             with refused(ErrorKind.UNKNOWN_MACHINE):
                 send()
-        elif self.conflicts(machine, posted, acoustics):
+        elif self.conflicts(machine, posted, options):
             with refused(ErrorKind.DOMAIN_CONFLICT):
                 send()
         else:
             answer = send()
-            self.enrolled(machine, posted, acoustics, answer)
+            self.enrolled(machine, posted, options, answer)
             if key is not None:
                 self.model.machines[machine].answers[key] = request, answer
 
-    def conflicts(self, machine: str, posted: list[Clip], acoustics: EnrollOptions) -> bool:
+    def conflicts(self, machine: str, posted: list[Clip], options: EnrollOptions) -> bool:
         bank = self.model.machines[machine]
-        known = [bank.clips[upload.sha256] for upload in posted if upload.sha256 in bank.clips]
-        new = [upload for upload in posted if upload.sha256 not in bank.clips]
-        other = bank.domain_of(acoustics.recording) not in (None, acoustics.domain)
-        return any(clip[1] is not acoustics.domain for clip in known) or (bool(new) and other)
+        known = [bank.clips[clip.sha256] for clip in posted if clip.sha256 in bank.clips]
+        new = [clip for clip in posted if clip.sha256 not in bank.clips]
+        other = bank.domain_of(options.recording) not in (None, options.domain)
+        return any(clip[1] is not options.domain for clip in known) or (bool(new) and other)
 
-    def enrolled(self, machine: str, posted: list[Clip], acoustics: EnrollOptions, answer: Enrollment) -> None:
+    def enrolled(self, machine: str, posted: list[Clip], options: EnrollOptions, answer: Enrollment) -> None:
         bank, added = self.model.machines[machine], False
-        for upload, told in zip(posted, answer.clips, strict=True):
-            if upload.sha256 in bank.clips:
-                assert (told.status, told.clip_id) == ("duplicate", bank.clips[upload.sha256][0])
+        for clip, result in zip(posted, answer.clips, strict=True):
+            if clip.sha256 in bank.clips:
+                assert (result.status, result.clip_id) == ("duplicate", bank.clips[clip.sha256][0])
                 continue
-            assert told.status == "enrolled"
-            assert told.clip_id is not None
-            assert told.clip_id > self.model.last_clip  # never used again
-            self.model.last_clip = told.clip_id
-            found = told.clip_id, acoustics.domain, acoustics.recording, self.vectors[upload.sha256]
-            bank.clips[upload.sha256] = found
+            assert result.status == "enrolled"
+            assert result.clip_id is not None
+            assert result.clip_id > self.model.last_clip  # never used again
+            self.model.last_clip = result.clip_id
+            found = result.clip_id, options.domain, options.recording, self.vectors[clip.sha256]
+            bank.clips[clip.sha256] = found
             added = True
         bank.generation += added
         assert answer.generation == bank.generation
@@ -213,21 +213,21 @@ class Machines(RuleBasedStateMachine):
 
     @rule(machine=IDS, number=NUMBERS)
     def score(self, machine: str, number: int) -> None:
-        upload, bank = self.uploads[number], self.model.machines.get(machine)
+        clip, bank = self.files[number], self.model.machines.get(machine)
         if bank is None:
             with refused(ErrorKind.UNKNOWN_MACHINE):
-                score_clips(self.call, machine, [upload], ScoreOptions())
+                score_clips(self.call, machine, [clip], ScoreOptions())
             return
         right = self.right(bank)
         if isinstance(right, ErrorKind):
             with refused(right):
-                score_clips(self.call, machine, [upload], ScoreOptions())
+                score_clips(self.call, machine, [clip], ScoreOptions())
             return
-        answer = score_clips(self.call, machine, [upload], ScoreOptions())
-        (clip,) = answer.clips
+        answer = score_clips(self.call, machine, [clip], ScoreOptions())
+        (scored,) = answer.clips
         assert answer.generation == bank.generation
-        assert clip.anomaly_score == pytest.approx(right.score(self.vectors[upload.sha256]), **CLOSE)
-        for window, embedding in zip(clip.windows, self.vectors[upload.sha256], strict=True):
+        assert scored.anomaly_score == pytest.approx(right.score(self.vectors[clip.sha256]), **CLOSE)
+        for window, embedding in zip(scored.windows, self.vectors[clip.sha256], strict=True):
             assert window.neighbors[0].clip_id in right.nearest(embedding)
         wanted = bank.threshold.decision_threshold
         if wanted is None:
@@ -285,7 +285,7 @@ class Machines(RuleBasedStateMachine):
                 continue
             found = self.call.bank(record)
             assert found.generation == bank.generation
-            windows = self.vectors[self.uploads[-1].sha256]
+            windows = self.vectors[self.files[-1].sha256]
             scores, named = found.score(windows, 1)
             assert scores.max() == pytest.approx(right.score(windows), **CLOSE)
             assert all(near[0].clip_id in right.nearest(one) for near, one in zip(named, windows, strict=True))
@@ -306,10 +306,10 @@ def test_every_sequence_ends_as_the_model_says(
     clips = [fan(number, seconds=1.0) for number in range(CLIPS - 1)]
     clips.append(fan(CLIPS, seconds=11.0))  # of two windows
     Machines.opened, Machines.folder_of_all, Machines.oracle = opened, memory, oracle
-    Machines.uploads = [Clip(f"{number}.wav", clip) for number, clip in enumerate(clips)]
+    Machines.files = [Clip(f"{number}.wav", clip) for number, clip in enumerate(clips)]
     Machines.vectors = {
-        upload.sha256: embed_clip(opened.call(COMMAND_LINE), opened.encoders.current, upload).vectors
-        for upload in Machines.uploads
+        clip.sha256: embed_clip(opened.call(COMMAND_LINE), opened.encoders.current, clip).vectors
+        for clip in Machines.files
     }
     run_state_machine_as_test(
         Machines,

@@ -25,9 +25,9 @@ class Work:
     """Work of a job in these tests. It ends at once unless `block` is set.
 
     Attributes:
-        log: what was run and cleaned up, in order.
-        block: keeps runs from ending until the job is halted.
-        errors: raised by the next runs, in order.
+        log: runs and clean-ups with their job id, in order.
+        block: whether runs wait until the job is halted.
+        errors: errors that the next runs raise, in order.
     """
 
     log: list[tuple[str, int]] = field(default_factory=list)

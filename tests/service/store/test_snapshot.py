@@ -1,4 +1,4 @@
-"""Snapshots: whole or not at all, believed in nothing, and damage told with the machine's name."""
+"""Snapshots are written and restored atomically, checked in every part, and damage is reported with the machine's id."""
 
 import errno
 import hashlib
@@ -68,16 +68,16 @@ def test_what_is_still_in_the_log_is_packed(data: Path, tmp_path: Path) -> None:
         assert restore(tmp_path / name, tmp_path / f"from {name}", replace=False).machines == 2
 
 
-def test_a_folder_that_is_not_empty_keeps_its_data_unless_told_otherwise(
+def test_a_folder_that_is_not_empty_keeps_its_data_without_replace(
     data: Path, snapshot: Path, tmp_path: Path, fill: Callable[..., None]
 ) -> None:
     before = dump(data)
     other = tmp_path / "other"
     fill(other, machines=1)
-    kept = dump(other)
+    before_restore = dump(other)
     with pytest.raises(SnapshotError, match=r"is not empty .*--replace"):
         restore(snapshot, other, replace=False)
-    assert dump(other) == kept
+    assert dump(other) == before_restore
     restore(snapshot, other, replace=True)
     assert dump(other) == before
     (tmp_path / "home").mkdir()
@@ -87,7 +87,7 @@ def test_a_folder_that_is_not_empty_keeps_its_data_unless_told_otherwise(
 
 
 def test_a_damaged_store_is_replaced_with_its_log(data: Path, snapshot: Path) -> None:
-    """What the old log says must never be read into the new database."""
+    """The old log must never be applied to the new database."""
     before = dump(data)
     store = Store.open(data)
     with store.begin("m0") as tx:
@@ -168,7 +168,7 @@ HOSTILE: dict[str, tuple[Callable[[Entries], Entries], str]] = {
     "manifest is no JSON": (lambda found: entry(MANIFEST_FILE, b"\xff{") + found[1:], "manifest cannot be read"),
     "deep manifest": (lambda found: entry(MANIFEST_FILE, b"[" * 60_000) + found[1:], "manifest cannot be read"),
     "manifest of the future": (lambda found: with_manifest(found, snapshot_version=2), "newer Offkey"),
-    "manifest says more": (lambda found: with_manifest(found, colour="red"), "manifest cannot be read"),
+    "unknown field in the manifest": (lambda found: with_manifest(found, color="red"), "manifest cannot be read"),
     "wrong hash": (lambda found: with_manifest(found, members__database__sha256="0" * 64), "changed or cut off"),
     "wrong size": (lambda found: with_manifest(found, members__database__size=10**12), "changed or cut off"),
     "too small a size": (lambda found: with_manifest(found, members__database__size=10), "at most 10 bytes"),
@@ -375,7 +375,7 @@ def test_embeddings_are_checked_for_themselves(data: Path, vector: str, message:
     assert message in damage.what
 
 
-def test_a_corrupt_page_is_told_with_its_machine(tmp_path: Path, fill: Callable[..., None]) -> None:
+def test_a_corrupt_page_is_reported_with_its_machine(tmp_path: Path, fill: Callable[..., None]) -> None:
     data = tmp_path / "data"
     fill(data, machines=3, clips=20, dim=512)
     path = data / DATABASE_FILE

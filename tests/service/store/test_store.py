@@ -383,13 +383,13 @@ def test_a_store_of_a_newer_version_is_refused(store: Store, tmp_path: Path) -> 
 
 def test_spectrograms_come_back_with_their_windows_and_go_with_their_clip(store: Store) -> None:
     cells = [np.full((2 + number, 3), number + 0.5, np.float32) for number in range(2)]
-    bare, heard = new_clip("a1"), dataclasses.replace(new_clip("b2"), spectrograms=tuple(cells))
-    (_, kept), record = add(store, [bare, heard])
+    plain, with_spectrograms = new_clip("a1"), dataclasses.replace(new_clip("b2"), spectrograms=tuple(cells))
+    (_, enrolled), record = add(store, [plain, with_spectrograms])
     rows = store.calibration_rows(record.machine_key, record.generation)
     assert sorted(rows.spectrograms) == [2, 3]  # windows of the second clip
     for row, expected in zip((2, 3), cells, strict=True):
         np.testing.assert_array_equal(rows.spectrograms[row], expected)
-    delete_clip(store, kept.clip_id)
+    delete_clip(store, enrolled.clip_id)
     with store._database.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM spectrogram").scalar() == 0
 
@@ -409,15 +409,15 @@ def test_the_rows_of_a_calibration_are_of_the_generation_of_the_bank(store: Stor
     measured = dataclasses.replace(
         new_clip("b2"), acoustics=acoustics, spectrograms=tuple(np.full((2, 3), at, np.float32) for at in range(2))
     )
-    (_, kept), record = add(store, [new_clip("a1"), measured])
+    (_, enrolled), record = add(store, [new_clip("a1"), measured])
     key = record.machine_key
     rows = store.bank_rows(key)
     found = store.calibration_rows(key, rows.generation)
     assert rows.generation == record.generation
-    assert rows.measured == set(found.acoustics) == {kept.clip_id}
+    assert rows.measured == set(found.acoustics) == {enrolled.clip_id}
     assert rows.has_spectrogram == set(found.spectrograms) == {2, 3}
-    assert found.acoustics[kept.clip_id].sample_rate == 16_000
-    delete_clip(store, kept.clip_id)
+    assert found.acoustics[enrolled.clip_id].sample_rate == 16_000
+    delete_clip(store, enrolled.clip_id)
     with pytest.raises(BankChangedError):
         store.calibration_rows(key, rows.generation)
     after = store.bank_rows(key)

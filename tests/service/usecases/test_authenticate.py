@@ -1,4 +1,4 @@
-"""A key is valid until the store says otherwise, whichever process wrote that."""
+"""A key is valid until it is revoked in the store, whichever process revokes it."""
 
 import asyncio
 
