@@ -39,6 +39,16 @@ def translate_errors(folder: Path) -> Iterator[None]:
         if explanation.kind is not ErrorKind.STORE_BUSY:
             logger.error("the store fails: %s", error.orig)
         raise explanation from error
+
+
+@contextmanager
+def translate_row_errors() -> Iterator[None]:
+    """Raise `OffkeyError` for rows that cannot be what was written.
+
+    Wraps conversions of the store's own rows only. The same errors in the code of a use case are faults of that code.
+    """
+    try:
+        yield
     except (ValueError, TypeError, AttributeError) as error:
         logger.exception("the store holds a value that cannot have been written")
         raise OffkeyError(

@@ -19,7 +19,10 @@ class Database(ABC):
 
     @abstractmethod
     def read(self) -> AbstractContextManager[Connection]:
-        """Start a transaction that reads. Everything in the block is read as of one moment."""
+        """Start a transaction that reads. Everything in the block is read as of one moment.
+
+        The block contains code of the store only: a ValueError or TypeError in it is reported as damaged rows.
+        """
 
     @abstractmethod
     def write(self) -> AbstractContextManager[Connection]:
