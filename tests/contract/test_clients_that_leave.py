@@ -10,6 +10,8 @@ import httpx2
 import numpy as np
 import pytest
 
+from serving import as_process
+
 Encode = Callable[..., bytes]
 pytestmark = pytest.mark.xdist_group("clients-that-leave")  # one service for all
 ABANDONED = "offkey_requests_abandoned_total"
@@ -61,10 +63,11 @@ class Api:
 
 
 @pytest.fixture(scope="module")
-def api(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory, fan: Encode) -> Iterator[Api]:
-    made = Api(serve_all(tmp_path_factory.mktemp("data"), OFFKEY_WORKERS="1"), fan)
-    yield made
-    made.http.close()
+def api(tmp_path_factory: pytest.TempPathFactory, fan: Encode) -> Iterator[Api]:
+    with as_process(tmp_path_factory.mktemp("data"), workers=1) as running:
+        made = Api(running.url, fan)
+        yield made
+        made.http.close()
 
 
 @pytest.fixture(scope="module")
