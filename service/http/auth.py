@@ -7,6 +7,8 @@ from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from offkey.vocabulary import Scope
 from service.domain.access import Caller
@@ -54,7 +56,12 @@ class AuthenticatedRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["responses"] = {**problems(401, 403, 429, 503), **(options.get("responses") or {})}
         super().__init__(path, endpoint, **options)
-        self.app = BodyLimit(self.app, self.max_body_bytes)
+        self._limited = BodyLimit(super().handle, self.max_body_bytes)
+
+    # FastAPI builds `app` again for a route of an included router, so a limit around `app` would be lost.
+    async def handle(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Serve a request, and refuse a body over the limit of the route."""
+        await self._limited(scope, receive, send)
 
     def max_body_bytes(self, settings: Settings, _: Headers) -> int:
         """Return the largest body that the route accepts, in bytes."""

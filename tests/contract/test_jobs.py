@@ -1,4 +1,4 @@
-"""Jobs over HTTP: archives of clips, snapshots and moves to another bundle; their progress, cancellation, resumption."""
+"""Jobs over HTTP: archives, snapshots and moves to another bundle, their progress, cancellation and resumption."""
 
 import io
 import threading

@@ -87,10 +87,10 @@ def test_clips_of_an_earlier_version_are_reported(fan_api: TestClient, fan: Fan)
     assert note.startswith("2 of 5 clips were enrolled by an earlier version")
     localized, note = after("DELETE FROM spectrogram WHERE clip_id <= 4")
     assert not localized
-    assert note.startswith("A spectrogram is kept of 1 of 5 enrolled clips")
+    assert note.startswith("Spectrograms are stored for 1 of 5 enrolled clips")
     localized, note = after("DELETE FROM spectrogram")
     assert not localized
-    assert "kept of 0 of 5" in note
+    assert "stored for 0 of 5" in note
 
 
 def test_a_spectrogram_that_was_changed_is_noticed(fan_api: TestClient, fan: Fan, settings: Settings) -> None:
@@ -123,4 +123,4 @@ def test_a_bundle_without_frequencies_of_its_bands_is_named(mute_api: TestClient
         mute_api.post("/enroll", params=FAN, content=fan(number))
     answer = mute_api.post("/score", params=FAN, content=fan(9)).json()
     assert answer["clips"][0]["windows"][0]["localization"] is None
-    assert answer["localization_note"].startswith("The bundle offkey-small/3 gives no log-mel spectrogram")
+    assert answer["localization_note"].startswith("The bundle offkey-small/3 outputs no log-mel spectrogram")

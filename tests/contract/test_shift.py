@@ -139,9 +139,7 @@ def hum(seed: int) -> NDArray[np.floating]:
     return 0.02 * filtered / filtered.std()
 
 
-def test_a_clip_of_the_background_alone_is_distinguished_from_the_machine(
-    full_api: TestClient, fan: Fan, encode: Fan
-) -> None:
+def test_a_clip_of_the_background_alone_gets_a_warning(full_api: TestClient, fan: Fan, encode: Fan) -> None:
     assert "machine-not-audible" not in kinds(score(full_api, encode(hum(9)))[0])
     files = [("clips", (f"hall_{seed}.wav", encode(hum(seed)))) for seed in range(3)]
     answer = full_api.post("/noise", params=FAN, files=files).json()
@@ -248,7 +246,7 @@ def test_drift_is_reported_with_numbers_and_what_to_do(settings: Settings, fan: 
         enroll(api, fan, range(120, 122))
         begun = drift(api)
         assert (begun["verdict"], begun["generation"]) == ("unknown", 2)
-        assert "since the bank was changed" in str(begun["advice"])
+        assert "since the last change of the bank" in str(begun["advice"])
 
 
 def test_scores_count_for_the_domain_that_they_are_nearest_to(full_api: TestClient, fan: Fan) -> None:
