@@ -28,7 +28,7 @@ _bearer = HTTPBearer(
 
 
 class RequiresScope:
-    """The scope that a route requires, as a dependency. This puts it into the OpenAPI document."""
+    """Dependency that names the scope of a route, and adds the key to its OpenAPI description."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -36,7 +36,7 @@ class RequiresScope:
     async def __call__(
         self, request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
     ) -> None:
-        """Check again. A route that is no `AuthenticatedRoute` has no caller, and fails."""
+        """Check the scope again. A route that is not an `AuthenticatedRoute` has no caller, and fails."""
         caller: Caller = request.state.caller
         caller.check_scope(self.scope)
 
@@ -47,10 +47,10 @@ ADMIN = Depends(RequiresScope(Scope.ADMIN))
 
 
 class AuthenticatedRoute(APIRoute):
-    """A route that admits only keys of the scope it names: `dependencies=[SCORE]`.
+    """Route that admits only keys with the scope that it names: `dependencies=[SCORE]`.
 
-    FastAPI reads JSON bodies before it solves dependencies, which is too late to turn a caller away. The machine of a
-    request is checked where it is in the path or the query. The store checks it again, wherever it came from.
+    The key is checked before FastAPI reads the body; dependencies run after that. A machine id in the path or the query
+    is checked here. The store checks every machine id again, wherever it came from.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -69,7 +69,7 @@ class AuthenticatedRoute(APIRoute):
 
     @property
     def scope(self) -> Scope:
-        """The required scope. Raises TypeError if the route names none, or several."""
+        """Required scope. Raises TypeError if the route names none, or several."""
         named = [one.dependency.scope for one in self.dependencies if isinstance(one.dependency, RequiresScope)]
         if len(named) != 1:
             raise TypeError(f"{self.path} names {len(named)} scopes, not one")
@@ -96,7 +96,7 @@ class AuthenticatedRoute(APIRoute):
 
 
 class ArchiveRoute(AuthenticatedRoute):
-    """A route that also accepts a zip archive, which is written to disk and may be larger than other bodies."""
+    """Route that also accepts a zip archive, which is written to disk and may be larger than other bodies."""
 
     def max_body_bytes(self, settings: Settings, headers: Headers) -> int:
         """Return the largest body that the route accepts, in bytes."""

@@ -238,7 +238,7 @@ def test_a_damaged_file_is_not_embedded(both: Settings, before: float, fan: Fan)
     with closing(sqlite3.connect(both.data_dir / DATABASE_FILE)) as raw, raw:
         raw.execute("UPDATE audio SET file = zeroblob(length(file)) WHERE clip_id = 3")
     (damage,) = check_database(both.data_dir / DATABASE_FILE).damage
-    assert (damage.machine_id, damage.what) == ("fan-1", "the audio of clip 3 does not fit its sha256")
+    assert (damage.machine_id, damage.what) == ("fan-1", "the audio of clip 3 does not match its sha256")
     with in_process(both) as api:
         refused = move(api)
         assert (refused["status"], refused["problem"]) == ("refused", "machine-damaged")
