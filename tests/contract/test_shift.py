@@ -214,6 +214,12 @@ def enroll(api: TestClient, fan: Fan, numbers: range, **params: str) -> None:
     assert api.post("/enroll", params={**FAN, **params}, files=files).status_code == 201
 
 
+@pytest.fixture(scope="module")
+def short(fan: Fan) -> Fan:
+    """`short(number, severity=0.0)` -> a clip of 1 s: drift takes many clips."""
+    return lambda number, severity=0.0: fan(number, severity, seconds=1.0)
+
+
 def drift(api: TestClient) -> dict[str, Any]:
     answer = api.get("/machines/fan-1/drift")
     assert answer.status_code == 200
@@ -221,19 +227,19 @@ def drift(api: TestClient) -> dict[str, Any]:
     return found
 
 
-def test_drift_is_reported_with_numbers_and_what_to_do(settings: Settings, fan: Fan) -> None:
+def test_drift_is_reported_with_numbers_and_what_to_do(settings: Settings, short: Fan) -> None:
     with in_process(settings) as api:
-        enroll(api, fan, range(30))
+        enroll(api, short, range(30))
         assert (drift(api)["verdict"], drift(api)["domains"][0]["windows"][0]["n"]) == ("unknown", 0)
-        score(api, *(fan(number) for number in range(40, 60)))
-        score(api, *(fan(number) for number in range(60, 70)))
+        score(api, *(short(number) for number in range(40, 60)))
+        score(api, *(short(number) for number in range(60, 70)))
         steady = drift(api)
         assert steady["verdict"] == "steady"
         window = steady["domains"][0]["windows"][0]
         assert (window["window"], window["n"]) == ("last 100 clips", 30)
         assert abs(window["median_shift"]) < 1.0
         assert window["p_value"] > 0.0005
-        score(api, *(fan(number, severity=0.5) for number in range(80, 120)))
+        score(api, *(short(number, severity=0.5) for number in range(80, 120)))
     with in_process(settings) as api:  # the scores are stored
         higher = drift(api)
         assert higher["verdict"] == "higher"
@@ -243,7 +249,7 @@ def test_drift_is_reported_with_numbers_and_what_to_do(settings: Settings, fan: 
         assert first["since"] == window["since"]
         assert first["median_shift"] > 1.0
         assert first["p_value"] < 0.0005
-        enroll(api, fan, range(120, 122))
+        enroll(api, short, range(120, 122))
         begun = drift(api)
         assert (begun["verdict"], begun["generation"]) == ("unknown", 2)
         assert "since the last change of the bank" in str(begun["advice"])
@@ -258,8 +264,8 @@ def test_scores_count_for_the_domain_that_they_are_nearest_to(full_api: TestClie
     assert counts == {"source": 4, "target": 3}
 
 
-def test_few_recordings_give_no_verdict(fan_api: TestClient, fan: Fan) -> None:
-    score(fan_api, *(fan(number, severity=1.0) for number in range(40, 65)))
+def test_few_recordings_give_no_verdict(fan_api: TestClient, short: Fan) -> None:
+    score(fan_api, *(short(number, severity=1.0) for number in range(40, 65)))
     found = drift(fan_api)
     assert found["verdict"] == "unknown"
     assert str(found["advice"]).startswith("Enroll 5 more recordings")
@@ -278,9 +284,9 @@ def until(api: TestClient, line: str, *, there: bool = True) -> None:
         time.sleep(0.02)
 
 
-def test_drift_is_a_metric_until_the_machine_is_deleted(watched: TestClient, fan: Fan) -> None:
-    enroll(watched, fan, range(20))
-    score(watched, *(fan(number, severity=1.0) for number in range(40, 65)))
+def test_drift_is_a_metric_until_the_machine_is_deleted(watched: TestClient, short: Fan) -> None:
+    enroll(watched, short, range(20))
+    score(watched, *(short(number, severity=1.0) for number in range(40, 65)))
     until(watched, 'offkey_drift_machines{verdict="higher"} 1.0')
     shifts = [line for line in watched.get("/metrics").text.splitlines() if line.startswith("offkey_drift_median")]
     assert len(shifts) == 1
