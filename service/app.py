@@ -1,4 +1,4 @@
-"""Put the application together: the composition root."""
+"""Build the HTTP application: the composition root."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -61,14 +61,14 @@ def create_app(service: Service) -> FastAPI:
                 await pool.close(_CLOSE_SECONDS)
             service.close()
 
-    # The pages at /docs and /redoc come from the package, not from a CDN: factories have no internet.
+    # Serves /docs and /redoc from the package, not from a CDN: factories have no internet.
     app = FastAPIOffline(
         title="Offkey",
         version=__version__,
-        description="Anomalous sound detection: enroll a healthy machine, score every clip after.",
+        description="Anomalous sound detection: enroll clips of a healthy machine, then score every new clip.",
         lifespan=lifespan,
     )
-    # FastAPI documents this way of changing its document: the method of the one application is replaced.
+    # FastAPI documents this way of extending the document.
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.state.service = service
     app.state.runner = runner
@@ -82,7 +82,7 @@ def create_app(service: Service) -> FastAPI:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        # Errors are answered as problem+json, for which FastAPI has no way to name a model.
+        # FastAPI cannot name a model for problem+json.
         schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
         schema["components"]["securitySchemes"] = SECURITY_SCHEMES
         app.openapi_schema = schema

@@ -1,4 +1,4 @@
-"""Writes a request body that is too large for memory into a file, which is whole and on disk or not there."""
+"""Write a request body that is too large for memory to a file. The file is complete and on disk, or absent."""
 
 import asyncio
 import errno
@@ -18,25 +18,24 @@ _BLOCK = 2**20
 
 
 async def save_archive(request: Request, folder: Path, settings: Settings, slot: Slot) -> ArchiveFile:
-    """Write the body of a request into a new file.
+    """Write the body of a request to a new file.
 
-    A body may take as long as one of the largest plain size may, and as much longer as it is larger: what comes
-    more slowly than `max_body_bytes` in `max_body_seconds` is given up.
+    The time limit grows with the bytes received: `max_body_seconds`, and as much again for every `max_body_bytes`.
 
     Args:
-        request: whose body has not been read; how large it may be is not looked at here.
-        folder: where the file will be; it is made if it is not there.
-        settings: of the service.
-        slot: slot whose thread writes the file.
+        request: request; its body has not been read. The route limits the size of the body.
+        folder: folder of the new file, created if needed.
+        settings: settings of the service.
+        slot: slot with the thread that writes the file.
 
     Raises:
-        OffkeyError: it comes too slowly, or not at all, or the disk is full. No file is left behind.
-        ClientDisconnect: the client left; likewise.
+        OffkeyError: the body is empty or arrives too slowly, or the disk is full. No file remains.
+        ClientDisconnect: the client left. No file remains.
     """
     path = folder / f"{uuid.uuid4().hex}.zip"
     loop = asyncio.get_running_loop()
     begin, received, digest = loop.time(), 0, hashlib.sha256()
-    slowest = settings.limits.max_body_seconds / settings.limits.max_body_bytes  # seconds a byte
+    seconds_per_byte = settings.limits.max_body_seconds / settings.limits.max_body_bytes
     block = bytearray()
 
     def write(last: bool) -> None:
@@ -60,7 +59,7 @@ async def save_archive(request: Request, folder: Path, settings: Settings, slot:
             async for chunk in request.stream():
                 block += chunk
                 received += len(chunk)
-                deadline.reschedule(begin + settings.limits.max_body_seconds + received * slowest)
+                deadline.reschedule(begin + settings.limits.max_body_seconds + received * seconds_per_byte)
                 if len(block) >= _BLOCK:
                     await slot.run(write, False)
             if not received:
@@ -71,12 +70,13 @@ async def save_archive(request: Request, folder: Path, settings: Settings, slot:
         if isinstance(error, TimeoutError):
             raise OffkeyError(
                 ErrorKind.SLOW_BODY,
-                f"{received} bytes had come after {loop.time() - begin:.0f} s. Send the archive in parts, or faster.",
+                f"{received} bytes arrived in {loop.time() - begin:.0f} s. Send the archive in parts, or faster.",
                 max_body_seconds=settings.limits.max_body_seconds,
             ) from error
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OffkeyError(
-                ErrorKind.STORAGE_FULL, "The disk has no room for the archive. Make room, or send it in parts."
+                ErrorKind.STORAGE_FULL,
+                "The disk has no space for the archive. Free some, or send it in parts.",
             ) from error
         raise
     return ArchiveFile(path, digest.hexdigest())

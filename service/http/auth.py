@@ -6,6 +6,8 @@ from typing import Any
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from offkey.vocabulary import Scope
 from service.domain.access import Caller
@@ -45,17 +47,22 @@ ADMIN = Depends(RequiresScope(Scope.ADMIN))
 
 
 class AuthenticatedRoute(APIRoute):
-    """A route that admits only keys of the scope it names: `dependencies=[SCORE]`.
+    """Route that admits only keys with the scope that it names: `dependencies=[SCORE]`.
 
-    FastAPI reads JSON bodies before it solves dependencies, which is too late to turn a caller away. The machine of a
-    request is checked where it is in the path or the query. The store checks it again, wherever it came from.
+    The key is checked before FastAPI reads the body; dependencies run after that. A machine id in the path or the query
+    is checked here. The store checks every machine id again, wherever it came from.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["responses"] = {**problems(401, 403, 429, 503), **(options.get("responses") or {})}
         options["openapi_extra"] = {"security": [{"key": []}], **(options.get("openapi_extra") or {})}
         super().__init__(path, endpoint, **options)
-        self.app = BodyLimit(self.app, self.max_body_bytes)
+        self._limited = BodyLimit(super().handle, self.max_body_bytes)
+
+    # FastAPI builds `app` again for a route of an included router, so a limit around `app` would be lost.
+    async def handle(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Serve a request, and refuse a body over the limit of the route."""
+        await self._limited(scope, receive, send)
 
     def max_body_bytes(self, settings: Settings, _: Headers) -> int:
         """Return the largest body that the route accepts, in bytes."""
@@ -63,7 +70,7 @@ class AuthenticatedRoute(APIRoute):
 
     @property
     def scope(self) -> Scope:
-        """The required scope. Raises TypeError if the route names none, or several."""
+        """Required scope. Raises TypeError if the route names none, or several."""
         named = [one.dependency.scope for one in self.dependencies if isinstance(one.dependency, RequiresScope)]
         if len(named) != 1:
             raise TypeError(f"{self.path} names {len(named)} scopes, not one")
@@ -90,7 +97,7 @@ class AuthenticatedRoute(APIRoute):
 
 
 class ArchiveRoute(AuthenticatedRoute):
-    """A route that also accepts a zip archive, which is written to disk and may be larger than other bodies."""
+    """Route that also accepts a zip archive, which is written to disk and may be larger than other bodies."""
 
     def max_body_bytes(self, settings: Settings, headers: Headers) -> int:
         """Return the largest body that the route accepts, in bytes."""

@@ -1,4 +1,4 @@
-"""Reads the clips of a request: one as the raw body, or one or many as multipart/form-data."""
+"""Read the clips of a request: one as the raw body, or one or many as multipart/form-data."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -22,8 +22,8 @@ _MAX_NAME = 255  # characters
 _MAX_FIELDS = 8
 _MAX_FIELD_BYTES = 1_024
 
-# The text fields that a form may have beside its clips. What a route does not take it refuses, rather than let a
-# client believe that it counts.
+# Text fields that a form may have in addition to its clips. A route refuses all others: a client whose field is ignored
+# would get a misleading answer.
 SCORE_FIELDS = ("machine_id",)
 ENROLL_FIELDS = (*SCORE_FIELDS, "domain", "recording")
 _FIELD_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
@@ -32,7 +32,8 @@ _FIELD_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "recording": {"minLength": 1, "maxLength": 255},
 }
 
-# What a multipart body may be beside its clips, as `GET /info` reports it. The last two are python-multipart's.
+# Limits of a multipart body apart from its clips, as `GET /info` reports them. The last two are those of
+# python-multipart.
 FORM_LIMITS: Mapping[str, int] = {
     "max_clip_name_characters": _MAX_NAME,
     "max_form_fields": _MAX_FIELDS,
@@ -43,12 +44,11 @@ FORM_LIMITS: Mapping[str, int] = {
 
 
 def request_body(fields: Sequence[str], *, archive: bool = False) -> dict[str, Any]:
-    """OpenAPI of a body of clips: audio, a form with these text fields, or a zip archive."""
+    """Return the OpenAPI description of a body of clips: audio, a form with these text fields, or a zip archive."""
     audio = {"schema": {"type": "string", "format": "binary"}}
     clips = {"type": "array", "minItems": 1, "items": audio["schema"]}
-    texts = {
-        name: {"type": "string", "description": "unless given in the query", **_FIELD_SCHEMAS[name]} for name in fields
-    }
+    text = {"type": "string", "description": "same as the query parameter; send either"}
+    texts = {name: {**text, **_FIELD_SCHEMAS[name]} for name in fields}
     form = {
         "type": "object",
         "required": ["clips"],
@@ -144,20 +144,20 @@ async def read_clips(
         budget: budget that the clips of the request share.
 
     Raises:
-        OffkeyError: the body is empty, not what its type says, cut off, holds too many clips, or comes too
-            slowly.
+        OffkeyError: the body is empty, does not match its content type, is truncated, contains too many clips, or
+            arrives too slowly.
     """
+    seconds = settings.limits.max_body_seconds
     try:
-        async with asyncio.timeout(settings.limits.max_body_seconds):
+        async with asyncio.timeout(seconds):
             if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
                 return await _read_form(request, fields, settings.limits.max_clips_per_request, budget)
             data = await _read_raw(request)
     except TimeoutError as error:
         raise OffkeyError(
             ErrorKind.SLOW_BODY,
-            f"The request body had not arrived after {settings.limits.max_body_seconds:g} s. "
-            "Send fewer clips in one request.",
-            max_body_seconds=settings.limits.max_body_seconds,
+            f"The request body had not arrived after {seconds:g} s. Send fewer clips in one request.",
+            max_body_seconds=seconds,
         ) from error
     if not data:
         raise OffkeyError(
@@ -168,7 +168,7 @@ async def read_clips(
 
 
 async def _read_raw(request: Request) -> bytes:
-    """Read the body into one growing buffer: thousands of pieces, joined at the end, leave as much memory in holes."""
+    """Read the body into one growing buffer. Joining thousands of pieces at the end would fragment as much memory."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
@@ -176,17 +176,16 @@ async def _read_raw(request: Request) -> bytes:
 
 
 class _Parser(MultiPartParser):
-    """Starlette's parser, except that it keeps files in memory and refuses a body without its closing boundary.
+    """Parses like Starlette, but keeps files in memory and refuses a body without its closing boundary.
 
-    The raw body is held in memory as well, under the same limit; a temporary folder would be one more thing
-    that can be full.
+    A raw body is kept in memory as well, with the same limit. A temporary folder could be full.
     """
 
     spool_max_size = 0  # never to disk
     closed = False
 
     def on_end(self) -> None:
-        """The closing boundary was read."""
+        """Record that the closing boundary was read."""
         self.closed = True
 
     async def parse(self) -> FormData:
@@ -200,7 +199,7 @@ class _Parser(MultiPartParser):
         if not self.closed:
             raise OffkeyError(
                 ErrorKind.TRUNCATED_BODY,
-                "The multipart body ends before its closing boundary, so something is missing. Send it again.",
+                "The multipart body ends before its closing boundary, so a part of it is missing. Send it again.",
             )
 
 
@@ -218,7 +217,7 @@ async def _read_form(request: Request, fields: Sequence[str], max_clips: int, bu
         if error.message.startswith("Too many files"):
             raise OffkeyError(
                 ErrorKind.TOO_MANY_CLIPS,
-                f"More than {max_clips} clips came in one request. Send them in several.",
+                f"The request has more than {max_clips} clips. Send them in several requests.",
                 max_clips_per_request=max_clips,
             ) from error
         raise OffkeyError(ErrorKind.MALFORMED_REQUEST, f"The multipart body cannot be read: {error.message}") from error
@@ -252,12 +251,12 @@ async def _form(form: FormData, fields: Sequence[str], budget: Budget) -> ClipFo
             )
     if not clips:
         raise OffkeyError(
-            ErrorKind.MALFORMED_REQUEST, "The form holds no file. Send one or more: curl -F clips=@clip.wav."
+            ErrorKind.MALFORMED_REQUEST, "The form has no file. Send one or more: curl -F clips=@clip.wav."
         )
     return ClipForm(clips, texts, budget)
 
 
 def _clean(name: str | None) -> str:
-    """The last part of a file name, without characters that could upset a terminal or a page."""
+    """Return the last part of a file name, without characters that could control a terminal or a page."""
     last = PurePosixPath((name or "").replace("\\", "/")).name
     return "".join(char for char in last if char.isprintable())[:_MAX_NAME]

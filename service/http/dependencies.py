@@ -11,7 +11,7 @@ from service.http.problems import PROBLEM_JSON
 from service.usecases.service import Call, Service
 
 MAX_PAGE_ENTRIES = 1_000
-MAX_KEY = 2**63 - 1  # of the database
+MAX_KEY = 2**63 - 1  # largest id of a 64-bit database key
 PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
 
 _MachineId = Annotated[
@@ -26,7 +26,7 @@ MachineIdQuery = Annotated[
 PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_ENTRIES, description="entries in a page")]
 
 
-# Coroutines, though they wait for nothing: FastAPI would run a plain function on a thread.
+# Coroutines, because FastAPI runs plain functions on a thread.
 async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
@@ -37,14 +37,14 @@ async def _call(request: Request) -> Call:
     return service.call(request.state.caller, request.state.stages)
 
 
-# For routes that are open to everybody.
+# For routes that need no key.
 ServiceOf = Annotated[Service, Depends(_service)]
-# For routes that need a key: fails on a route that authenticated nobody.
+# For routes that need a key. Fails on a route that did not authenticate its caller.
 CallOf = Annotated[Call, Depends(_call)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses for the statuses of problem+json answers that a route gives."""
+    """Return the OpenAPI description of the problem+json answers with these statuses."""
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM_JSON: {"schema": PROBLEM_SCHEMA}}}
         for status in statuses

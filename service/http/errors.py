@@ -48,12 +48,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, OffkeyError):  # FastAPI wraps what goes wrong while it reads a JSON body
+    if isinstance(error.__cause__, OffkeyError):  # FastAPI wraps errors that are raised while it reads a JSON body
         return _answer(request, error.__cause__)
     kind = _ROUTING_ERRORS.get(error.status_code, ErrorKind.MALFORMED_REQUEST)
     detail = {
-        ErrorKind.UNKNOWN_ROUTE: f"There is nothing at {request.url.path}. /docs lists what there is.",
-        ErrorKind.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}. /docs lists what it takes.",
+        ErrorKind.UNKNOWN_ROUTE: f"There is nothing at {request.url.path}. /docs lists all addresses.",
+        ErrorKind.METHOD_NOT_ALLOWED: f"{request.url.path} does not accept {request.method}. /docs lists its methods.",
     }.get(kind, f"{error.detail}.")
     headers = dict(error.headers or {})
     if kind is ErrorKind.METHOD_NOT_ALLOWED:
@@ -62,7 +62,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods that an address takes. Starlette names those of the first route alone that has the address."""
+    """Return all methods of an address. Starlette lists only those of the first route with that address."""
     routes = request.app.router.routes
     return [
         method
@@ -72,6 +72,6 @@ def _allowed(request: Request) -> list[str]:
 
 
 async def _left(request: Request, __: Exception) -> Response:
-    # Nobody reads this answer; it keeps a client that left before its answer out of the error log.
+    # No client reads this answer. It keeps clients that left out of the error log.
     request.app.state.service.metrics.abandoned()
     return Response(status_code=499)

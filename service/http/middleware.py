@@ -1,4 +1,4 @@
-"""Wrap every request: give it an id, time it, log it, and answer errors that nothing else handles."""
+"""Assign an id to every request, time and log it, and answer unexpected errors."""
 
 import logging
 import uuid
@@ -18,10 +18,10 @@ _QUIET_ROUTES = {"/livez", "/readyz", "/metrics"}  # polled every few seconds
 
 
 class Observe:
-    """Gives each request an id (`X-Request-ID`), counts it, times it, and logs it when it is answered.
+    """Assigns an id (`X-Request-ID`) to each request, and counts, times and logs it.
 
-    What nothing below handles is answered here as an internal problem, and its traceback is logged with the
-    id: Starlette's own place for that is outside of every middleware, where neither the id nor the header is.
+    Unexpected errors are answered here as an internal problem, and their traceback is logged with the id. Starlette's
+    own handler for them runs outside of every middleware, where the id is unavailable.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -35,7 +35,7 @@ class Observe:
         request_id = uuid.uuid4().hex
         stages = Stages(self._metrics.stage)
         scope.setdefault("state", {}).update(request_id=request_id, stages=stages)
-        status, answered = 500, False  # unless an answer says otherwise
+        status, answered = 500, False  # until an answer starts
 
         async def send_observed(message: Message) -> None:
             nonlocal status, answered
@@ -48,7 +48,7 @@ class Observe:
             await self._app(scope, receive, send_observed)
         except Exception:
             logger.exception("request %s failed", request_id)
-            if answered:  # in part; only closing the connection tells the client
+            if answered:  # in part: only a closed connection shows the client that it is incomplete
                 raise
             await _internal(scope["path"], request_id)(scope, receive, send_observed)
         finally:
@@ -68,5 +68,5 @@ class Observe:
 
 
 def _internal(path: str, request_id: str) -> Response:
-    detail = "The service failed; see its log. Report it with the request id."
+    detail = "The service failed; the log has the reason. Report it with the request id."
     return problem_response(ErrorKind.INTERNAL, detail, instance=path, request_id=request_id)

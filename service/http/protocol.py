@@ -1,8 +1,8 @@
-"""How requests are read from a connection: uvicorn's fast parser, with an end to what it would take without one.
+"""Parse requests with uvicorn's fast parser, with limits that it lacks.
 
-httptools bounds neither the head of a request nor what comes around its body (trailers, chunk extensions), nor does
-uvicorn bound the time in which a head arrives, or in which a client reads nothing of its answer. Bytes are bounded here
-by what is counted, whatever it turns out to be, and times by timers.
+httptools limits neither the head of a request nor trailers and chunk extensions around its body. Uvicorn limits neither
+the time for a head to arrive nor the time that an answer stays unread. Here all received bytes are counted, whatever
+they belong to, and timers limit the times.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-# Bytes beside each byte of a body: a chunk of one byte comes with six.
+# Accepted bytes of framing for each byte of a body. A chunk of one byte has six.
 _FRAMING = 8
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. Subclasses say what its limits are."""
+    """One connection. Subclasses define its limits."""
 
     max_head_bytes: int
     max_head_seconds: float
@@ -23,20 +23,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._head_bytes = 0  # parsed, of the head that is being read
-        self._beside_body = 0  # received since the last byte of a body or the end of a head
+        self._head_bytes = 0  # parsed bytes of the current head
+        self._framing_bytes = 0  # bytes received since the last byte of a body or the end of a head
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
-    # Uvicorn narrows the transport of asyncio's interface as well: it only listens to streams.
+    # Uvicorn narrows the type as well: it only accepts streams.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_timer()
-        self._moves_on()
+        self._cancel_head_timer()
+        self._cancel_stall_timer()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -44,16 +44,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stall_timer = self.loop.call_later(self.max_stall_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._moves_on()
+        self._cancel_stall_timer()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
-            self._await_head()
-        self._beside_body += len(data)
+            self._start_head_timer()
+        self._framing_bytes += len(data)
         super().data_received(data)
-        if self._beside_body > self.max_head_bytes and not self.transport.is_closing():
-            self.send_400_response("The head of the request, or what comes around its body, is too large.")
+        if self._framing_bytes > self.max_head_bytes and not self.transport.is_closing():
+            self.send_400_response("The head of the request, or the framing of its body, is too large.")
 
     def on_url(self, url: bytes) -> None:
         self._head_bytes += len(url)
@@ -65,14 +65,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if self._head_bytes > self.max_head_bytes:
-            # It came in one piece. The parser makes a 400 of it.
+            # It arrived in one piece. The parser answers 400.
             raise ValueError("the head is too large")
-        self._in_head, self._head_bytes, self._beside_body = False, 0, 0
-        self._forget_timer()
+        self._in_head, self._head_bytes, self._framing_bytes = False, 0, 0
+        self._cancel_head_timer()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._beside_body = max(0, self._beside_body - _FRAMING * len(body))
+        self._framing_bytes = max(0, self._framing_bytes - _FRAMING * len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -81,20 +81,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._in_head:  # answered before its body had come: the rest and the next head have one deadline
-            self._await_head()
+        if not self._in_head:  # answered before its body arrived: the rest and the next head share a deadline
+            self._start_head_timer()
 
-    def _await_head(self) -> None:
+    def _start_head_timer(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.max_head_seconds, self._too_slow)
 
-    def _forget_timer(self) -> None:
+    def _cancel_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _moves_on(self) -> None:
-        """The client reads, or is gone."""
+    def _cancel_stall_timer(self) -> None:
+        """Cancel the timer, because the client reads or has left."""
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
@@ -108,12 +108,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def bounded_protocol(max_head_bytes: int, max_head_seconds: float, max_stall_seconds: float) -> type[BoundedProtocol]:
-    """A protocol for `uvicorn.Config(http=...)`.
+    """Return a protocol class for `uvicorn.Config(http=...)`.
 
     Args:
-        max_head_bytes: of the first line and the headers; a little more where they come in one piece with what follows.
-        max_head_seconds: from the opening of a connection, or the first byte of another request, to the end of a head.
-        max_stall_seconds: in which a client reads nothing of an answer that is too large for the buffers between.
+        max_head_bytes: limit of the first line and the headers, in bytes. A head that arrives together with its body
+            may be a little larger.
+        max_head_seconds: time from the opening of a connection, or from the first byte of a later request, to the end
+            of the head, in seconds.
+        max_stall_seconds: time that a client may read nothing of an answer that exceeds the socket buffers, in
+            seconds.
     """
     limits = {
         "max_head_bytes": max_head_bytes,

@@ -1,4 +1,4 @@
-"""What `GET /metrics` tells Prometheus. Labels are bounded: routes by template, ids of so many machines at most."""
+"""Count and time for Prometheus. Labels are bounded: routes are templates, and the number of machines is limited."""
 
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +16,7 @@ from service.telemetry.stages import Stage
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})  # a client can send any word as a method
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-MAX_DRIFT_MACHINES = 100  # that have series of their own: the first to be scored
+MAX_DRIFT_MACHINES = 100  # machines with series of their own: the first ones scored
 
 
 class SizedPool(Protocol):
@@ -28,7 +28,7 @@ class SizedPool(Protocol):
 
 
 class Metrics:
-    """The counters of one application; two applications in one process do not share them."""
+    """Metrics of one service. Two services in one process do not share them."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -60,18 +60,18 @@ class Metrics:
         )
         self._decoders_lost = Gauge(
             "offkey_decoders_lost",
-            "Decoder processes that ended in the middle of a clip since the start, by cause.",
+            "Decoder processes that ended while decoding a clip since the start, by cause.",
             ["cause"],
             registry=self._registry,
         )
         self._decoder_peak = Gauge(
             "offkey_decoder_peak_bytes",
-            "Most resident memory that a decoder process has had since the start.",
+            "Largest resident memory of a decoder process since the start.",
             registry=self._registry,
         )
         stage_seconds = Histogram(
             "offkey_stage_seconds",
-            "Time of one stage of a request with clips, or of one of them; all stages sum up to the requests' time.",
+            "Time of one stage of a request with clips. All stages of a request add up to its time.",
             ["stage"],
             buckets=_SECONDS,
             registry=self._registry,
@@ -89,21 +89,21 @@ class Metrics:
         )
         self._drift_shift = Gauge(
             "offkey_drift_median_shift_sigma",
-            f"Shift of the scores of late from the bank's own, of {MAX_DRIFT_MACHINES} machines at most.",
+            f"Shift of recent scores from those of the bank, for up to {MAX_DRIFT_MACHINES} machines.",
             ["machine_id", "domain"],
             registry=self._registry,
         )
         self._drift_machines = Gauge(
             "offkey_drift_machines",
-            "Machines that were scored since the start, by the verdict on their drift.",
+            "Machines scored since the start, by the verdict on their drift.",
             ["verdict"],
             registry=self._registry,
         )
-        self._jobs = Gauge("offkey_jobs", "Jobs that are remembered, by state.", ["state"], registry=self._registry)
+        self._jobs = Gauge("offkey_jobs", "Stored jobs, by state.", ["state"], registry=self._registry)
         self._job_states: Callable[[], Mapping[str, int]] = dict
         self._drift_lock = Lock()
         self._verdicts: dict[str, str] = {}  # by machine id
-        self._shown: dict[str, list[str]] = {}  # by machine id its domains
+        self._shown: dict[str, list[str]] = {}  # domains by machine id
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request. `route` is a template such as `/machines/{machine_id}`."""
@@ -130,11 +130,11 @@ class Metrics:
         self._decoder_peak.set_function(peak_bytes)
 
     def watch_jobs(self, states: Callable[[], Mapping[str, int]]) -> None:
-        """Report how many jobs are in which state, asked for at every scrape."""
+        """Report the number of jobs in each state, read at every scrape."""
         self._job_states = states
 
     def stage(self, stage: Stage, seconds: float) -> None:
-        """Observe what a stage took."""
+        """Observe the seconds of a stage."""
         self._stages[stage].observe(seconds)
 
     def scored(self, is_anomalous: bool) -> None:
@@ -146,7 +146,7 @@ class Metrics:
         self._enrolled.inc(clips)
 
     def acoustics_warned(self, measures: Iterable[str]) -> None:
-        """Count a scored clip of which these measures are unlike all that is enrolled."""
+        """Count a scored clip that differs from all enrolled clips in these measures."""
         for measure in measures:
             self._acoustics_warnings.labels(measure).inc()
 
@@ -162,7 +162,7 @@ class Metrics:
                     self._drift_shift.labels(machine_id, domain).set(shift)
 
     def remove_machine(self, machine_id: str) -> None:
-        """Report nothing more of a machine that was deleted."""
+        """Remove the series of a deleted machine."""
         with self._drift_lock:
             self._verdicts.pop(machine_id, None)
             self._count_verdicts()
@@ -178,8 +178,8 @@ class Metrics:
             self._drift_shift.remove(machine_id, domain)
 
     def exposition(self) -> bytes:
-        """The metrics in Prometheus' text format."""
-        with suppress(OffkeyError):  # the store is out of reach: the last counts are told, and all else
+        """Return the metrics in the Prometheus text format."""
+        with suppress(OffkeyError):  # without the store, the last counts are reported
             found = self._job_states()
             for state in JobState:
                 self._jobs.labels(state.value).set(found.get(state.value, 0))

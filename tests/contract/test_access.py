@@ -1,4 +1,4 @@
-"""Nobody is let in without a key of the right scope, whatever the route: driven from the application's route table."""
+"""Every route needs a key of its scope: checked on the route table of the application."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -12,14 +12,12 @@ from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute
 
 from offkey.errors import ErrorKind, OffkeyError
-from offkey.vocabulary import Rule, Scope
-from service.app import create_app
+from offkey.vocabulary import Scope
 from service.domain.access import Caller
 from service.http.auth import AuthenticatedRoute
 from service.settings import Settings
-from service.store import BankLimits
-from service.usecases.authenticate import Authenticator
-from service.usecases.service import Service
+from service.store import MachineRecord, Store
+from serving import in_process
 
 # What anybody may have: the probes, and pages that are the same in every installation.
 OPEN = {"/", "/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/static-offline-docs"}
@@ -58,7 +56,7 @@ def concrete(route: APIRoute, machine_id: str = "fan-1") -> tuple[str, str]:
         "name": "x",
     }.items():
         path = path.replace(f"{{{name}}}", value)
-    assert "{" not in path, f"{path}: say what goes there"
+    assert "{" not in path, f"{path}: give its parameters a value"
     (method,) = route.methods
     return method, path
 
@@ -75,7 +73,7 @@ def bearer(key: str | None) -> dict[str, str]:
 
 
 def broken(key: str | None) -> dict[str, Any]:
-    """A body that is no JSON, which FastAPI would complain about before it asks a dependency."""
+    """Return a body that is no JSON. FastAPI would refuse it before it calls a dependency."""
     return {"headers": {**bearer(key), "Content-Type": "application/json"}, "content": b"{"}
 
 
@@ -85,10 +83,9 @@ def kind(answer: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[tuple[TestClient, dict[str, str]]]:
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, dict[str, str]]]:
     """The application with a machine `fan-1` and a key of each scope, by scope."""
-    settings = Settings(data_dir=tmp_path_factory.mktemp("data"), bundle=bundle, workers=2)
-    with TestClient(create_app(Service.open(settings)), raise_server_exceptions=False) as api:
+    with in_process(tmp_path_factory.mktemp("data"), workers=2) as api:
         assert api.put("/machines/fan-1").status_code == 201
         admin = make(api, "ops", "admin")
         others = {scope: make(api, f"for {scope}", scope, key=admin) for scope in ("score", "enroll")}
@@ -101,7 +98,7 @@ def test_every_route_needs_a_key_or_is_known_to_be_open(locked: tuple[TestClient
     assert len(table) > 15
     for route in table:
         method, path = concrete(route)
-        # No body, no parameters: whoever has no key is not even told what is wrong with the rest.
+        # Without a key, nothing is reported about the body and the parameters.
         for wrong in (None, "", "nonsense", keys["admin"][:-1], f"{keys['admin']}0", keys["admin"][:-4] + "beef"):
             answer = api.request(method, path, **broken(wrong))
             assert (answer.status_code, kind(answer)) == (401, "unauthenticated"), (method, path, wrong)
@@ -180,15 +177,17 @@ def test_the_document_says_which_key_a_route_needs(locked: tuple[TestClient, dic
                 assert path in OPEN
 
 
-def test_without_a_key_this_computer_is_let_in_until_there_is_one(api: TestClient, settings: Settings) -> None:
-    assert api.get("/machines").status_code == 200
-    assert api.get("/machines", headers={"Authorization": "Basic of-a-proxy"}).status_code == 200
-    admin = make(api, "ops", "admin")
-    assert api.get("/machines").status_code == 401
-    key_id = admin.split("_")[1]
-    assert api.delete(f"/keys/{key_id}", headers=bearer(admin)).status_code == 204
-    assert api.get("/machines").status_code == 401  # the last key is gone, and the door stays shut
-    assert not Authenticator(settings, api.app.state.service.store).is_open  # also when the service is started again
+def test_this_computer_needs_no_key_until_one_is_created(settings: Settings) -> None:
+    with in_process(settings) as api:
+        assert api.get("/machines").status_code == 200
+        assert api.get("/machines", headers={"Authorization": "Basic of-a-proxy"}).status_code == 200
+        admin = make(api, "ops", "admin")
+        assert api.get("/machines").status_code == 401
+        key_id = admin.split("_")[1]
+        assert api.delete(f"/keys/{key_id}", headers=bearer(admin)).status_code == 204
+        assert api.get("/machines").status_code == 401  # revoking the last key does not open the service
+    with in_process(settings) as api:
+        assert api.get("/machines").status_code == 401
 
 
 def test_a_key_is_for_the_machines_of_its_prefix(api: TestClient, fan: Callable[..., bytes]) -> None:
@@ -235,25 +234,30 @@ def test_an_answer_that_is_given_again_is_of_an_own_machine(api: TestClient, fan
     assert [enroll(admin), enroll(admin), enroll(mine)] == [201, 201, 403]
 
 
+def put_machine(store: Store, machine_id: str) -> MachineRecord:
+    with store.begin() as tx:
+        return tx.put_machine(machine_id, "")[0]
+
+
 def test_the_store_holds_to_the_prefix_by_itself(api: TestClient) -> None:
     """A route that takes a machine id from elsewhere is held too."""
     store = api.app.state.service.store
-    record, _ = store.put_machine("b.fan-1", description="")
+    record = put_machine(store, "b.fan-1")
     theirs = store.by(Caller("plant a", machine_prefix="a."))
     calls: list[Callable[[], object]] = [
-        lambda: theirs.put_machine("b.fan-1", description=""),
-        lambda: theirs.put_threshold("b.fan-1", Rule.MANUAL, false_alarm_rate=None, decision_threshold=1.0),
+        lambda: put_machine(theirs, "b.fan-1"),
         lambda: theirs.machine("b.fan-1"),
-        lambda: theirs.delete_machine("b.fan-1"),
         lambda: theirs.clips("b.fan-1", after=0, limit=1),
         lambda: theirs.enrolled("b.fan-1", []),
-        lambda: theirs.add_clips(record, "space", [], known={}, limits=BankLimits(1, 1)),
-        lambda: theirs.delete_clip("b.fan-1", 1),
+        # Every other change is made in a unit of work about a machine.
+        lambda: theirs.begin("b.fan-1").__enter__(),
+        lambda: theirs.begin(record).__enter__(),
     ]
     for call in calls:
         with pytest.raises(OffkeyError) as refused:
             call()
         assert refused.value.kind is ErrorKind.FORBIDDEN
+    assert store.machine("b.fan-1").description == ""
     assert theirs.machines(after="", limit=10) == []
 
 
@@ -273,7 +277,7 @@ def test_a_revoked_key_opens_nothing_from_the_next_request_on(api: TestClient) -
     assert (missing.status_code, kind(missing)) == (404, "unknown-key")
 
 
-def test_a_key_over_its_rate_is_told_when_to_come_again(api: TestClient) -> None:
+def test_a_key_over_its_rate_gets_the_time_to_wait(api: TestClient) -> None:
     admin = make(api, "ops", "admin")
     key = make(api, "line 3", "score", key=admin, rate_per_minute=3)
     answers = [api.get("/machines", headers=bearer(key)) for _ in range(4)]

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from offkey.errors import OffkeyError
+from offkey.vocabulary import Scope
 from service.domain.access import Caller
 from service.store import Store
 from service.store import audit as audit_module
@@ -33,7 +34,7 @@ def test_every_change_is_written_down_with_who_made_it(api: TestClient, fan: Fan
     )
     clip_id = enrolled.json()["clips"][0]["clip_id"]
     for call in (
-        lambda: api.post("/enroll?machine_id=fan-1", content=fan(0), headers=key),  # a duplicate: no change
+        lambda: api.post("/enroll?machine_id=fan-1", content=fan(0), headers=key),  # duplicate, no change
         lambda: api.post("/score?machine_id=fan-1", content=fan(0), headers=key),  # no change
         lambda: api.post("/enroll?machine_id=fan-1&force=true", content=fan(6), headers=key),
         lambda: api.post("/feedback?machine_id=fan-1", content=fan(7), headers=key),
@@ -42,16 +43,17 @@ def test_every_change_is_written_down_with_who_made_it(api: TestClient, fan: Fan
         lambda: api.delete(f"/machines/fan-1/clips/{clip_id}", headers=key),
         lambda: api.put("/machines/fan-1", json={"description": "moved"}, headers=key),
         lambda: api.delete("/machines/fan-1", headers=key),
-        lambda: api.delete("/machines/ghost", headers=key),  # there is none: no change
+        lambda: api.delete("/machines/ghost", headers=key),  # unknown, no change
     ):
         last = call()
     assert last.status_code == 404
     api.delete(f"/keys/{made['key_id']}", headers=key)
-    other = api.app.state.service.store.keys.create("a", ["admin"], machine_prefix=None, rate_per_minute=None)[1].text
+    with api.app.state.service.store.begin() as tx:
+        _, other = tx.create_key("a", [Scope.ADMIN], machine_prefix=None, rate_per_minute=None)
 
-    found = entries(api, other)
-    told = [(entry["who"], entry["action"], entry["machine_id"], entry["detail"]) for entry in reversed(found)]
-    assert told[:-1] == [
+    found = entries(api, other.text)
+    changes = [(entry["who"], entry["action"], entry["machine_id"], entry["detail"]) for entry in reversed(found)]
+    assert changes[:-1] == [
         ("anonymous", "create-machine", "fan-1", ""),
         ("anonymous", "create-key", None, f"{made['key_id']} ops: admin"),
         ("ops", "enroll", "fan-1", f"5 source clips from id {clip_id}, generation 1"),
@@ -64,7 +66,7 @@ def test_every_change_is_written_down_with_who_made_it(api: TestClient, fan: Fan
         ("ops", "delete-machine", "fan-1", "6 clips"),
         ("ops", "revoke-key", None, f"{made['key_id']} ops"),
     ]
-    assert told[-1][:2] == ("command line", "create-key")
+    assert changes[-1][:2] == ("command line", "create-key")
     assert all(entry["key_id"] == made["key_id"] for entry in found if entry["who"] == "ops")
     (of_enrollment,) = [entry for entry in found if entry["action"] == "enroll"]
     assert of_enrollment["request_id"] == enrolled.headers["X-Request-ID"]
@@ -80,8 +82,7 @@ def test_neither_is_there_without_the_other(api: TestClient, fan: Fan, monkeypat
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the disk is gone")
 
-    for module in ("store", "keys"):
-        monkeypatch.setattr(f"service.store.{module}.record", fail)
+    monkeypatch.setattr("service.store.transaction.record", fail)
     clip_id = api.get("/machines/fan-1/clips").json()["clips"][0]["clip_id"]
     for answer in (
         api.put("/machines/fan-1", json={"description": "moved"}),
@@ -98,7 +99,7 @@ def test_neither_is_there_without_the_other(api: TestClient, fan: Fan, monkeypat
     assert api.get("/machines/fan-2").status_code == 404
     assert api.get("/keys").json()["keys"] == []
 
-    monkeypatch.setattr("service.store.store.keep_answer", fail)  # after the entry
+    monkeypatch.setattr("service.store.idempotency.store_response", fail)  # after the entry
     once = {"Idempotency-Key": "once"}
     assert api.post("/enroll?machine_id=fan-1", content=fan(1), headers=once).status_code == 500
     assert entries(api) == log
@@ -109,12 +110,13 @@ def test_the_log_is_paged_and_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     store = Store.open(tmp_path)
     theirs = store.by(Caller("ops", key_id="0" * 12, request_id="r"))
     for number in range(8):
-        theirs.put_machine(f"m{number}", description="")
+        with theirs.begin() as tx:
+            tx.put_machine(f"m{number}", "")
     first = store.audit(before=2**63 - 1, limit=3)
     assert [entry.machine_id for entry in first] == ["m7", "m6", "m5"]
     assert [entry.machine_id for entry in store.audit(before=first[-1].audit_id, limit=3)] == ["m4", "m3"]
-    with pytest.raises(OffkeyError):
-        theirs.delete_machine("ghost")
+    with pytest.raises(OffkeyError), theirs.begin("ghost") as tx:
+        tx.delete_machine()
     store.close()
 
 

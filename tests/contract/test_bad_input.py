@@ -3,16 +3,14 @@
 import json
 import struct
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
 from service.http.problems import PROBLEM_JSON, PROBLEMS, TYPE_PREFIX
 from service.settings import Settings
-from service.usecases.service import Service
+from serving import in_process
 
 RATE = 16_000
 
@@ -63,10 +61,9 @@ def bad_clips(encode: Callable[..., bytes]) -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.fixture(scope="module")
-def refusing(bundle: Path, fan: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def refusing(fan: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The application with a machine `fan-1` of five clips, for all tests that change nothing."""
-    settings = Settings(data_dir=tmp_path_factory.mktemp("data"), bundle=bundle, workers=2)
-    with TestClient(create_app(Service.open(settings)), raise_server_exceptions=False) as api:
+    with in_process(tmp_path_factory.mktemp("data"), workers=2) as api:
         api.put("/machines/fan-1")
         files = [("clips", (f"healthy_{number}.wav", fan(number))) for number in range(5)]
         assert api.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201
@@ -173,7 +170,7 @@ XYZ = {"Content-Type": "multipart/form-data; boundary=xyz"}
 def test_a_form_that_is_cut_off_is_refused_whole(
     fan_api: TestClient, fan: Callable[..., bytes], missing: bytes
 ) -> None:
-    """With a Content-Length that fits, only the closing boundary tells that something is missing."""
+    """With a Content-Length that fits, only the absent closing boundary shows that something is missing."""
     whole = multipart(("one.wav", fan(7)), ("two.wav", fan(8))) + b"--xyz--"
     cut = whole[:-30_000] if missing == b"audio" else whole.removesuffix(missing)
     before = fan_api.get("/machines/fan-1").json()
@@ -227,8 +224,7 @@ def test_a_request_may_decode_so_much_and_no_more(
     dense = [np.repeat(noise(4.0, seed).round(2)[:, None], 8, axis=1) for seed in range(3)]
     files = [("clips", (f"{seed}.flac", encode(dense[seed], 64_000, container="FLAC"))) for seed in range(3)]
     budget = dense[0].size + dense[1].size
-    limited = settings.model_copy(update={"max_decoded_samples": budget})
-    with TestClient(create_app(Service.open(limited)), raise_server_exceptions=False) as api:
+    with in_process(settings, max_decoded_samples=budget) as api:
         assert api.get("/info").json()["limits"]["max_decoded_samples"] == budget
         api.put("/machines/fan-1")
         answer = api.post("/enroll", params={"machine_id": "fan-1"}, files=files)

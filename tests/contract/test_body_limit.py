@@ -2,24 +2,22 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from offkey import Client, ProblemError
+from serving import as_process
 
 MEBIBYTE = 2**20
 pytestmark = pytest.mark.xdist_group("body-limit")  # one service for all
 
 
 @pytest.fixture(scope="module")
-def address(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
-    url = urlsplit(serve_all(tmp_path_factory.mktemp("data"), OFFKEY_MAX_BODY_BYTES=str(MEBIBYTE)))
-    assert url.hostname is not None
-    assert url.port is not None
-    return url.hostname, url.port
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    with as_process(tmp_path_factory.mktemp("data"), max_body_bytes=MEBIBYTE) as running:
+        yield running.host, running.port
 
 
 def exchange(address: tuple[str, int], head: str, body: Iterator[bytes]) -> tuple[bytes, int]:

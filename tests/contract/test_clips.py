@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
 from service.audio.budget import Budget
 from service.settings import Settings
 from service.synthetic import MACHINES
-from service.usecases.service import Service
+from serving import in_process
 
 Fan = Callable[..., bytes]
 Encode = Callable[..., bytes]
@@ -167,7 +166,8 @@ def test_a_clip_that_is_deleted_meanwhile_is_enrolled_again(
     def enrolled_then_deleted(machine_id: str, sha256s: list[str]) -> object:
         found = enrolled(machine_id, sha256s)
         if not deleted:
-            deleted.append(store.delete_clip("fan-1", next(iter(found[1].values())).clip_id))
+            with store.begin("fan-1") as tx:
+                deleted.append(tx.delete_clip(next(iter(found[1].values())).clip_id))
         return found
 
     monkeypatch.setattr(store, "enrolled", enrolled_then_deleted)
@@ -182,15 +182,15 @@ def test_a_clip_that_is_deleted_meanwhile_is_enrolled_again(
 def test_clips_do_not_go_to_a_machine_that_was_made_again_meanwhile(
     fan_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = fan_api.app.state.service
-    embed = context.encoders.current.embed
+    service = fan_api.app.state.service
+    embed = service.encoders.current.embed
 
-    def hear_while_the_machine_is_made_again(samples: np.ndarray, budget: Budget) -> object:
+    def embed_while_the_machine_is_created_again(samples: np.ndarray, budget: Budget) -> object:
         fan_api.delete("/machines/fan-1")
         fan_api.put("/machines/fan-1")
         return embed(samples, budget)
 
-    monkeypatch.setattr(context.encoders.current, "embed", hear_while_the_machine_is_made_again)
+    monkeypatch.setattr(service.encoders.current, "embed", embed_while_the_machine_is_created_again)
     answer = fan_api.post("/enroll", params=FAN, content=fan(9))
     assert answer.status_code == 404
     assert "was deleted while" in answer.json()["detail"]
@@ -234,22 +234,21 @@ def test_scores_are_the_same_after_a_restart(settings: Settings, fan: Fan) -> No
     def scores(api: TestClient) -> list[float]:
         return [score(api, probe)["clips"][0]["anomaly_score"] for probe in probes]
 
-    with TestClient(create_app(Service.open(settings))) as api:
+    with in_process(settings) as api:
         api.put("/machines/fan-1")
         for number in range(4):
             api.post("/enroll", params=FAN, content=fan(number))
         for number in range(2):
             api.post("/enroll", params={**FAN, "domain": "target"}, content=fan(number, domain="target"))
         before = scores(api)
-    with TestClient(create_app(Service.open(settings))) as api:
+    with in_process(settings) as api:
         np.testing.assert_allclose(scores(api), before, atol=1e-6)
 
 
 def test_hnsw_scores_like_exact_search(settings: Settings, fan: Fan) -> None:
-    graph = settings.model_copy(update={"exact_limit": 1, "data_dir": settings.data_dir / "graph"})
     found = []
-    for own in (settings, graph):
-        with TestClient(create_app(Service.open(own))) as api:
+    for own in ({}, {"exact_limit": 1, "data_dir": settings.data_dir / "graph"}):
+        with in_process(settings, **own) as api:
             api.put("/machines/fan-1")
             files = [("clips", (f"{number}.wav", fan(number))) for number in range(6)]
             api.post("/enroll", params=FAN, files=files)

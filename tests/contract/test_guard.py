@@ -5,10 +5,9 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
 from service.bank import Calibration
 from service.settings import Settings
-from service.usecases.service import Service
+from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -74,7 +73,7 @@ def test_a_new_domain_is_not_guarded(full_api: TestClient, fan: Fan) -> None:
     assert shifted.json()["clips"][0]["anomaly_score"] is None
 
 
-def test_many_pieces_of_one_recording_are_no_bank_to_ask(api: TestClient, fan: Fan) -> None:
+def test_many_pieces_of_one_recording_are_no_bank_for_the_guard(api: TestClient, fan: Fan) -> None:
     api.put("/machines/fan-1")
     files = [("clips", (f"{number}.wav", fan(number))) for number in range(6)]
     tape = {**FAN, "recording": "tape-1"}
@@ -88,21 +87,21 @@ def test_many_pieces_of_one_recording_are_no_bank_to_ask(api: TestClient, fan: F
 def test_a_deleted_clip_vouches_for_no_other(
     full_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr("service.usecases.guard._FEW", few)
+    monkeypatch.setattr("service.usecases.guard._FEW_CLIPS", few)
     forced = full_api.post("/enroll", params={**FAN, "force": True}, content=fan(90, severity=1.0)).json()
-    full_api.get("/machines/fan-1")  # a bank with it is at hand now
+    full_api.get("/machines/fan-1")  # caches a bank with it
     full_api.delete(f"/machines/fan-1/clips/{forced['clips'][0]['clip_id']}")
     again = full_api.post("/enroll", params=FAN, content=fan(91, severity=1.0)).json()
     assert again["clips"][0]["status"] == "held-back"
 
 
-def test_a_bank_at_hand_will_do_unless_something_was_forced(
+def test_a_cached_bank_is_fresh_enough_unless_a_clip_was_forced(
     full_api: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.usecases.guard._FEW", 0)
+    monkeypatch.setattr("service.usecases.guard._FEW_CLIPS", 0)
     built, fit = [], Calibration.fit
     monkeypatch.setattr(Calibration, "fit", lambda *given: built.append(1) or fit(*given))
-    full_api.get("/machines/fan-1/threshold")  # a bank of 20 clips is at hand
+    full_api.get("/machines/fan-1/threshold")  # caches a bank of 20 clips
     for number in range(50, 53):
         answer = full_api.post("/enroll", params=FAN, content=fan(number)).json()
         assert answer["clips"][0]["status"] == "enrolled"
@@ -110,7 +109,7 @@ def test_a_bank_at_hand_will_do_unless_something_was_forced(
     answer = full_api.post("/enroll", params=FAN, content=fan(89, severity=1.0)).json()
     assert answer["clips"][0]["status"] == "held-back"
     assert len(built) == 1
-    # Of a new way to run that was just enrolled, a bank from before would know nothing.
+    # An older bank lacks the new operating mode that was just enrolled.
     files = [("clips", (f"{number}.wav", fan(number, severity=1.0))) for number in range(90, 96)]
     full_api.post("/enroll", params={**FAN, "force": True}, files=files)
     answer = full_api.post("/enroll", params=FAN, content=fan(96, severity=1.0)).json()
@@ -152,7 +151,7 @@ def test_feedback_needs_a_bank(api: TestClient, fan: Fan) -> None:
 
 
 def test_a_false_alarm_among_healthy_clips_is_explained(full_api: TestClient, fan: Fan) -> None:
-    """Of its kind there is but one: its like would raise the alarm again only if the threshold had not moved."""
+    """It is the only clip of its kind. A similar clip would raise the alarm again if the threshold had not moved."""
     clip = full_api.post("/feedback", params=FAN, content=fan(90, severity=1.0)).json()["clips"][0]
     assert clip["after"]["decision_threshold"] > clip["before"]["decision_threshold"]
     again = full_api.post("/feedback", params=FAN, content=fan(90, severity=1.0)).json()["clips"][0]
@@ -160,8 +159,7 @@ def test_a_false_alarm_among_healthy_clips_is_explained(full_api: TestClient, fa
 
 
 def test_feedback_decodes_a_clip_once(settings: Settings, fan: Fan) -> None:
-    budget = settings.model_copy(update={"max_decoded_samples": 3 * 16_000 * 5})
-    with TestClient(create_app(Service.open(budget))) as api:
+    with in_process(settings, max_decoded_samples=3 * 16_000 * 5) as api:
         api.put("/machines/fan-1")
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(5)]
         assert api.post("/enroll", params=FAN, files=files).status_code == 201
@@ -182,7 +180,7 @@ def test_a_recording_is_of_one_domain(fan_api: TestClient, fan: Fan) -> None:
 def test_a_duplicate_of_another_recording_is_pointed_out(fan_api: TestClient, fan: Fan) -> None:
     clip = fan_api.post("/enroll", params={**FAN, "recording": "tape-1"}, content=fan(0)).json()["clips"][0]
     assert clip["status"] == "duplicate"
-    assert "recording of its own" in clip["note"]
+    assert "its own recording" in clip["note"]
     assert str(clip["clip_id"]) in clip["note"]
 
 

@@ -12,7 +12,7 @@ from service.http.problems import PROBLEM_JSON
 
 
 class Clock:
-    """Stands where `datetime` does in the store, and goes forward when told."""
+    """Replaces `datetime` in the store, and can be set forward."""
 
     ahead = timedelta()
 
@@ -33,9 +33,9 @@ def enroll(api: TestClient, data: bytes, key: str | None = "key-1", **params: st
     return api.post("/enroll", params={"machine_id": "fan-1", **params}, content=data, headers=headers)
 
 
-def kept(api: TestClient) -> int:
-    with api.app.state.service.store._engine.connect() as connection:
-        return int(connection.exec_driver_sql("SELECT count(*) FROM answered").scalar_one())
+def stored(api: TestClient) -> int:
+    with api.app.state.service.store._database.read() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM idempotency").scalar_one())
 
 
 def test_the_same_request_is_answered_the_same(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
@@ -81,7 +81,7 @@ def test_what_was_refused_can_be_sent_again(fan_api: TestClient, fan: Callable[.
     assert enroll(fan_api, fan(7)).status_code == 201
 
 
-def test_an_answer_is_kept_for_a_day_and_then_forgotten(
+def test_an_answer_is_stored_for_a_day_and_then_deleted(
     fan_api: TestClient, fan: Callable[..., bytes], clock: type[Clock]
 ) -> None:
     first = enroll(fan_api, fan(7))
@@ -91,14 +91,14 @@ def test_an_answer_is_kept_for_a_day_and_then_forgotten(
     assert enroll(fan_api, fan(8)).status_code == 201  # the key is free again
     for number in range(3):
         enroll(fan_api, fan(7), f"more-{number}")
-    assert kept(fan_api) == 4
+    assert stored(fan_api) == 4
     clock.ahead = timedelta(hours=49)
     enroll(fan_api, fan(7), "last")
-    assert kept(fan_api) == 1
+    assert stored(fan_api) == 1
 
 
 def test_an_answer_goes_with_its_machine(fan_api: TestClient, fan: Callable[..., bytes]) -> None:
-    """It would tell of clips that are no longer there."""
+    """It would name clips that no longer exist."""
     enroll(fan_api, fan(7))
     fan_api.delete("/machines/fan-1")
     fan_api.put("/machines/fan-1")
@@ -121,7 +121,7 @@ def test_keys_are_short_and_printable(fan_api: TestClient, fan: Callable[..., by
 def test_sent_many_times_at_once_it_is_done_once(
     serve: Callable[..., str], fan: Callable[..., bytes], tmp_path: object
 ) -> None:
-    url = serve(tmp_path, OFFKEY_WORKERS="4")
+    url = serve(tmp_path, workers=4)
     httpx2.put(f"{url}/machines/fan-1")
 
     def send(_: int) -> httpx2.Response:

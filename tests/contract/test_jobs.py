@@ -1,4 +1,4 @@
-"""Jobs over HTTP: archives of clips, snapshots, moves; told, canceled, resumed."""
+"""Jobs over HTTP: archives, snapshots and moves to another bundle, their progress, cancellation and resumption."""
 
 import io
 import threading
@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
 from service.jobs import archives
 from service.settings import Settings
 from service.store.snapshot.restore import restore
 from service.store.snapshot.write import unpack
-from service.usecases.enroll import enroll_entries
-from service.usecases.service import Service
+from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -74,17 +72,19 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Batches of one clip, each of which waits until the event is set."""
     go = threading.Event()
 
-    def enroll(*arguments: Any) -> None:
+    prepare = archives.prepare_clips
+
+    def prepare_when_set(*arguments: Any, **named: Any) -> Any:
         assert go.wait(60)
-        enroll_entries(*arguments)
+        return prepare(*arguments, **named)
 
     monkeypatch.setattr(archives, "_BATCH", 1)
-    monkeypatch.setattr(archives, "enroll_entries", enroll)
+    monkeypatch.setattr(archives, "prepare_clips", prepare_when_set)
     yield go
     go.set()
 
 
-def test_an_archive_becomes_a_job_that_tells_of_each_entry(machine: TestClient, fan: Fan, settings: Settings) -> None:
+def test_an_archive_becomes_a_job_that_reports_each_entry(machine: TestClient, fan: Fan, settings: Settings) -> None:
     files = {f"clips/{number}.wav": fan(number, seconds=1.0) for number in range(40)}
     files |= {"notes.txt": b"no audio", "again.wav": fan(0, seconds=1.0), "__MACOSX/x": b"junk"}
     answer = post(machine, packed(files), domain="target")
@@ -116,7 +116,7 @@ def test_the_clips_of_an_archive_are_guarded_as_others_are(full_api: TestClient,
     assert [entry["status"] for entry in entries(full_api, job)] == ["duplicate", "enrolled"]
 
 
-def test_what_is_wrong_with_the_whole_is_told_at_once(machine: TestClient, settings: Settings, fan: Fan) -> None:
+def test_what_is_wrong_with_the_whole_is_reported_at_once(machine: TestClient, settings: Settings, fan: Fan) -> None:
     whole = packed({"a.wav": fan(0)})
     for data, status, problem in (
         (b"", 422, "unreadable-archive"),
@@ -136,8 +136,7 @@ def test_what_is_wrong_with_the_whole_is_told_at_once(machine: TestClient, setti
 
 
 def test_an_archive_may_be_larger_than_a_body_and_has_a_limit_of_its_own(settings: Settings, fan: Fan) -> None:
-    small = settings.model_copy(update={"max_body_bytes": 100_000, "max_zip_bytes": 400_000})
-    with TestClient(create_app(Service.open(small))) as api:
+    with in_process(settings, max_body_bytes=100_000, max_zip_bytes=400_000) as api:
         api.put("/machines/fan-1")
         data = packed({f"{number}.wav": fan(number) for number in range(3)})
         assert 100_000 < len(data) < 400_000
@@ -145,7 +144,7 @@ def test_an_archive_may_be_larger_than_a_body_and_has_a_limit_of_its_own(setting
         answer = post(api, data + bytes(400_000))
         assert (answer.status_code, answer.json()["max_body_bytes"]) == (413, 400_000)
         assert api.post("/score", params=FAN, content=data, headers=ZIP).status_code == 413
-        emptied(small)
+        emptied(settings)
 
 
 def test_a_request_sent_again_is_the_same_job(machine: TestClient, fan: Fan, settings: Settings) -> None:
@@ -179,14 +178,14 @@ def test_a_canceled_job_keeps_what_it_did_and_does_no_more(
 
 
 def test_a_job_goes_on_when_the_service_is_started_again(settings: Settings, fan: Fan, held: threading.Event) -> None:
-    with TestClient(create_app(Service.open(settings))) as api:
+    with in_process(settings) as api:
         api.put("/machines/fan-1")
         job = post(api, packed({f"{number}.wav": fan(number, seconds=1.0) for number in range(5)})).json()
         while api.get(f"/jobs/{job['job_id']}").json()["state"] != "running":
             time.sleep(0.01)
         threading.Timer(0.2, held.set).start()
     (settings.data_dir / "jobs" / "left-by-a-client-that-left.zip").touch()
-    with TestClient(create_app(Service.open(settings))) as api:
+    with in_process(settings) as api:
         job = ended(api, api.get(f"/jobs/{job['job_id']}").json())
         assert (job["state"], job["done"], job["entries"]) == ("done", 5, {"enrolled": 5})
         assert len({entry["clip_id"] for entry in entries(api, job)}) == 5
@@ -218,7 +217,7 @@ def test_so_many_jobs_wait_and_no_more(
     assert [ended(machine, one.json())["state"] for one in taken] == ["done", "done"]
 
 
-def test_old_jobs_are_forgotten(machine: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_jobs_are_deleted(machine: TestClient, fan: Fan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.store.jobs.MAX_FINISHED_JOBS", 2)
     for number in range(4):
         ended(machine, post(machine, packed({"a.wav": fan(number, seconds=1.0)})).json())
@@ -251,8 +250,8 @@ def test_who_sees_which_jobs(machine: TestClient, fan: Fan) -> None:
     assert machine.get(f"/jobs/{job_id}", headers=keys["line"]).json()["who"] == "line"
     while machine.get(f"/jobs/{job_id}", headers=keys["ops"]).json()["state"] != "done":
         time.sleep(0.02)
-    told = machine.get("/audit", headers=keys["ops"]).json()["entries"]
-    assert [entry["who"] for entry in told if entry["action"] == "enroll"] == ["line"]
+    changes = machine.get("/audit", headers=keys["ops"]).json()["entries"]
+    assert [entry["who"] for entry in changes if entry["action"] == "enroll"] == ["line"]
     refused = machine.post("/enroll", params=FAN, content=data, headers={**ZIP, **keys["other"]})
     assert refused.status_code == 403
 
@@ -270,7 +269,7 @@ def test_a_snapshot_is_made_listed_fetched_restored_and_deleted(
     assert unpack(tmp_path / "s.tar", tmp_path / "database").clips == 5
     right = fan_api.post("/score", params=FAN, content=fan(9)).json()["clips"]
     restore(tmp_path / "s.tar", tmp_path / "elsewhere", replace=False)
-    with TestClient(create_app(settings.model_copy(update={"data_dir": tmp_path / "elsewhere"}))) as other:
+    with in_process(settings, data_dir=tmp_path / "elsewhere") as other:
         assert other.post("/score", params=FAN, content=fan(9)).json()["clips"] == right
         (own,) = other.get("/jobs").json()["jobs"]
         assert (own["state"], own["detail"]) == ("canceled", "It was not over when the snapshot was made.")
@@ -290,7 +289,7 @@ def test_so_many_snapshots_are_kept(fan_api: TestClient, monkeypatch: pytest.Mon
 
 
 def test_a_damaged_store_gives_a_failed_job_and_no_snapshot(fan_api: TestClient, settings: Settings) -> None:
-    with fan_api.app.state.service.store._write() as connection:
+    with fan_api.app.state.service.store._database.write() as connection:
         connection.exec_driver_sql("UPDATE embedding SET vector = zeroblob(8192) WHERE clip_id = 2")
     job = ended(fan_api, fan_api.post("/snapshots").json())
     assert (job["state"], job["problem"]) == ("failed", "store-unusable")
@@ -298,20 +297,20 @@ def test_a_damaged_store_gives_a_failed_job_and_no_snapshot(fan_api: TestClient,
     assert list((settings.data_dir / "snapshots").iterdir()) == []
 
 
-def test_machines_are_moved_and_told_one_by_one(
+def test_machines_are_moved_and_reported_one_by_one(
     settings: Settings, mirrored_bundle: Path, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with TestClient(create_app(Service.open(settings))) as api:
+    with in_process(settings) as api:
         for name in ("a", "b", "c"):
             api.put(f"/machines/{name}")
             files = [("clips", (f"{number}.wav", fan(number))) for number in range(3)]
             api.post("/enroll", params={"machine_id": name}, files=files)
-        with api.app.state.service.store._write() as connection:
+        with api.app.state.service.store._database.write() as connection:
             connection.exec_driver_sql("DELETE FROM audio WHERE clip_id = 4")
         before = api.post("/score", params={"machine_id": "a"}, content=fan(9)).json()["clips"][0]["anomaly_score"]
     both = settings.model_copy(update={"bundle": mirrored_bundle, "old_bundle": settings.bundle})
     monkeypatch.setattr("service.jobs.reembed._PAGE", 1)
-    with TestClient(create_app(Service.open(both))) as api:
+    with in_process(both) as api:
         assert [(one["bundle"], one["current"], one["machines"]) for one in api.get("/models").json()["models"]] == [
             ("offkey-mirrored/1", True, 0),
             ("offkey-small/3", False, 3),
@@ -328,6 +327,6 @@ def test_machines_are_moved_and_told_one_by_one(
             assert found["clips"][0]["anomaly_score"] == pytest.approx(before, abs=1e-5)
         assert ended(api, api.post("/reembed").json())["entries"] == {"refused": 1}
         assert kind(api.post("/reembed", params={"machine_id": "ghost"})) == "unknown-machine"
-    with TestClient(create_app(both.model_copy(update={"old_bundle": None}))) as api:
+    with in_process(both, old_bundle=None) as api:
         last = api.get("/models").json()["models"][-1]
         assert (last["bundle"], last["serves"], last["machines"]) == (None, False, 1)

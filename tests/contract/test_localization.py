@@ -1,4 +1,4 @@
-"""`POST /score` says which seconds and bands of a window stand out, or why it cannot."""
+"""`POST /score` reports which seconds and bands of a window stand out, or why it cannot."""
 
 import io
 import json
@@ -11,11 +11,11 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from service.app import create_app
 from service.encoder.bundle import MANIFEST_FILE
 from service.settings import Settings
 from service.store.database.sqlite import DATABASE_FILE
 from service.store.snapshot.check import check_database
+from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -30,8 +30,9 @@ def beeping(clip: bytes, hertz: float, begin: float, end: float, encode: Callabl
 
 
 def restarted(api: TestClient) -> None:
-    """Let no bank be in memory."""
-    api.app.state.service.banks._banks.clear()
+    """Evict the cached bank, as a restart would."""
+    service = api.app.state.service
+    service.banks.evict(service.store.machine("fan-1").machine_key)
 
 
 def test_a_tone_is_found_at_its_second_and_frequency(fan_api: TestClient, fan: Fan, encode: Fan) -> None:
@@ -57,7 +58,7 @@ def test_an_enrolled_clip_has_nothing_that_stands_out_as_much(fan_api: TestClien
     assert max(found["profile"]) < 2 * found["median_deviation"]
 
 
-def test_it_is_on_for_one_clip_and_off_for_many_unless_said(fan_api: TestClient, fan: Fan) -> None:
+def test_it_is_on_for_one_clip_and_off_for_many_unless_requested(fan_api: TestClient, fan: Fan) -> None:
     def localized(clips: int, **params: str) -> set[bool]:
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(clips)]
         answer = fan_api.post("/score", params={**FAN, **params}, files=files).json()
@@ -71,8 +72,8 @@ def test_it_is_on_for_one_clip_and_off_for_many_unless_said(fan_api: TestClient,
     assert refused.status_code == 422 or refused.json()["type"].endswith("malformed-request")
 
 
-def test_clips_of_an_earlier_version_are_told(fan_api: TestClient, fan: Fan) -> None:
-    engine = fan_api.app.state.service.store._engine
+def test_clips_of_an_earlier_version_are_reported(fan_api: TestClient, fan: Fan) -> None:
+    engine = fan_api.app.state.service.store._database.engine
 
     def after(statement: str) -> tuple[bool, str]:
         with engine.begin() as connection:
@@ -86,14 +87,14 @@ def test_clips_of_an_earlier_version_are_told(fan_api: TestClient, fan: Fan) -> 
     assert note.startswith("2 of 5 clips were enrolled by an earlier version")
     localized, note = after("DELETE FROM spectrogram WHERE clip_id <= 4")
     assert not localized
-    assert note.startswith("A spectrogram is kept of 1 of 5 enrolled clips")
+    assert note.startswith("Spectrograms are stored for 1 of 5 enrolled clips")
     localized, note = after("DELETE FROM spectrogram")
     assert not localized
-    assert "kept of 0 of 5" in note
+    assert "stored for 0 of 5" in note
 
 
 def test_a_spectrogram_that_was_changed_is_noticed(fan_api: TestClient, fan: Fan, settings: Settings) -> None:
-    with fan_api.app.state.service.store._engine.begin() as connection:
+    with fan_api.app.state.service.store._database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE spectrogram SET cells = zeroblob(length(cells)) WHERE clip_id = 3")
     restarted(fan_api)
     answer = fan_api.post("/score", params=FAN, content=fan(9))
@@ -105,21 +106,21 @@ def test_a_spectrogram_that_was_changed_is_noticed(fan_api: TestClient, fan: Fan
 
 @pytest.fixture
 def mute_api(settings: Settings, bundle: Path, tmp_path: Path) -> Iterator[TestClient]:
-    """The application with a bundle that an earlier version exported: it does not say where its bands are."""
+    """A service with a bundle of an earlier version, which lacks the frequencies of its bands."""
     older = tmp_path / "older"
     shutil.copytree(bundle, older)
     manifest = json.loads((older / MANIFEST_FILE).read_text())
     for output in manifest["outputs"]:
         output.pop("centers_hz")
     (older / MANIFEST_FILE).write_text(json.dumps(manifest))
-    with TestClient(create_app(settings.model_copy(update={"bundle": older}))) as client:
+    with in_process(settings, bundle=older) as client:
         yield client
 
 
-def test_a_bundle_that_does_not_tell_its_bands_says_so(mute_api: TestClient, fan: Fan) -> None:
+def test_a_bundle_without_frequencies_of_its_bands_is_named(mute_api: TestClient, fan: Fan) -> None:
     mute_api.put("/machines/fan-1")
     for number in range(3):
         mute_api.post("/enroll", params=FAN, content=fan(number))
     answer = mute_api.post("/score", params=FAN, content=fan(9)).json()
     assert answer["clips"][0]["windows"][0]["localization"] is None
-    assert answer["localization_note"].startswith("The bundle offkey-small/3 gives no log-mel spectrogram")
+    assert answer["localization_note"].startswith("The bundle offkey-small/3 outputs no log-mel spectrogram")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
 from service.domain.backends import DEFAULT_BACKEND
 from service.settings import Settings
+from serving import in_process
 
 
 def test_a_machine_from_creation_to_deletion(api: TestClient, fan: Callable[..., bytes]) -> None:
@@ -107,7 +107,7 @@ def test_a_machine_is_shown_without_a_graph(
     settings: Settings, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.bank.index.HnswIndex.__init__", lambda *_, **__: pytest.fail("a graph was built"))
-    with TestClient(create_app(settings.model_copy(update={"exact_limit": 1}))) as api:
+    with in_process(settings, exact_limit=1) as api:
         api.put("/machines/fan-1")
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(3)]
         assert api.post("/enroll", params={"machine_id": "fan-1"}, files=files).status_code == 201

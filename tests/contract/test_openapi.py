@@ -1,4 +1,4 @@
-"""The OpenAPI document, driven from the route table so that a new route cannot be forgotten."""
+"""The OpenAPI document, checked for every route of the application."""
 
 from fastapi.testclient import TestClient
 from openapi_spec_validator import validate

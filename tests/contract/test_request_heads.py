@@ -2,10 +2,12 @@
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+
+from serving import as_process
 
 LINE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"POST /score?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -14,13 +16,16 @@ pytestmark = pytest.mark.xdist_group("request-heads")  # one service for all
 
 
 @pytest.fixture(scope="module")
-def url(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return serve_all(tmp_path_factory.mktemp("data"))
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with as_process(tmp_path_factory.mktemp("data")) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")
-def impatient(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return serve_all(tmp_path_factory.mktemp("data"), OFFKEY_MAX_HEADER_SECONDS="1")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service that waits 1 s for the head of a request."""
+    with as_process(tmp_path_factory.mktemp("data"), max_header_seconds=1) as running:
+        yield running.url
 
 
 def send(url: str, start: bytes, endless: bytes) -> tuple[bytes, int]:

@@ -1,4 +1,4 @@
-"""A clip that is unlike what was enrolled is told to be, and so are scores that move away from the bank's."""
+"""A clip that differs from the enrolled clips gets a warning, and drift of the scores is reported."""
 
 import sqlite3
 import time
@@ -11,12 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
-from service.app import create_app
 from service.settings import Settings
 from service.store.database.sqlite import DATABASE_FILE
 from service.synthetic import MACHINES
 from service.telemetry.metrics import MAX_DRIFT_MACHINES
-from service.usecases.service import Service
+from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -40,7 +39,7 @@ def kinds(clip: dict[str, Any]) -> set[str]:
     return {warning["kind"] for warning in clip["warnings"]}
 
 
-# -- conditions
+# -- acoustics
 
 
 def test_a_healthy_clip_is_like_the_enrolled_ones(full_api: TestClient, fan: Fan) -> None:
@@ -65,7 +64,7 @@ def test_a_healthy_clip_is_like_the_enrolled_ones(full_api: TestClient, fan: Fan
     ],
     ids=["quiet", "clipped", "8 kHz", "stereo", "noise"],
 )
-def test_what_was_recorded_otherwise_is_said_to_be(
+def test_what_was_recorded_otherwise_gets_a_warning(
     full_api: TestClient, encode: Fan, alter: Callable[..., tuple[object, int]], expected: set[str]
 ) -> None:
     clip = encode(*alter(sound(40)))
@@ -101,30 +100,30 @@ def test_an_odd_clip_is_noted_at_enrollment_and_enrolled(api: TestClient, encode
 
 
 def test_clips_that_were_enrolled_before_are_nothing_to_compare_with(settings: Settings, fan: Fan, encode: Fan) -> None:
-    with TestClient(create_app(Service.open(settings))) as api:
+    with in_process(settings) as api:
         api.put("/machines/fan-1")
         files = [("clips", (f"{number}.wav", fan(number))) for number in range(20)]
         assert api.post("/enroll", params=FAN, files=files).status_code == 201
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
-        assert database.execute("DELETE FROM condition").rowcount == 20
-    with TestClient(create_app(Service.open(settings))) as api:
+        assert database.execute("DELETE FROM acoustics").rowcount == 20
+    with in_process(settings) as api:
         (found,) = score(api, encode(sound(40) / 10))
         assert (found["warnings"], found["acoustics"]["sample_rate"]) == ([], 16_000)
 
 
-def test_the_list_of_clips_tells_what_was_measured(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
+def test_the_list_of_clips_has_their_acoustics(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
     (scored,) = score(fan_api, fan(0))
     listed = fan_api.get("/machines/fan-1/clips").json()["clips"]
     assert listed[0]["acoustics"] == scored["acoustics"]
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
-        database.execute("DELETE FROM condition WHERE clip_id = ?", (listed[0]["clip_id"],))
+        database.execute("DELETE FROM acoustics WHERE clip_id = ?", (listed[0]["clip_id"],))
     again = fan_api.get("/machines/fan-1/clips").json()["clips"]
     assert again == [{**listed[0], "acoustics": None}, *listed[1:]]
 
 
-def test_damaged_conditions_are_told(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
+def test_damaged_acoustics_are_reported(settings: Settings, fan_api: TestClient, fan: Fan) -> None:
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
-        database.execute("UPDATE condition SET bands_dbfs = x'0000c07f'")
+        database.execute("UPDATE acoustics SET bands_dbfs = x'0000c07f'")
     answer = fan_api.post("/score", params=FAN, content=fan(9))
     assert answer.status_code == 503
     assert answer.json()["type"].endswith("machine-damaged")
@@ -136,11 +135,11 @@ def test_damaged_conditions_are_told(settings: Settings, fan_api: TestClient, fa
 def hum(seed: int) -> NDArray[np.floating]:
     """A hall without the machine: noise that falls by 6 dB an octave."""
     steps = np.random.default_rng(seed).standard_normal(int(SECONDS * 16_000))
-    heard = np.convolve(steps, np.exp(-np.arange(200) / 20), "same")
-    return 0.02 * heard / heard.std()
+    filtered = np.convolve(steps, np.exp(-np.arange(200) / 20), "same")
+    return 0.02 * filtered / filtered.std()
 
 
-def test_a_clip_of_the_background_alone_is_told_from_the_machine(full_api: TestClient, fan: Fan, encode: Fan) -> None:
+def test_a_clip_of_the_background_alone_gets_a_warning(full_api: TestClient, fan: Fan, encode: Fan) -> None:
     assert "machine-not-audible" not in kinds(score(full_api, encode(hum(9)))[0])
     files = [("clips", (f"hall_{seed}.wav", encode(hum(seed)))) for seed in range(3)]
     answer = full_api.post("/noise", params=FAN, files=files).json()
@@ -153,8 +152,8 @@ def test_a_clip_of_the_background_alone_is_told_from_the_machine(full_api: TestC
     assert full_api.get("/machines/fan-1").json()["generation"] == 2
 
 
-def test_noise_is_listed_known_again_and_deleted(settings: Settings, encode: Fan, fan: Fan) -> None:
-    with TestClient(create_app(Service.open(settings))) as api:
+def test_noise_is_listed_recognized_and_deleted(settings: Settings, encode: Fan, fan: Fan) -> None:
+    with in_process(settings) as api:
         assert api.post("/noise", params=FAN, content=encode(hum(0))).status_code == 404
         assert api.get("/machines/fan-1/noise").status_code == 404
         api.put("/machines/fan-1")
@@ -164,7 +163,7 @@ def test_noise_is_listed_known_again_and_deleted(settings: Settings, encode: Fan
         enroll(api, fan, range(2))  # it may come before any clip
         (listed,) = api.get("/machines/fan-1/noise").json()["noise"]
         assert (listed["name"], listed["seconds"], listed["windows"]) == ("hall", SECONDS, 1)
-    with TestClient(create_app(Service.open(settings))) as api:
+    with in_process(settings) as api:
         assert "machine-not-audible" in kinds(score(api, encode(hum(9)))[0])
         where = f"/machines/fan-1/noise/{listed['noise_id']}"
         assert (api.delete(where).status_code, api.delete(where).status_code) == (204, 404)
@@ -189,7 +188,7 @@ def test_noise_is_bounded(api: TestClient, encode: Fan, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "change", ["vectors = x''", "vectors = zeroblob(length(vectors))", "windows = 2", "checksum = 0"]
 )
-def test_damaged_noise_is_told(settings: Settings, fan_api: TestClient, encode: Fan, change: str) -> None:
+def test_damaged_noise_is_reported(settings: Settings, fan_api: TestClient, encode: Fan, change: str) -> None:
     fan_api.post("/noise", params=FAN, content=encode(hum(0)))
     with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as database, database:
         database.execute(f"UPDATE noise SET {change}")
@@ -205,7 +204,7 @@ def test_damaged_noise_is_told(settings: Settings, fan_api: TestClient, encode: 
 def watched(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """An application that writes scores at once."""
     monkeypatch.setattr("service.store.score_buffer.WRITE_SECONDS", 0.05)
-    with TestClient(create_app(Service.open(settings)), raise_server_exceptions=False) as api:
+    with in_process(settings) as api:
         yield api
 
 
@@ -215,6 +214,12 @@ def enroll(api: TestClient, fan: Fan, numbers: range, **params: str) -> None:
     assert api.post("/enroll", params={**FAN, **params}, files=files).status_code == 201
 
 
+@pytest.fixture(scope="module")
+def short(fan: Fan) -> Fan:
+    """`short(number, severity=0.0)` -> a clip of 1 s: drift takes many clips."""
+    return lambda number, severity=0.0: fan(number, severity, seconds=1.0)
+
+
 def drift(api: TestClient) -> dict[str, Any]:
     answer = api.get("/machines/fan-1/drift")
     assert answer.status_code == 200
@@ -222,20 +227,20 @@ def drift(api: TestClient) -> dict[str, Any]:
     return found
 
 
-def test_drift_is_told_with_numbers_and_what_to_do(settings: Settings, fan: Fan) -> None:
-    with TestClient(create_app(Service.open(settings))) as api:
-        enroll(api, fan, range(30))
+def test_drift_is_reported_with_numbers_and_what_to_do(settings: Settings, short: Fan) -> None:
+    with in_process(settings) as api:
+        enroll(api, short, range(30))
         assert (drift(api)["verdict"], drift(api)["domains"][0]["windows"][0]["n"]) == ("unknown", 0)
-        score(api, *(fan(number) for number in range(40, 60)))
-        score(api, *(fan(number) for number in range(60, 70)))
+        score(api, *(short(number) for number in range(40, 60)))
+        score(api, *(short(number) for number in range(60, 70)))
         steady = drift(api)
         assert steady["verdict"] == "steady"
         window = steady["domains"][0]["windows"][0]
         assert (window["window"], window["n"]) == ("last 100 clips", 30)
         assert abs(window["median_shift"]) < 1.0
         assert window["p_value"] > 0.0005
-        score(api, *(fan(number, severity=0.5) for number in range(80, 120)))
-    with TestClient(create_app(Service.open(settings))) as api:  # what was scored is still known
+        score(api, *(short(number, severity=0.5) for number in range(80, 120)))
+    with in_process(settings) as api:  # the scores are stored
         higher = drift(api)
         assert higher["verdict"] == "higher"
         assert "enroll recent healthy clips" in str(higher["advice"])
@@ -244,10 +249,10 @@ def test_drift_is_told_with_numbers_and_what_to_do(settings: Settings, fan: Fan)
         assert first["since"] == window["since"]
         assert first["median_shift"] > 1.0
         assert first["p_value"] < 0.0005
-        enroll(api, fan, range(120, 122))
+        enroll(api, short, range(120, 122))
         begun = drift(api)
         assert (begun["verdict"], begun["generation"]) == ("unknown", 2)
-        assert "since the bank was changed" in str(begun["advice"])
+        assert "since the last change of the bank" in str(begun["advice"])
 
 
 def test_scores_count_for_the_domain_that_they_are_nearest_to(full_api: TestClient, fan: Fan) -> None:
@@ -259,8 +264,8 @@ def test_scores_count_for_the_domain_that_they_are_nearest_to(full_api: TestClie
     assert counts == {"source": 4, "target": 3}
 
 
-def test_few_recordings_cannot_tell(fan_api: TestClient, fan: Fan) -> None:
-    score(fan_api, *(fan(number, severity=1.0) for number in range(40, 65)))
+def test_few_recordings_give_no_verdict(fan_api: TestClient, short: Fan) -> None:
+    score(fan_api, *(short(number, severity=1.0) for number in range(40, 65)))
     found = drift(fan_api)
     assert found["verdict"] == "unknown"
     assert str(found["advice"]).startswith("Enroll 5 more recordings")
@@ -279,9 +284,9 @@ def until(api: TestClient, line: str, *, there: bool = True) -> None:
         time.sleep(0.02)
 
 
-def test_drift_is_a_metric_until_the_machine_is_deleted(watched: TestClient, fan: Fan) -> None:
-    enroll(watched, fan, range(20))
-    score(watched, *(fan(number, severity=1.0) for number in range(40, 65)))
+def test_drift_is_a_metric_until_the_machine_is_deleted(watched: TestClient, short: Fan) -> None:
+    enroll(watched, short, range(20))
+    score(watched, *(short(number, severity=1.0) for number in range(40, 65)))
     until(watched, 'offkey_drift_machines{verdict="higher"} 1.0')
     shifts = [line for line in watched.get("/metrics").text.splitlines() if line.startswith("offkey_drift_median")]
     assert len(shifts) == 1
@@ -300,6 +305,6 @@ def test_the_series_of_drift_are_bounded(api: TestClient) -> None:
     text = api.get("/metrics").text
     assert text.count("offkey_drift_median_shift_sigma{") == 2 * MAX_DRIFT_MACHINES
     assert f'offkey_drift_machines{{verdict="steady"}} {MAX_DRIFT_MACHINES + 20:.1f}' in text
-    metrics.forget("m0")
+    metrics.remove_machine("m0")
     metrics.drift("later", "higher", {"source": 1.0})
     assert 'machine_id="later"' in api.get("/metrics").text

@@ -1,50 +1,28 @@
 """SIGTERM: the process ends in the time it states, with status 0, and every request gets an answer."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 
-from offkey.client import Client
+from serving import as_process
 
-SECONDS = 3  # OFFKEY_SHUTDOWN_SECONDS: 1 for the requests, 2 for the answers
-
-
-@contextmanager
-def service(data_dir: Path, **environ: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = {"OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data_dir), "OFFKEY_WORKERS": "1"}
-    own["OFFKEY_SHUTDOWN_SECONDS"] = str(SECONDS)
-    process = subprocess.Popen([sys.executable, "-m", "service.cli", "serve"], env={**os.environ, **own, **environ})
-    try:
-        with Client(f"http://127.0.0.1:{port}") as client:
-            while not client.ready():
-                assert process.poll() is None, "the service ended while it was starting"
-                time.sleep(0.05)
-        yield process, port
-    finally:
-        process.kill()
-        process.wait(10)
+SECONDS = 3  # time for shutting down: 1 for the requests, 2 for the answers
+BUSY = {"workers": 1, "shutdown_seconds": SECONDS}
 
 
 def test_what_does_not_end_in_time_is_answered_503(tmp_path: Path, dense: bytes, fan: Callable[..., bytes]) -> None:
     with (
-        service(tmp_path, OFFKEY_MAX_DECODED_SAMPLES=str(10**10)) as (process, port),
+        as_process(tmp_path, **BUSY, max_decoded_samples=10**10) as running,
         ThreadPoolExecutor(8) as pool,
-        socket.create_connection(("127.0.0.1", port), timeout=20) as slow,
+        socket.create_connection((running.host, running.port), timeout=20) as slow,
     ):
-        url = f"http://127.0.0.1:{port}"
+        url, process = running.url, running.process
         httpx2.put(f"{url}/machines/fan-1")
 
         def enroll(data: bytes) -> tuple[httpx2.Response, float]:
@@ -52,19 +30,19 @@ def test_what_does_not_end_in_time_is_answered_503(tmp_path: Path, dense: bytes,
             return answer, time.monotonic()
 
         slow.sendall(b"POST /enroll?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
-        asked = [pool.submit(enroll, dense)]  # runs
+        sent = [pool.submit(enroll, dense)]  # runs
         time.sleep(0.3)
-        asked += [pool.submit(enroll, fan(number)) for number in range(3)]  # wait for the only worker
+        sent += [pool.submit(enroll, fan(number)) for number in range(3)]  # wait for the only worker
         time.sleep(0.3)
-        assert not any(one.done() for one in asked)
+        assert not any(one.done() for one in sent)
         start = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        answers = [one.result(30) for one in asked]
+        answers = [one.result(30) for one in sent]
         slow.settimeout(5)
-        told = b""
+        received = b""
         while part := slow.recv(65_536):  # head and body come apart
-            told += part
-        head, _, body = told.partition(b"\r\n\r\n")
+            received += part
+        head, _, body = received.partition(b"\r\n\r\n")
         assert process.wait(30) == 0
         assert time.monotonic() - start < SECONDS
     for answer, at in answers:
@@ -79,8 +57,12 @@ def test_what_does_not_end_in_time_is_answered_503(tmp_path: Path, dense: bytes,
 def test_what_ends_in_time_is_answered(tmp_path: Path, fan: Callable[..., bytes]) -> None:
     """The clip is on its way when the signal comes; its last bytes come after it."""
     data = fan(0)
-    with service(tmp_path) as (process, port), socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        httpx2.put(f"http://127.0.0.1:{port}/machines/fan-1")
+    with (
+        as_process(tmp_path, **BUSY) as running,
+        socket.create_connection((running.host, running.port), timeout=20) as connection,
+    ):
+        process = running.process
+        httpx2.put(f"{running.url}/machines/fan-1")
         head = f"POST /enroll?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
         connection.sendall(head.encode() + data[:-10])
         time.sleep(0.3)

@@ -3,12 +3,13 @@
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 
 from offkey.client import Client
+from serving import as_process
 
 HEAD = b"POST /score?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n%s\r\n"
 FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"
@@ -16,10 +17,9 @@ pytestmark = pytest.mark.xdist_group("slow-clients")  # one service for all
 
 
 @pytest.fixture(scope="module")
-def url(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return serve_all(
-        tmp_path_factory.mktemp("data"), OFFKEY_MAX_BODY_SECONDS="1", OFFKEY_WORKERS="1", OFFKEY_QUEUE_LIMIT="1"
-    )
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with as_process(tmp_path_factory.mktemp("data"), workers=1, queue_limit=1, max_body_seconds=1) as running:
+        yield running.url
 
 
 def connect(url: str) -> socket.socket:

@@ -1,20 +1,22 @@
-"""A new bundle beside the one that made the banks: both serve, and machines move from one to the other whole."""
+"""Two bundles: the old one serves the banks that it made until they are moved to the new one."""
 
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from offkey.errors import ErrorKind, OffkeyError
-from service.app import create_app
-from service.jobs.reembed import reembed_machine
+from service.encoder.encoder import Embedding
+from service.encoder.encoders import Encoders
 from service.settings import Settings
+from service.store import MachineRecord, Store
 from service.store.database.sqlite import DATABASE_FILE
 from service.store.snapshot.check import check_database
-from service.usecases.service import Context, Service
+from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -48,22 +50,48 @@ def value(scores: dict[str, object]) -> float:
 @pytest.fixture
 def before(settings: Settings, fan: Fan) -> float:
     """A service with one bundle made a bank of five clips and ended. The score of a sixth clip."""
-    with TestClient(create_app(Service.open(settings))) as api:
+    with in_process(settings) as api:
         enroll(api, fan, range(5))
         return value(score(api, fan(9)))
 
 
-def context_of(api: TestClient) -> Context:
-    context: Context = api.app.state.service
-    return context
+def encoders_of(api: TestClient) -> Encoders:
+    encoders: Encoders = api.app.state.service.encoders
+    return encoders
 
 
-def move(api: TestClient, machine_id: str = "fan-1", heard: Callable[[], None] = lambda: None) -> int:
-    return reembed_machine(context_of(api), machine_id, heard).clips
+def move(api: TestClient, machine_id: str = "fan-1") -> dict[str, Any]:
+    """Move a machine to the new bundle. Returns the entry of the job about it."""
+    job = api.post("/reembed", params={"machine_id": machine_id}).json()
+    deadline = time.monotonic() + 60
+    while job["state"] in ("queued", "running"):
+        assert time.monotonic() < deadline, job
+        time.sleep(0.01)
+        job = api.get(f"/jobs/{job['job_id']}").json()
+    assert job["state"] == "done", job
+    (entry,) = api.get(f"/jobs/{job['job_id']}/entries").json()["entries"]
+    assert entry["name"] == machine_id
+    return dict(entry)
+
+
+def count_embedded(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None] = lambda count: None
+) -> list[int]:
+    """Return a list that grows by one with each clip that the new bundle embeds. `then` is called with its length."""
+    embed, counted = encoders_of(api).current.embed, list[int]()
+
+    def embed_and_count(*arguments: Any) -> Embedding:
+        embedding = embed(*arguments)
+        counted.append(len(counted))
+        then(len(counted))
+        return embedding
+
+    monkeypatch.setattr(encoders_of(api).current, "embed", embed_and_count)
+    return counted
 
 
 def test_old_banks_are_served_by_the_bundle_that_made_them(both: Settings, before: float, fan: Fan) -> None:
-    with TestClient(create_app(Service.open(both))) as api:
+    with in_process(both) as api:
         assert (api.get("/info").json()["bundle"], api.get("/info").json()["old_bundle"]) == (
             "offkey-mirrored/1",
             "offkey-small/3",
@@ -84,25 +112,27 @@ def test_old_banks_are_served_by_the_bundle_that_made_them(both: Settings, befor
 def test_without_the_old_bundle_the_bank_is_not_searched(
     settings: Settings, both: Settings, before: float, fan: Fan
 ) -> None:
-    with TestClient(create_app(both.model_copy(update={"old_bundle": None}))) as api:
+    with in_process(both, old_bundle=None) as api:
         for path in ("/score", "/enroll", "/feedback", "/noise"):
             answer = api.post(path, params=FAN, content=fan(9))
             assert answer.status_code == 409, path
             assert answer.json()["type"].endswith("embedding-space-mismatch")
             assert "OFFKEY_OLD_BUNDLE" in answer.json()["detail"]
         assert api.get("/machines/fan-1").json()["threshold"] is None
-        assert move(api) == 5  # it does not need it
+        assert move(api)["status"] == "moved"  # moving needs the stored audio, not the old bundle
         assert value(score(api, fan(9))) == pytest.approx(before, abs=1e-5)
 
 
-def test_a_machine_moves_with_all_that_it_knows(both: Settings, before: float, fan: Fan) -> None:
-    with TestClient(create_app(Service.open(both))) as api:
+def test_a_machine_moves_with_all_its_data(
+    both: Settings, before: float, fan: Fan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with in_process(both) as api:
         api.post("/noise", params=FAN, content=fan(40))
         old, clips = score(api, fan(9)), api.get("/machines/fan-1/clips").json()
         generation = api.get("/machines/fan-1").json()["generation"]
-        heard = []
-        assert move(api, heard=lambda: heard.append(1)) == 5
-        assert len(heard) == 6  # and the noise
+        embedded = count_embedded(api, monkeypatch)
+        assert move(api)["status"] == "moved"
+        assert len(embedded) == 6  # five clips and the noise
         moved = api.get("/machines/fan-1").json()
         assert moved["generation"] == generation + 1
         assert moved["embedding_space_id"].startswith("offkey-mirrored/1-")
@@ -112,29 +142,30 @@ def test_a_machine_moves_with_all_that_it_knows(both: Settings, before: float, f
         assert new["clips"][0]["windows"][0]["localization"] == old["clips"][0]["windows"][0]["localization"]
         assert api.get("/machines/fan-1/clips").json() == clips
         assert [entry["action"] for entry in api.get("/audit").json()["entries"]][:1] == ["reembed"]
-        assert move(api) == 0
+        assert move(api)["status"] == "unchanged"
+        assert len(embedded) == 7  # no clip but the scored one
         hum = api.post("/score", params=FAN, content=fan(40)).json()["clips"][0]
         assert "machine-not-audible" in [one["kind"] for one in hum["warnings"]]
     assert check_database(both.data_dir / DATABASE_FILE).damage == ()
-    with TestClient(create_app(both.model_copy(update={"old_bundle": None}))) as api:
+    with in_process(both, old_bundle=None) as api:
         assert value(score(api, fan(9))) == pytest.approx(before, abs=1e-5)
 
 
-def test_what_is_enrolled_and_deleted_meanwhile_moves_along(both: Settings, before: float, fan: Fan) -> None:
-    with TestClient(create_app(Service.open(both))) as api:
-        heard = 0
+def test_what_is_enrolled_and_deleted_meanwhile_moves_along(
+    both: Settings, before: float, fan: Fan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with in_process(both) as api:
 
-        def meanwhile() -> None:
-            nonlocal heard
-            heard += 1
-            if heard == 3:
+        def meanwhile(count: int) -> None:
+            if count == 3:
                 assert score(api, fan(9))["bundle"] == "offkey-small/3"
                 enroll(api, fan, range(5, 7))
                 first = api.get("/machines/fan-1/clips").json()["clips"][0]["clip_id"]
                 assert api.delete(f"/machines/fan-1/clips/{first}").status_code == 200
 
-        assert move(api, heard=meanwhile) == 6
-        assert heard == 7  # none was heard twice
+        embedded = count_embedded(api, monkeypatch, meanwhile)
+        assert move(api)["status"] == "moved"
+        assert len(embedded) == 7  # no clip was embedded twice
         listed = [clip["name"] for clip in api.get("/machines/fan-1/clips").json()["clips"]]
         assert listed == [f"{number}.wav" for number in range(1, 7)]
         moved = value(score(api, fan(9)))
@@ -145,65 +176,61 @@ def test_what_is_enrolled_and_deleted_meanwhile_moves_along(both: Settings, befo
 def test_a_request_that_is_under_way_while_the_machine_moves_is_answered_right(
     both: Settings, before: float, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old encoder has heard the clip when the bank becomes the new one's."""
-    with TestClient(create_app(Service.open(both))) as api:
-        context = context_of(api)
-        old = context.encoders.old
+    """The old encoder has embedded the clip when the bank moves to the new space."""
+    with in_process(both) as api:
+        old = encoders_of(api).old
         assert old is not None
         embed, moves = old.embed, []
 
-        def hear_while_it_moves(*args: object) -> object:
-            heard = embed(*args)
+        def embed_while_it_moves(*arguments: Any) -> Embedding:
+            embedding = embed(*arguments)
             if not moves:
-                moves.append(move(api))
-            return heard
+                moves.append(move(api)["status"])
+            return embedding
 
-        monkeypatch.setattr(old, "embed", hear_while_it_moves)
+        monkeypatch.setattr(old, "embed", embed_while_it_moves)
         enroll(api, fan, range(5, 6))
-        assert moves == [5]
+        assert moves == ["moved"]
         assert api.get("/machines/fan-1").json()["clips"]["source"] == 6
         enroll(api, fan, range(6), "fan-2")
         assert value(score(api, fan(9))) == pytest.approx(value(score(api, fan(9), "fan-2")), abs=1e-5)
 
 
-def test_a_score_whose_bank_moves_between_two_looks_is_of_one_space(
+def test_a_score_whose_bank_moves_between_two_reads_is_of_one_space(
     both: Settings, before: float, fan: Fan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with TestClient(create_app(Service.open(both))) as api:
-        context = context_of(api)
-        machine, moves = context.store.machine, []
+    with in_process(both) as api:
+        machine, moves = Store.machine, []
 
-        def machine_that_moves(self: object, machine_id: str) -> object:
-            found = machine(machine_id)
+        def machine_that_moves(self: Store, machine_id: str) -> MachineRecord:
+            found = machine(self, machine_id)
             if not moves:
-                moves.append(0)  # before it looks itself
-                moves.append(move(api))
+                moves.append("begun")  # the move reads the machine as well
+                moves.append(move(api)["status"])
             return found
 
-        monkeypatch.setattr(type(context.store), "machine", machine_that_moves)
+        monkeypatch.setattr(Store, "machine", machine_that_moves)
         answer = score(api, fan(9))
-        assert moves == [0, 5]
+        assert moves == ["begun", "moved"]
         assert (answer["bundle"], value(answer)) == ("offkey-mirrored/1", pytest.approx(before, abs=1e-5))
 
 
 def test_clips_whose_audio_was_not_kept_keep_the_machine_where_it_is(
     settings: Settings, both: Settings, fan: Fan
 ) -> None:
-    with TestClient(create_app(settings.model_copy(update={"keep_audio": False}))) as api:
+    with in_process(settings, keep_audio=False) as api:
         enroll(api, fan, range(3))
-    with TestClient(create_app(Service.open(both))) as api:
+    with in_process(both) as api:
         enroll(api, fan, range(3, 5))
-        with pytest.raises(
-            OffkeyError, match=r"Of 3 of the 5 clips of machine fan-1 .* \(0\.wav is the first\)"
-        ) as error:
-            move(api)
-        assert error.value.kind is ErrorKind.AUDIO_NOT_KEPT
+        refused = move(api)
+        assert (refused["status"], refused["problem"]) == ("refused", "audio-not-kept")
+        assert "3 of the 5 clips of machine fan-1 was not stored (0.wav is the first)" in refused["detail"]
         old = score(api, fan(9))
         assert old["bundle"] == "offkey-small/3"
         again = enroll(api, fan, range(5))
         assert {clip["status"] for clip in again["clips"]} == {"duplicate"}
         assert again["generation"] == old["generation"]
-        assert move(api) == 5
+        assert move(api)["status"] == "moved"
         assert value(score(api, fan(9))) == pytest.approx(value(old), abs=1e-5)
 
 
@@ -211,11 +238,11 @@ def test_a_damaged_file_is_not_embedded(both: Settings, before: float, fan: Fan)
     with closing(sqlite3.connect(both.data_dir / DATABASE_FILE)) as raw, raw:
         raw.execute("UPDATE audio SET file = zeroblob(length(file)) WHERE clip_id = 3")
     (damage,) = check_database(both.data_dir / DATABASE_FILE).damage
-    assert (damage.machine_id, damage.what) == ("fan-1", "the audio of clip 3 does not fit its sha256")
-    with TestClient(create_app(Service.open(both))) as api:
-        with pytest.raises(OffkeyError, match="audio of clip 3") as error:
-            move(api)
-        assert error.value.kind is ErrorKind.MACHINE_DAMAGED
+    assert (damage.machine_id, damage.what) == ("fan-1", "the audio of clip 3 does not match its sha256")
+    with in_process(both) as api:
+        refused = move(api)
+        assert (refused["status"], refused["problem"]) == ("refused", "machine-damaged")
+        assert "audio of clip 3" in refused["detail"]
         assert score(api, fan(9))["bundle"] == "offkey-small/3"
 
 
@@ -224,7 +251,7 @@ def test_audio_goes_with_its_clip(settings: Settings, fan: Fan) -> None:
         with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as raw:
             return int(raw.execute("SELECT count(*) FROM audio").fetchone()[0])
 
-    with TestClient(create_app(Service.open(settings))) as api:
+    with in_process(settings) as api:
         enroll(api, fan, range(3))
         assert files() == 3
         first = api.get("/machines/fan-1/clips").json()["clips"][0]["clip_id"]

@@ -1,1 +1,1 @@
-"""HTTP: each module is one noun of the API. A route reads its request, calls one use case, and answers."""
+"""Routes of the API, one module for each noun. A route reads its request, calls one use case, and answers."""

@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
-from service.app import create_app
 from service.audio.budget import UNLIMITED
 from service.encoder import threads as module
 from service.encoder.per_thread import PerThreadRunner
 from service.encoder.threads import ThreadCounts, find_thread_counts
 from service.settings import Settings
-from service.usecases.service import Service
+from serving import in_process
 
 WINDOW: NDArray[np.float32] = np.zeros(16_000, np.float32)
 
@@ -157,7 +155,7 @@ def test_both_sessions_give_equal_embeddings_and_info_reports_the_workers(
     monkeypatch.setattr(module, "cores", lambda: 2)
     # As on a machine where two cores are twice as fast.
     monkeypatch.setattr(module, "measure", lambda *_: ThreadCounts(2, 1))
-    with TestClient(create_app(Service.open(Settings(data_dir=tmp_path)))) as api:
+    with in_process(Settings(data_dir=tmp_path)) as api:
         assert api.get("/info").json()["limits"]["workers"] == 3
         encoder = api.app.state.service.encoders.current
         clip = (0.1 * np.random.default_rng(0).standard_normal(160_000)).astype(np.float32)
