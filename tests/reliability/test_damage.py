@@ -1,4 +1,4 @@
-"""A database that is damaged, deleted, read-only or full under a running service is reported, and gives no wrong answer."""
+"""A service with a damaged, deleted, read-only or full database reports it, and gives no wrong answer."""
 
 import os
 import random

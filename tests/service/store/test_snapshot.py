@@ -1,4 +1,4 @@
-"""Snapshots are written and restored atomically, checked in every part, and damage is reported with the machine's id."""
+"""Snapshots are written and restored atomically and checked in every part. Damage names the machine."""
 
 import errno
 import hashlib
