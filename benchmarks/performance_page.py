@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def filled(page: str) -> str:
-    """The page with its blocks made anew. Raises KeyError for a block that nobody makes."""
+    """Return the page with new blocks. Raises KeyError for an unknown block."""
     return _BLOCK.sub(lambda found: f"{found[1]}{BLOCKS[found[2]]()}\n{found[3]}", page)
 
 
@@ -92,11 +92,11 @@ def overload() -> str:
         for status, answer in load["answers"].items():
             kind = "answered" if status == "200" else "refused"
             rows.append([f"{times} times", f"{sent:.0f}", kind, f"{answer['rate']:.0f}", *_percentiles(answer)])
-    return markdown(["asked for, of capacity", "sent/s", "", "per s", "p50, ms", "p90, ms", "p99, ms"], rows)
+    return markdown(["offered, of capacity", "sent/s", "", "per s", "p50, ms", "p90, ms", "p99, ms"], rows)
 
 
 def encoder() -> str:
-    """The graph beside its predecessor."""
+    """Compare the graph with its predecessor."""
     found = result("encoder")
     times, shares = found["milliseconds"], found["shares"]
     rows = [[f"`{found['bundle']}`", f"{times['this']:.2f}"]]
@@ -195,7 +195,7 @@ def many_machines() -> str:
 
 
 def training() -> str:
-    """A training step beside its networks."""
+    """Compare a training step with its networks alone."""
     found = result("training_step")
     times = found["milliseconds"]
     first, cached = found["step_over_networks_alone"], found["cached_step_over_first"]
@@ -203,7 +203,7 @@ def training() -> str:
         ["student, forward and backward, alone", f"{times['student']:.0f}"],
         ["teacher, forward on sources and noises, alone", f"{times['teacher']:.0f}"],
         [
-            "whole step, the teacher hears each window for the first time",
+            "whole step, the teacher embeds each window for the first time",
             f"{times['first']:.0f}, {first:.2f} of the two alone",
         ],
         ["whole step, the teacher's cache filled", f"{times['cached']:.0f}, {cached:.2f} of the first"],
