@@ -23,11 +23,12 @@ test: $(VENV)/.dev ## Run the whole test suite (ARGS="-k name" and so on go to p
 torture: $(VENV)/.dev ## Run the reliability tests at full length, an hour or so (OFFKEY_KILLS=60 shortens it)
 	@OFFKEY_TORTURE=1 $(BIN)/pytest -n auto --dist loadgroup tests/reliability $(ARGS)
 
-lint: $(VENV)/.dev ## Check style, types, directions of imports, and the Dockerfile
+lint: $(VENV)/.dev ## Check style, types, import directions, the English, and the Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python .ci/check_english.py
 	@$(BIN)/hadolint docker/Dockerfile
 
 bench: $(VENV)/.dev ## Measure the service, half an hour or so (needs the load generators `hey` and `wrk`)

@@ -145,13 +145,11 @@ def search() -> str:
     rows = result("search")["rows"]
     columns = {
         "exact, ms": "exact_ms",
-        "16 bits, ms": "half_ms",
         "HNSW, ms": "hnsw_ms",
         "HNSW build, s": "hnsw_build_s",
-        "recall, 16 bits": "half_recall",
         "recall, HNSW": "hnsw_recall",
     }
-    digits = {"hnsw_build_s": 1, "half_recall": 3, "hnsw_recall": 3}
+    digits = {"hnsw_build_s": 1, "hnsw_recall": 3}
     lines = [
         [f"{row['windows']:,}", *(f"{row[field]:.{digits.get(field, 2)}f}" for field in columns.values())]
         for row in rows

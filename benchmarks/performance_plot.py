@@ -13,7 +13,7 @@ IMAGE = Path(__file__).parent.parent / "docs" / "measurements" / "performance.pn
 NETWORKS = {"shipped": "offkey-small", "cnn-5m": "CNN of 5 M, random", "vit-b": "ViT-B, random"}
 SIDES = ("offkey", "FastAPI", "LitServe", "BentoML")
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
-SEARCHES = {"exact_ms": "exact", "half_ms": "exact, 16 bits", "hnsw_ms": "HNSW"}
+SEARCHES = {"exact_ms": "exact", "hnsw_ms": "HNSW"}
 
 
 def main() -> None:
