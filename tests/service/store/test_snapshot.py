@@ -1,4 +1,4 @@
-"""Snapshots are written and restored atomically, checked in every part, and damage is reported with the machine's id."""
+"""Snapshots are written and restored atomically, checked in every part; damage is reported with the machine's id."""
 
 import errno
 import hashlib
