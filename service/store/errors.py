@@ -1,6 +1,7 @@
 """Translate errors of the database to messages for people."""
 
 import logging
+import re
 import shutil
 import sqlite3
 import struct
@@ -21,8 +22,12 @@ _PRIMARY_CODE = 0xFF  # the rest of SQLite's code gives details
 
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# Errors of damage without an error code of their own.
-_DAMAGE_MESSAGES = ("Could not decode to UTF-8", "no such table", "no such column")
+# Errors without a code of their own. Only migrations create and drop tables, columns and indexes: the later ones mean
+# that the schema is not that of the stored revision.
+_DAMAGE_MESSAGE = re.compile(
+    "Could not decode to UTF-8|no such (table|column|index)|duplicate column name|"
+    "(table|index) .* already exists|table .* has no column named"
+)
 
 
 @contextmanager
@@ -76,7 +81,7 @@ def isolate_machine(machine_id: str) -> Iterator[None]:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether an error of SQLite means that the database is damaged."""
-    return _code(error) in _DAMAGE or str(error).startswith(_DAMAGE_MESSAGES)
+    return _code(error) in _DAMAGE or _DAMAGE_MESSAGE.match(str(error)) is not None
 
 
 def _code(error: sqlite3.Error) -> int:

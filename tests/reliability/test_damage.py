@@ -11,15 +11,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 
+from offkey.errors import ErrorKind, OffkeyError
+from offkey.vocabulary import Domain, JobKind, JobState, Rule, Scope
 from service.bank import calibration_cache
 from service.http.problems import PROBLEM_JSON, TYPE_PREFIX
 from service.settings import Settings
-from service.store import machines
+from service.store import Action, BankChangedError, BankLimits, Enrolled, NewClip, Store, Transaction, machines
 from service.store.database.sqlite import DATABASE_FILE
+from service.store.jobs import JobOverError
+from service.store.noise import NewNoise
 from service.store.snapshot.check import check_database
 
 MUTATIONS = 10_000 if "OFFKEY_TORTURE" in os.environ else 150
@@ -115,6 +121,65 @@ def test_a_damaged_database_gives_no_wrong_score(
     assert [score(machine).status_code for machine in MACHINES] == [200] * 3
     assert answers["machine-damaged"] > 10
     assert alone > 5
+
+
+def new_clip(name: str) -> NewClip:
+    vectors = np.full((1, 64), 0.125, np.float32)
+    return NewClip(name, name, None, Domain.SOURCE, 10.0, 16_000, 1, vectors, np.zeros(1))
+
+
+# Each in a unit of work on a machine, or on none.
+CHANGES: list[tuple[str | None, Callable[[Transaction], object]]] = [
+    ("m0", lambda tx: tx.add_clips([new_clip("a1")], "a-space", BankLimits(100, 100), Action.ENROLL)),
+    ("m0", lambda tx: tx.require_clips({f"{0:032x}{0:032x}": Enrolled(1, Domain.TARGET, None, True, False)})),
+    ("m0", lambda tx: tx.add_noise("a-space", [NewNoise("b2", "hall", 10.0, new_clip("b2").vectors)])),
+    ("m1", lambda tx: tx.set_threshold(Rule.GAMMA, false_alarm_rate=0.01, decision_threshold=None)),
+    ("m1", lambda tx: tx.delete_clip(6)),
+    ("m2", lambda tx: tx.delete_machine()),
+    (None, lambda tx: tx.put_machine("m1", "moved")),
+    (None, lambda tx: tx.add_job(JobKind.SNAPSHOT, {})),
+    (None, lambda tx: tx.next_job()),
+    (None, lambda tx: tx.finish_job(1, JobState.DONE)),
+    (None, lambda tx: tx.create_key("ops", [Scope.ADMIN], machine_prefix=None, rate_per_minute=None)),
+    (None, lambda tx: tx.revoke_key("0" * 12)),
+]
+
+
+@pytest.mark.parametrize("shard", range(MUTATIONS // SHARD))
+def test_a_change_of_a_damaged_database_is_made_or_refused(
+    tmp_path: Path, fill: Callable[..., None], shard: int
+) -> None:
+    """Damage that a unit of work reads is reported as damage, not as a fault of its code."""
+    fill(tmp_path)
+    store = Store.open(tmp_path)
+    with store.begin("m0") as tx:
+        tx.add_noise("a-space", [NewNoise("b2", "hall", 10.0, new_clip("b2").vectors)])
+        tx.add_job(JobKind.SNAPSHOT, {})
+    store.close()
+    path, rng, kinds = tmp_path / DATABASE_FILE, random.Random(shard), Counter[str]()
+    whole = path.read_bytes()
+    mutations = SHARD // 3
+    for _ in range(mutations):
+        for log in tmp_path.glob(f"{DATABASE_FILE}-*"):
+            log.unlink()
+        path.write_bytes(mutate(whole, rng))
+        try:
+            store = Store.open(tmp_path)
+        except OffkeyError as error:
+            kinds[f"not opened: {error.kind}"] += 1
+            continue
+        for machine, change in CHANGES:
+            try:
+                with store.begin(machine) as tx:
+                    change(tx)
+                kinds["done"] += 1
+            except OffkeyError as error:
+                kinds[error.kind] += 1
+            except (BankChangedError, JobOverError, IntegrityError) as error:  # a constraint refuses to spread damage
+                kinds[type(error).__name__] += 1
+        store.close()
+    assert kinds[ErrorKind.STORE_UNUSABLE] > 10
+    assert kinds["done"] > 5 * mutations
 
 
 def test_a_name_that_became_bytes_is_damage_and_no_failure(

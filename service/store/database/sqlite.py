@@ -11,13 +11,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from offkey.errors import ErrorKind, OffkeyError
 from service.store.database.base import Database
-from service.store.errors import translate_errors, translate_row_errors
+from service.store.errors import RESTORE, translate_errors, translate_row_errors
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +108,14 @@ def open_engine(data_dir: Path) -> Engine:
         record.info[_LOG] = file_identity(log_of(path))
 
     event.listen(engine, "begin", _begin)
-    with translate_errors(data_dir), engine.connect().execution_options(write=True) as connection:
-        migrate(connection)
-        connection.commit()
+    try:
+        with translate_errors(data_dir), translate_row_errors(), engine.connect() as connection:
+            connection.execution_options(write=True)
+            migrate(connection)
+            connection.commit()
+    except BaseException:
+        engine.dispose()  # an open connection would keep what SQLite caches about the file
+        raise
     logger.info("store %s is open", path)
     return engine
 
@@ -123,7 +129,10 @@ def migrate(connection: Connection) -> None:
     config = _config()
     config.attributes["connection"] = connection
     scripts = ScriptDirectory.from_config(config)
-    found = MigrationContext.configure(connection).get_current_revision()
+    try:
+        found = MigrationContext.configure(connection).get_current_revision()
+    except CommandError as error:  # several revisions at once
+        raise OffkeyError(ErrorKind.STORE_UNUSABLE, f"The store's database is damaged: {error}. {RESTORE}") from error
     if found is not None and found not in known_revisions():
         raise OffkeyError(
             ErrorKind.STORE_UNUSABLE,

@@ -1,7 +1,9 @@
 """What another process commits is seen by the next read: no cache of the store is the source of truth."""
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from offkey.keys import Token
 from offkey.vocabulary import Domain, Scope
 from service.store import Action, BankLimits, NewClip, Store
 from service.store.database.base import Database, VersionedCache
-from service.store.database.sqlite import SqliteDatabase
+from service.store.database.sqlite import DATABASE_FILE, SqliteDatabase
 from service.store.keys import Keys
 
 Execute = Callable[..., None]
@@ -95,6 +97,24 @@ def test_a_commit_of_this_process_ends_what_was_cached_too(store: Store) -> None
         tx.revoke_key(key.key_id)
     assert store.keys.cached(token) is None
     assert store.keys.find(token) is None
+
+
+def test_the_cache_does_not_wait_for_a_locked_database(tmp_path: Path) -> None:
+    """The event loop reads the cache. A request whose entry cannot be checked waits on a thread instead."""
+    store = Store.open(tmp_path)
+    token = create_key(store)
+    store.close()
+    store = Store.open(tmp_path)
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")  # keeps readers out too
+        store._database.engine.dispose()
+        other.execute("BEGIN EXCLUSIVE")
+        begin = time.monotonic()
+        assert store.keys.cached(token) is None
+        assert store._database.version() is None
+        assert not store.keys.none_exists
+        assert time.monotonic() - begin < 1.0
+    store.close()
 
 
 class InterruptedDatabase(Database):
