@@ -1,5 +1,6 @@
 """docs/how-to/deploy.md adds up to the memory that docker-compose.yml allows."""
 
+import json
 import re
 from pathlib import Path
 
@@ -13,7 +14,8 @@ MEBIBYTE = 2**20
 def test_the_compose_file_gives_what_its_requests_can_take(settings: Settings) -> None:
     compose = (ROOT / "docker-compose.yml").read_text()
     given = dict(re.findall(r"\$\{(OFFKEY_\w+):-(\w+)\}", compose))
-    workers, places = int(given["OFFKEY_WORKERS"]), int(given["OFFKEY_QUEUE_LIMIT"])
+    (limits,) = re.findall(r"OFFKEY_LIMITS: '(.+)'", compose)
+    workers, places = int(given["OFFKEY_WORKERS"]), json.loads(limits)["queue_limit"]
     bodies = (workers + places + 1) * settings.limits.max_body_bytes / MEBIBYTE
     clips = workers * 9 / 8 * 4 * settings.limits.max_clip_seconds * 16_000 / MEBIBYTE
     decoders = workers * (settings.limits.max_body_bytes + OVERHEAD_BYTES) / MEBIBYTE
