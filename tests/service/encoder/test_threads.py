@@ -1,4 +1,4 @@
-"""Over how many threads a run goes: measured once, remembered, never in the way."""
+"""Thread counts: measured once, cached, and never a reason not to start."""
 
 import json
 import logging
@@ -21,10 +21,8 @@ from serving import in_process
 WINDOW: NDArray[np.float32] = np.zeros(16_000, np.float32)
 
 
-class Pretend:
-    """A session whose runs last as long as a rule says, for so many threads and so many runs at once."""
-
-    running = 0
+class FakeSession:
+    """Session whose runs take the time that a function of the number of threads returns."""
 
     def __init__(self, threads: int, seconds: Callable[[int], float]) -> None:
         self.threads = threads
@@ -47,7 +45,7 @@ def does_not_scale(threads: int) -> float:
 
 
 def prefers_two(threads: int) -> float:
-    """Two threads are more than twice as fast, as where two cores share a cache."""
+    """Two threads are more than twice as fast, as with a shared cache."""
     return {1: 0.04, 2: 0.015, 4: 0.015}[threads]
 
 
@@ -55,41 +53,41 @@ def prefers_two(threads: int) -> float:
     ("seconds", "expected"),
     [(scales, ThreadCounts(4, 1)), (does_not_scale, ThreadCounts(1, 1)), (prefers_two, ThreadCounts(2, 2))],
 )
-def test_the_fewest_threads_that_are_worth_it(seconds: Callable[[int], float], expected: ThreadCounts) -> None:
-    assert module.measure(lambda threads: Pretend(threads, seconds), WINDOW, 4) == expected
+def test_the_fewest_threads_with_enough_gain_are_used(seconds: Callable[[int], float], expected: ThreadCounts) -> None:
+    assert module.measure(lambda threads: FakeSession(threads, seconds), WINDOW, 4) == expected
 
 
 @pytest.fixture
 def opened() -> list[int]:
-    """Of how many threads the sessions were that were opened."""
+    """Numbers of threads of the opened sessions."""
     return []
 
 
 @pytest.fixture
-def open_session(opened: list[int], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Pretend]:
-    """For a measurement that finds one thread at once: it is tested above, and takes more than a second."""
+def open_session(opened: list[int], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], FakeSession]:
+    """Replace the measurement, which is tested above and takes more than a second."""
 
-    def measure(open_session: Callable[[int], Pretend], *_: object) -> ThreadCounts:
+    def measure(open_session: Callable[[int], FakeSession], *_: object) -> ThreadCounts:
         return ThreadCounts(open_session(1).threads, 1)
 
-    def open_one(threads: int) -> Pretend:
+    def open_one(threads: int) -> FakeSession:
         opened.append(threads)
-        return Pretend(threads, does_not_scale)
+        return FakeSession(threads, does_not_scale)
 
     monkeypatch.setattr(module, "measure", measure)
     return open_one
 
 
-def test_it_is_measured_once_and_again_for_another_graph(
-    tmp_path: Path, open_session: Callable[[int], Pretend], opened: list[int]
+def test_counts_are_measured_once_per_graph(
+    tmp_path: Path, open_session: Callable[[int], FakeSession], opened: list[int]
 ) -> None:
-    kept = tmp_path / "runtime" / "threads.json"
-    first = find_thread_counts(open_session, WINDOW, "a" * 64, kept)
+    file = tmp_path / "runtime" / "threads.json"
+    first = find_thread_counts(open_session, WINDOW, "a" * 64, file)
     assert opened
     opened.clear()
-    assert find_thread_counts(open_session, WINDOW, "a" * 64, kept) == first
+    assert find_thread_counts(open_session, WINDOW, "a" * 64, file) == first
     assert not opened
-    find_thread_counts(open_session, WINDOW, "b" * 64, kept)
+    find_thread_counts(open_session, WINDOW, "b" * 64, file)
     assert opened
 
 
@@ -103,40 +101,40 @@ def test_it_is_measured_once_and_again_for_another_graph(
         b'{"threads": {"idle_threads": "many", "busy_threads": 1}}',
         b'{"threads": {"idle_threads": 1}}',
         b'{"threads": {"idle_threads": 1, "busy_threads": 1}}',
-        b'{"found_for": {}, "threads": {"idle_threads": 1e999, "busy_threads": 1}}',
+        b'{"key": {}, "threads": {"idle_threads": 1e999, "busy_threads": 1}}',
     ],
 )
-def test_a_damaged_memory_is_measured_again(
-    tmp_path: Path, open_session: Callable[[int], Pretend], opened: list[int], damage: bytes
+def test_a_damaged_file_is_measured_again(
+    tmp_path: Path, open_session: Callable[[int], FakeSession], opened: list[int], damage: bytes
 ) -> None:
-    kept = tmp_path / "threads.json"
-    kept.write_bytes(damage)
-    find_thread_counts(open_session, WINDOW, "a" * 64, kept)
+    file = tmp_path / "threads.json"
+    file.write_bytes(damage)
+    find_thread_counts(open_session, WINDOW, "a" * 64, file)
     assert opened
-    assert json.loads(kept.read_text())["threads"] == {"idle_threads": 1, "busy_threads": 1}
+    assert json.loads(file.read_text())["threads"] == {"idle_threads": 1, "busy_threads": 1}
 
 
-def test_threads_below_one_are_not_believed(tmp_path: Path, open_session: Callable[[int], Pretend]) -> None:
-    kept = tmp_path / "threads.json"
-    find_thread_counts(open_session, WINDOW, "a" * 64, kept)
-    found = json.loads(kept.read_text())
-    kept.write_text(json.dumps({**found, "threads": {"idle_threads": 0, "busy_threads": 1}}))
-    assert find_thread_counts(open_session, WINDOW, "a" * 64, kept) == ThreadCounts(1, 1)
+def test_counts_below_one_are_measured_again(tmp_path: Path, open_session: Callable[[int], FakeSession]) -> None:
+    file = tmp_path / "threads.json"
+    find_thread_counts(open_session, WINDOW, "a" * 64, file)
+    found = json.loads(file.read_text())
+    file.write_text(json.dumps({**found, "threads": {"idle_threads": 0, "busy_threads": 1}}))
+    assert find_thread_counts(open_session, WINDOW, "a" * 64, file) == ThreadCounts(1, 1)
 
 
-def test_a_folder_that_cannot_be_written_is_no_reason_not_to_start(
-    tmp_path: Path, open_session: Callable[[int], Pretend], caplog: pytest.LogCaptureFixture
+def test_a_folder_that_cannot_be_written_does_not_prevent_a_start(
+    tmp_path: Path, open_session: Callable[[int], FakeSession], caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "runtime").write_text("a file where the folder should be")
+    (tmp_path / "runtime").write_text("a file in place of the folder")
     with caplog.at_level(logging.WARNING):
         find_thread_counts(open_session, WINDOW, "a" * 64, tmp_path / "runtime" / "threads.json")
-    assert "cannot be kept" in caplog.text
+    assert "cannot be cached" in caplog.text
 
 
-def test_a_run_goes_wide_while_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_run_uses_more_threads_than_concurrent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("service.encoder.per_thread.time.monotonic", lambda: now)
-    runs = PerThreadRunner(Pretend(1, lambda _: 0.0), Pretend(2, lambda _: 0.0), ThreadCounts(2, 1))
+    runs = PerThreadRunner(FakeSession(1, lambda _: 0.0), FakeSession(2, lambda _: 0.0), ThreadCounts(2, 1))
 
     def threads() -> float:
         ((value,),) = runs.run([WINDOW], ["embedding"], UNLIMITED)
@@ -144,27 +142,27 @@ def test_a_run_goes_wide_while_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert threads() == 2
     with runs._session():
-        assert threads() == 1  # beside another
-    assert threads() == 1  # another may come at once
+        assert threads() == 1  # concurrent with another
+    assert threads() == 1  # more are expected
     now = 10.0
     assert threads() == 2
 
 
-def test_both_sessions_give_the_same_and_the_service_says_how_many_workers(
+def test_both_sessions_give_equal_embeddings_and_info_reports_the_workers(
     bundle: Path, tmp_path: Path, fan: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OFFKEY_LIMITS")
     monkeypatch.setattr(module, "cores", lambda: 2)
-    # As if a run over both cores were twice as fast, whatever this machine is.
+    # As on a machine where two cores are twice as fast.
     monkeypatch.setattr(module, "measure", lambda *_: ThreadCounts(2, 1))
     with in_process(Settings(data_dir=tmp_path)) as api:
         assert api.get("/info").json()["limits"]["workers"] == 3
         encoder = api.app.state.service.encoders.current
         clip = (0.1 * np.random.default_rng(0).standard_normal(160_000)).astype(np.float32)
-        idle_threads = encoder.embed(clip).vectors
+        idle = encoder.embed(clip).vectors
         with encoder._runner._session():
-            beside = encoder.embed(clip).vectors
-        np.testing.assert_allclose(idle_threads, beside, atol=1e-5)
+            busy = encoder.embed(clip).vectors
+        np.testing.assert_allclose(idle, busy, atol=1e-5)
     assert json.loads((tmp_path / "runtime" / "threads-current.json").read_text())["threads"]["idle_threads"] == 2
 
 
