@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from serving import in_process
+from launch import in_process
 
 MAX_BODY, MAX_ZIP = 1_000, 5_000
 ZIP = "application/zip"

@@ -8,10 +8,10 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
+from launch import in_process
 from service.domain.access import COMMAND_LINE
 from service.settings import MIN_CORESET_WINDOWS, Settings
 from service.synthetic import MACHINES
-from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
