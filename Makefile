@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.service ## Hear Offkey work: enroll and score synthetic machines (ARGS=--once ends by itself)
+demo: $(VENV)/.service ## See Offkey work: enroll and score synthetic machines (ARGS=--once ends by itself)
 	@$(BIN)/offkey demo $(ARGS)
 
 serve: $(VENV)/.service ## Run the service on http://127.0.0.1:8000, data in ./data
@@ -23,11 +23,12 @@ test: $(VENV)/.dev ## Run the whole test suite (ARGS="-k name" and so on go to p
 torture: $(VENV)/.dev ## Run the reliability tests at full length, an hour or so (OFFKEY_KILLS=60 shortens it)
 	@OFFKEY_TORTURE=1 $(BIN)/pytest -n auto --dist loadgroup tests/reliability $(ARGS)
 
-lint: $(VENV)/.dev ## Check style, types, directions of imports, and the Dockerfile
+lint: $(VENV)/.dev ## Check style, types, import directions, the English, and the Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python .ci/check_english.py
 	@$(BIN)/hadolint docker/Dockerfile
 
 bench: $(VENV)/.dev ## Measure the service, half an hour or so (needs the load generators `hey` and `wrk`)
@@ -55,10 +56,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.service: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing Offkey into $(VENV): a minute or two the first time."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[service]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing Offkey with its training and test tools into $(VENV): a few minutes the first time."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[service,train,dev]'
 	@touch $@ $(VENV)/.service

@@ -1,4 +1,4 @@
-"""Every backend on machines with known faults: clean and in noise at 0 dB, source and target.
+"""Compare all backends on machines with known faults: clean and in noise at 0 dB, source and target.
 
     python benchmarks/backends.py --machines DIR --noise DIR [--bundle DIR]
 
@@ -23,15 +23,15 @@ from offkey.vocabulary import Domain
 from service.domain.backends import DEFAULT_BACKEND
 from service.settings import shipped_bundle
 from service.synthetic import plan_tree, write_tree
-from training.evaluation.cells import Cells
 from training.evaluation.comparison import ALL, Cell, Comparison, Key, cells
-from training.evaluation.listening import Listener
+from training.evaluation.embedders import BandsEmbedder, BundleEmbedder, Embedded, Embedder, LogmelEmbedder
+from training.evaluation.embedding import MachineEmbeddings
+from training.evaluation.embedding_cache import EmbeddingCache
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound, sounds
-from training.evaluation.readings import ServedBank
+from training.evaluation.scores import ServedBank
 from training.evaluation.tables import table
 from training.evaluation.tree import JudgedMachine, read_tree
-from training.evaluation.views import BandsView, BundleView, Embedded, LogmelView, View
 
 SNR = 0.0  # dB
 SHOWN = (Cell("clean", None), Cell("noisy", None))
@@ -54,12 +54,12 @@ VIEWS = (EMBEDDING, LOGMEL, BOTH, BANDS_MEAN, BANDS_MAX)
 
 @dataclass(frozen=True)
 class Trial:
-    """A machine's clips embedded by all views under one condition."""
+    """Clips of a machine, embedded by all views under one condition."""
 
     bank: dict[str, Embedded]
     test: dict[str, Embedded]
     domains: Sequence[Domain]
-    bands: tuple[Sequence[Embedded], Sequence[Embedded]]  # bank and test clips, band by band
+    bands: tuple[Sequence[Embedded], Sequence[Embedded]]  # bank and test clips by band
 
     def scores(self, backend: str) -> dict[str, np.ndarray]:
         """Score the test clips. Returns the scores by view."""
@@ -86,18 +86,18 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/backends"), help="folder of cached embeddings; may be deleted"
     )
-    parser.add_argument("--workers", type=int, default=0, help="threads; 0: one per core")
+    parser.add_argument("--workers", type=int, default=0, help="number of threads, 0 for one per core")
     given = parser.parse_args()
     register()
     synthetic = given.work / "synthetic"
     if not synthetic.is_dir():
         write_tree(synthetic.with_suffix(".part"), plan_tree())
         synthetic.with_suffix(".part").rename(synthetic)
-    bundle = BundleView(given.bundle)
-    views: dict[str, View] = {EMBEDDING: bundle, LOGMEL: LogmelView(bundle)}
-    bands = BandsView(bundle)
-    listener = Listener(
-        Noise.read(given.noise, bundle.encoder.sample_rate), bundle.encoder.sample_rate, Cells(given.work)
+    bundle = BundleEmbedder(given.bundle)
+    views: dict[str, Embedder] = {EMBEDDING: bundle, LOGMEL: LogmelEmbedder(bundle)}
+    bands = BandsEmbedder(bundle)
+    embeddings = MachineEmbeddings(
+        Noise.read(given.noise, bundle.encoder.sample_rate), bundle.encoder.sample_rate, EmbeddingCache(given.work)
     )
     manifest = bundle.encoder.manifest
     found: dict[str, object] = {"bundle": f"{manifest.name}/{manifest.version}", "sha256": manifest.model_sha256}
@@ -111,10 +111,10 @@ def main() -> None:
                 for one in machines
                 for sound in sounds((SNR,), given.seeds, oracle=False)
             ]
-            listener.embed(wanted, given.workers, progress)
-            heard = Embedding(listener, views, bands, given.seeds)
-            measured[title] = measure([(machine, [machine]) for machine in machines], heard, progress)
-            together[title] = measure([(one_bank(machines), machines)], heard, progress)
+            embeddings.embed(wanted, given.workers, progress)
+            trials = Trials(embeddings, views, bands, given.seeds)
+            measured[title] = measure([(machine, [machine]) for machine in machines], trials, progress)
+            together[title] = measure([(one_bank(machines), machines)], trials, progress)
     print(f"{found['bundle']}, AUC as served\n\n{overview(measured)}")
     for title, comparison in measured.items():
         print(f"\n{title}, mean over conditions and domains\n\n{by_machine(comparison, together[title])}")
@@ -124,46 +124,46 @@ def main() -> None:
 
 
 def one_bank(machines: Sequence[JudgedMachine]) -> JudgedMachine:
-    """All machines as if they were one that runs in as many conditions."""
+    """Combine all machines to one that runs in as many conditions."""
     train = tuple(clip for machine in machines for clip in machine.train)
     return JudgedMachine(ONE_BANK, train, tuple(clip for machine in machines for clip in machine.test))
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """Every clip of a tree, embedded by every view under every condition."""
+class Trials:
+    """Embeddings of all clips of a tree, by all views under all conditions."""
 
-    listener: Listener
-    views: dict[str, View]
-    bands: BandsView
+    embeddings: MachineEmbeddings
+    views: dict[str, Embedder]
+    bands: BandsEmbedder
     seeds: int
 
-    def trials(self, machines: Sequence[JudgedMachine]) -> Iterator[tuple[Cell, Trial]]:
-        """Every condition with every draw of the noise; the clips of several machines in one bank."""
+    def of(self, machines: Sequence[JudgedMachine]) -> Iterator[tuple[Cell, Trial]]:
+        """Yield a trial for each condition and draw of the noise, with the clips of several machines in one bank."""
         domains = [clip.domain for machine in machines for clip in machine.train]
         for cell, condition in cells((SNR,)):
             for seed in range(1 if condition.bank is None else self.seeds):
-                heard, of_bands = [], []
+                by_role, of_bands = [], []
                 for role, kind in (("bank", condition.bank), ("test", condition.test)):
                     sound = Sound("clean", role) if kind is None else Sound("mixture", role, kind, SNR, seed)
-                    heard.append({name: self._windows(view, machines, sound) for name, view in self.views.items()})
+                    by_role.append({name: self._windows(view, machines, sound) for name, view in self.views.items()})
                     of_bands.append(self.bands.parts(self._windows(self.bands, machines, sound)))
-                yield cell, Trial(*heard, domains, (of_bands[0], of_bands[1]))
+                yield cell, Trial(*by_role, domains, (of_bands[0], of_bands[1]))
 
-    def _windows(self, view: View, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
-        of_machines = [self.listener.embedded(view, machine, sound).windows() for machine in machines]
+    def _windows(self, view: Embedder, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
+        of_machines = [self.embeddings.load(view, machine, sound).windows() for machine in machines]
         return Embedded.join(windows for clips in of_machines for windows in clips)
 
 
 def measure(
-    banks: Sequence[tuple[JudgedMachine, Sequence[JudgedMachine]]], heard: Embedding, progress: Progress
+    banks: Sequence[tuple[JudgedMachine, Sequence[JudgedMachine]]], trials: Trials, progress: Progress
 ) -> Comparison:
-    """Scores of every backend and view, as methods of a comparison. A bank is of one machine or of several."""
-    comparison = Comparison([whole for whole, _ in banks], (SNR,), heard.seeds, REPLICATES)
+    """Score all backends and views, as methods of a comparison. A bank is of one machine or of several."""
+    comparison = Comparison([whole for whole, _ in banks], (SNR,), trials.seeds, REPLICATES)
     for backend in progress.track(METHODS, description="scoring"):
         scores: dict[str, dict[tuple[str, Cell], list[np.ndarray]]] = {name: {} for name in VIEWS}
         for whole, members in banks:
-            for cell, trial in heard.trials(members):
+            for cell, trial in trials.of(members):
                 for name, of_clips in trial.scores(backend).items():
                     scores[name].setdefault((whole.name, cell), []).append(of_clips)
         for name, of_banks in scores.items():
@@ -172,20 +172,20 @@ def measure(
 
 
 def figure(comparison: Comparison, backend: str, view: str, machine: str, cell: Cell, metric: str) -> float:
-    """NaN where a machine has no clip of a domain."""
+    """Return a figure, or NaN if the machine has no clip of a domain."""
     interval = comparison.interval(Key(backend, view, machine, cell, metric))
     return float("nan") if interval is None else interval.value
 
 
 def overall(comparison: Comparison, backend: str, view: str, machine: str) -> float:
-    """Mean over conditions and domains."""
+    """Compute the mean over conditions and domains."""
     return float(
         np.nanmean([figure(comparison, backend, view, machine, cell, metric) for cell in SHOWN for metric in DOMAINS])
     )
 
 
 def short(comparison: Comparison, backend: str, view: str) -> float:
-    """How much the mean over machines lacks of the best backend and view of each machine by itself."""
+    """Compute how far the mean over machines is below the best backend of each machine."""
     best = [
         max(overall(comparison, name, EMBEDDING, machine.name) for name in METHODS) for machine in comparison.machines
     ]
@@ -226,13 +226,13 @@ def by_machine(comparison: Comparison, together: Comparison) -> str:
 
 def rows(comparison: Comparison) -> Iterator[dict[str, object]]:
     """Every figure that a table shows, with its interval and that of its difference from the default."""
-    for key in comparison.known:
+    for key in comparison.keys:
         if key.cell in SHOWN and key.metric in DOMAINS:
             interval = comparison.interval(key)
             if interval is not None:
                 less = comparison.difference(key, DEFAULT_BACKEND)
                 yield {
-                    "view": key.reading,
+                    "view": key.scorer,
                     "backend": key.method,
                     "machine": key.machine,
                     "condition": str(key.cell),

@@ -1,11 +1,11 @@
-"""Realized against requested false-alarm rate, over simulated banks; and what a guard of the bank does to it.
+"""Compare realized with requested false-alarm rates over simulated banks, with and without a guard of the bank.
 
     python benchmarks/calibration.py [--banks N] [--plot FILE]
 
-Healthy recordings are Gaussian around one center, brought to unit norm; where they are cut into pieces, the pieces of
-one differ little from each other. Each bank is calibrated as the service does and hears clips of new healthy
-recordings. Synthetic: it shows that the arithmetic keeps its promise where its assumption holds, not that a microphone
-in a hall does.
+Healthy recordings are Gaussian around one center, normalized to unit norm. If they are cut into pieces, the pieces of
+one recording differ little. Each bank is calibrated as the service does, and scores clips of new healthy recordings.
+The simulation shows that the threshold holds if its assumption does. It does not show that the assumption holds for a
+microphone in a hall.
 """
 
 import argparse
@@ -31,20 +31,20 @@ CLIPS = (20, 50, 100, 200, 500, 1_000)
 RATES = (0.01, 0.05, 0.1)
 PIECES = 5
 DIM = 16
-HEARD = 50  # clips of new healthy recordings, per bank
+SCORED = 50  # clips of new healthy recordings, per bank
 WITHIN = 0.1  # deviation of the pieces of one recording
-BETWEEN = 0.4  # of recordings
+BETWEEN = 0.4  # deviation of the recordings
 SOURCE = Domain.SOURCE
 
 
 @dataclass(frozen=True)
 class Case:
-    """How the clips of a bank came about, and what was said of it.
+    """Origin of the clips of a bank.
 
     Attributes:
-        title: of the case.
-        pieces: clips cut from each recording.
-        named: they are enrolled with the name of their recording.
+        title: name in the table.
+        pieces: number of clips cut from each recording.
+        named: whether clips are enrolled with the name of their recording.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Case:
     named: bool
 
     def recordings(self, clips: int) -> int:
-        """What counts as independent in a bank of so many clips."""
+        """Return the number of recordings that the service assumes in a bank of `clips` clips."""
         return clips // self.pieces if self.named else clips
 
 
@@ -61,7 +61,7 @@ CASES = (
     Case(f"cut into {PIECES} pieces each", PIECES, named=True),
     Case(f"cut into {PIECES} pieces that pass for recordings", PIECES, named=False),
 )
-# What becomes of a clip to be enrolled that scores above it; the last is what the service does.
+# Bound above which a clip is not enrolled. The last one is the service's.
 GUARDS: dict[str, Callable[[SelfScores, float], float]] = {
     "none": lambda own, threshold: np.inf,
     "at the threshold": lambda own, threshold: threshold,
@@ -73,7 +73,7 @@ def main() -> None:
     """Simulate, print tables, write results/calibration.json, draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--banks", type=int, default=1_000)
-    parser.add_argument("--plot", type=Path, default=Path("docs/calibration.png"))
+    parser.add_argument("--plot", type=Path, default=Path("docs/measurements/calibration.png"))
     given = parser.parse_args()
     points = [(case, clips) for case in CASES for clips in CLIPS]
     found = {point: realized(*point, given.banks) for point in track(points, description="simulating")}
@@ -81,7 +81,7 @@ def main() -> None:
     rows = [row for point in points for row in summarize(*point, found[point])]
     show(rows, guards)
     draw(found, given.plot)
-    result = {"banks": given.banks, "dim": DIM, "heard": HEARD, "rows": rows, "guards": guards}
+    result = {"banks": given.banks, "dim": DIM, "scored": SCORED, "rows": rows, "guards": guards}
     print(write("calibration", "python benchmarks/calibration.py", result))
     print(given.plot)
 
@@ -95,7 +95,7 @@ def realized(case: Case, clips: int, banks: int) -> NDArray[np.float64]:
         center = rng.standard_normal(DIM)
         enrolled = draw_recordings(rng, center, clips // case.pieces, case.pieces)
         detector = fit(enrolled, numbers)
-        scores = score(detector, draw_recordings(rng, center, HEARD, 1), enrolled)
+        scores = score(detector, draw_recordings(rng, center, SCORED, 1), enrolled)
         for row, rate in enumerate(RATES):
             alarms[row, bank] = np.mean(scores > conformal_threshold(detector.self_scores, rate).value)
     return alarms
@@ -119,7 +119,7 @@ def guarded(bound: Callable[[SelfScores, float], float], banks: int, rate: float
             enrolled = np.concatenate([enrolled, offered[welcome]])
             held.append(1 - welcome.mean())
         detector = fit(enrolled, np.arange(len(enrolled)))
-        scores = score(detector, draw_recordings(rng, center, HEARD, 1), enrolled)
+        scores = score(detector, draw_recordings(rng, center, SCORED, 1), enrolled)
         alarms.append(np.mean(scores > conformal_threshold(detector.self_scores, rate).value))
     return {
         "requested": rate,
@@ -129,7 +129,7 @@ def guarded(bound: Callable[[SelfScores, float], float], banks: int, rate: float
 
 
 def draw_recordings(rng: np.random.Generator, center: NDArray[np.float64], count: int, pieces: int) -> Vectors:
-    """`(count * pieces, DIM)` unit embeddings, the pieces of a recording one after the other."""
+    """Draw unit embeddings `(count * pieces, DIM)`, the pieces of a recording one after the other."""
     own = np.repeat(center + BETWEEN * rng.standard_normal((count, DIM)), pieces, axis=0)
     own += WITHIN * rng.standard_normal(own.shape)
     unit: Vectors = (own / np.linalg.norm(own, axis=1, keepdims=True)).astype(np.float32)
@@ -141,13 +141,13 @@ def fit(enrolled: Vectors, recordings: NDArray[np.int64]) -> Detector:
     return Detector.fit({SOURCE: enrolled}, {SOURCE: np.arange(len(enrolled))}, {SOURCE: recordings})
 
 
-def score(detector: Detector, heard: Vectors, enrolled: Vectors) -> NDArray[np.float64]:
-    """Anomaly scores of clips of one window."""
-    return detector.window_scores(heard, {SOURCE: nearest_rows(heard, enrolled, detector.neighbors)})
+def score(detector: Detector, windows: Vectors, enrolled: Vectors) -> NDArray[np.float64]:
+    """Score clips of one window each."""
+    return detector.window_scores(windows, {SOURCE: nearest_rows(windows, enrolled, detector.neighbors)})
 
 
 def summarize(case: Case, clips: int, alarms: NDArray[np.float64]) -> list[dict[str, object]]:
-    """A row per rate: mean over banks, its 95 % interval, and the range that nine banks in ten are in."""
+    """Compute a row per rate: mean over banks, its 95 % interval, and the range of nine in ten banks."""
     rows: list[dict[str, object]] = []
     for rate, shares in zip(RATES, alarms, strict=True):
         promised = max(rate, 1 / (case.recordings(clips) + 1))
@@ -168,7 +168,7 @@ def summarize(case: Case, clips: int, alarms: NDArray[np.float64]) -> list[dict[
 
 
 def show(rows: list[dict[str, object]], guards: dict[str, dict[str, float]]) -> None:
-    """Print what was found."""
+    """Print the tables."""
     table = Table("case", "clips", "recordings", *(f"{rate:.0%} requested" for rate in RATES))
     for start in range(0, len(rows), len(RATES)):
         own = rows[start : start + len(RATES)]
@@ -182,7 +182,7 @@ def show(rows: list[dict[str, object]], guards: dict[str, dict[str, float]]) -> 
 
 
 def draw(found: dict[tuple[Case, int], NDArray[np.float64]], path: Path) -> None:
-    """A panel for each case that says what its recordings are; the band is what is promised."""
+    """Draw a panel for each case with named recordings. The band is the promised range."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -1,12 +1,12 @@
-"""What does it cost to compare with a coreset of a bank instead of the whole?
+"""Measure the loss and the gain of comparing with a coreset of a bank instead of the whole bank.
 
     python benchmarks/coreset.py --machines DIR --noise DIR [--bundle DIR]
 
 AUC: the clips of the machines in DIR (DCASE Task 2 layout) are cut into pieces of two seconds, one a second, and every
-piece is mixed with noise at 0 dB several times, by other recordings of noise in bank and test. The bank knows which
-file each piece is from and leaves it out as a whole. False alarms and time: Gaussian embeddings, simulated. Two ways of
-choosing: `in rounds`, which the service has (service/domain/coreset.py), and `k-center`, greedily the window that is
-farthest from those chosen.
+piece is mixed with noise at 0 dB several times. Bank and test have different recordings of noise. Pieces are enrolled
+with the name of their file, so a file is left out as a whole. False alarms and time: simulated Gaussian embeddings. Two
+ways of choosing: `in rounds`, which the service has (service/domain/coreset.py), and `k-center`, greedily the window
+that is farthest from those chosen.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from rich.progress import track
 
 from offkey.vocabulary import Domain
 from service.audio.decode import AudioLimits, decode
-from service.bank import Bank, BankRows
+from service.bank import Bank, BankRows, Calibration, CalibrationRows
 from service.domain.coreset import coreset
 from service.domain.detector import Detector
 from service.domain.distance import Vectors, cosine_distances, nearest_rows
@@ -36,8 +36,8 @@ from training.metrics import auc
 
 SECONDS, HOP_SECONDS = 2.0, 1.0
 BACKENDS = ("mahalanobis", "nearest")
-CAPS = (100, 300, 1_000, 0)  # windows of a domain; 0: all
-DRAWS = {"bank": 20, "test": 2}  # of the noise, for each piece
+CAPS = (100, 300, 1_000, 0)  # windows of a domain, 0 for all
+DRAWS = {"bank": 20, "test": 2}  # noisy copies of each piece
 TIMED = (1_000, 3_000, 0)
 RATE, SIMULATED, DIM, DIM_TIMED = 0.05, 1_000, 16, 2_048
 Rows = NDArray[np.int64]
@@ -45,7 +45,7 @@ Choose = Callable[[Vectors, Rows, Rows, int], Rows]
 
 
 def k_center(vectors: Vectors, clips: Rows, recordings: Rows, most: int) -> Rows:
-    """From the window nearest to the mean on: the one that is farthest from all that are chosen."""
+    """Choose the window nearest to the mean, then repeatedly the one that is farthest from all chosen ones."""
     del clips, recordings
     if len(vectors) <= most:
         return np.arange(len(vectors))
@@ -73,8 +73,7 @@ def main() -> None:
     noise = Noise.read(given.noise, encoder.sample_rate)
     aucs: list[dict[str, object]] = []
     for machine in read_tree(given.machines):
-        heard = Pieces(machine, encoder, noise, given.work)
-        aucs += heard.figures()
+        aucs += Pieces(machine, encoder, noise, given.work).figures()
     alarms = list(track(false_alarms(given.banks), "false alarms", total=len(BACKENDS) * len(WAYS)))
     times = list(track(spent(), "time", total=len(BACKENDS) * len(TIMED)))
     for rows in (aucs, alarms, times):
@@ -84,7 +83,7 @@ def main() -> None:
 
 
 class Pieces:
-    """A machine's clips in pieces and in noise, embedded."""
+    """Embedded pieces of a machine's clips, mixed with noise."""
 
     def __init__(self, machine: JudgedMachine, encoder: Encoder, noise: Noise, work: Path) -> None:
         self.machine = machine
@@ -96,7 +95,7 @@ class Pieces:
         self._found = dict(np.load(self._path))
 
     def figures(self) -> Iterator[dict[str, object]]:
-        """AUC by backend, way and cap."""
+        """Compute the AUC by backend, way and cap."""
         vectors, domains = self._found["bank_vectors"], self._found["bank_source"]
         test = self._found["test_vectors"]
         anomalous = self._found["test_anomalous"]
@@ -145,7 +144,7 @@ class Pieces:
 
 
 def pieces(clip: JudgedClip, rate: int) -> Iterator[NDArray[np.float32]]:
-    """Two seconds, every second."""
+    """Cut two seconds of a clip, every second."""
     samples = decode(clip.path.read_bytes(), sample_rate=rate, limits=AudioLimits()).samples
     length, hop = round(SECONDS * rate), round(HOP_SECONDS * rate)
     for start in range(0, len(samples) - length + 1, hop):
@@ -155,7 +154,7 @@ def pieces(clip: JudgedClip, rate: int) -> Iterator[NDArray[np.float32]]:
 def judged(
     backend: str, vectors: Vectors, recordings: Rows, members: dict[Domain, Rows], test: Vectors
 ) -> NDArray[np.float64]:
-    """Scores of test windows; each enrolled window is a clip of its own."""
+    """Score test windows. Each enrolled window is a clip of its own."""
     banks = {domain: vectors[at] for domain, at in members.items()}
     detector = Detector.fit(banks, members, {domain: recordings[at] for domain, at in members.items()}, backend)
     near = {domain: nearest_rows(test, bank, max(1, detector.neighbors)) for domain, bank in banks.items()}
@@ -163,7 +162,7 @@ def judged(
 
 
 def false_alarms(banks: int) -> Iterator[dict[str, object]]:
-    """Of healthy clips, at a requested rate of 5 %: banks of 1,000 independent clips around one center."""
+    """Measure the false-alarm rate at a requested 5 %, over banks of 1,000 independent clips around one center."""
     for backend in BACKENDS:
         for way, choose in WAYS.items():
             row: dict[str, object] = {"backend": backend, "chosen": way, "requested": RATE}
@@ -186,7 +185,7 @@ def false_alarms(banks: int) -> Iterator[dict[str, object]]:
 
 
 def spent() -> Iterator[dict[str, object]]:
-    """Seconds to rebuild a bank of 10,000 windows, and to score one, of the default backend and of 1-NN."""
+    """Measure the time to rebuild a bank of 10,000 windows and to score one window."""
     rng = np.random.default_rng(0)
     count = 10_000
     vectors = unit(rng.standard_normal((count, DIM_TIMED)))
@@ -197,24 +196,24 @@ def spent() -> Iterator[dict[str, object]]:
     for backend in BACKENDS:
         for cap in TIMED:
             begin = time.perf_counter()
-            bank = Bank.build(rows, exact_limit=10_000, backend=backend, coreset_windows=cap)
+            bank = Bank.of(rows, Calibration.fit(rows, CalibrationRows(), backend, cap), exact_limit=10_000)
             built = time.perf_counter() - begin
-            asked = []
+            times = []
             for _ in range(20):
                 begin = time.perf_counter()
                 bank.score(vectors[:1], 1)
-                asked.append(time.perf_counter() - begin)
+                times.append(time.perf_counter() - begin)
             yield {
                 "backend": backend,
                 "windows compared": cap or count,
                 "rebuild, s": round(built, 2),
-                "score, ms": round(1e3 * median(asked), 2),
-                "memory, MB": round(bank.values * 4 / 2**20),
+                "score, ms": round(1e3 * median(times), 2),
+                "memory, MB": round(bank.nbytes / 2**20),
             }
 
 
 def unit(vectors: NDArray[np.float64]) -> Vectors:
-    """Of norm 1."""
+    """Normalize vectors to unit norm."""
     found: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     return found
 

@@ -1,10 +1,10 @@
-"""A clip decoded in a child process beside the same in this one: what does the wall between them cost?
+"""Measure what decoding in a child process adds to decoding in this process.
 
-And a plain WAV file read with numpy alone, as the service does where that is possible.
+A plain WAV file is also read with numpy alone, as `service.audio.decoder` does.
 
     python benchmarks/decoding.py
 
-They take turns on the same file. Seconds are of this machine alone.
+They decode the same file in turn.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from rich.table import Table
 
 from service.audio.budget import UNLIMITED
 from service.audio.decode import AudioLimits, decode
-from service.audio.plain_wav import read_pcm
-from service.audio.processes import Decoders
+from service.audio.plain_wav import read_plain_wav
+from service.audio.processes import DecoderPool
 from service.audio.processes.messages import DecodeLimits
 
 RATE = 16_000
 
 
 def clip(container: str, sample_rate: int) -> bytes:
-    """10 s of noise."""
+    """Encode 10 s of noise."""
     file = io.BytesIO()
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 10 * sample_rate).astype(np.float32)
     soundfile.write(file, samples, sample_rate, format=container, subtype="PCM_16")
@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=500)
     rounds = parser.parse_args().rounds
     limits = AudioLimits()
-    decoders = Decoders(DecodeLimits(limits, 20 * 2**20, 10), wall_seconds=30.0)
-    decoders.check()
+    pool = DecoderPool(DecodeLimits(limits, 20 * 2**20, 10), wall_seconds=30.0)
+    pool.check()
     table = Table("10 s clip", "in process, ms", "in a child, ms", "added, ms", "plain, ms")
     result = {}
     for container, sample_rate in (("WAV", 16_000), ("WAV", 48_000), ("FLAC", 16_000)):
@@ -52,11 +52,11 @@ def main() -> None:
             start = time.perf_counter()
             decode(data, sample_rate=RATE, limits=limits)
             between = time.perf_counter()
-            decoders.decode(data, RATE)
+            pool.decode(data, RATE)
             times["in_process"].append(between - start)
             times["in_child"].append(time.perf_counter() - between)
             start = time.perf_counter()
-            if read_pcm(data, RATE, limits, UNLIMITED) is not None:
+            if read_plain_wav(data, RATE, limits, UNLIMITED) is not None:
                 times.setdefault("plain", []).append(time.perf_counter() - start)
         row = {name: statistics.median(taken) for name, taken in times.items()}
         row = {**row, "added": row["in_child"] - row["in_process"]}
@@ -64,7 +64,7 @@ def main() -> None:
         result[name] = row
         shown = (row.get(column) for column in ("in_process", "in_child", "added", "plain"))
         table.add_row(name, *("" if seconds is None else f"{seconds * 1e3:.2f}" for seconds in shown))
-    decoders.close()
+    pool.close()
     Console().print(table)
     print(write("decoding", "python benchmarks/decoding.py", result))
 

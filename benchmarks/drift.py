@@ -1,11 +1,11 @@
-"""How often a healthy machine is said to drift, and after how many clips one that does is found.
+"""Measure how often a healthy machine gets a drift verdict, and after how many clips real drift is detected.
 
     python benchmarks/drift.py [--streams N]
 
-Banks and clips are drawn as in calibration.py and scored as the service does. The verdict is asked for after every
-second clip of a stream, over the last 100 clips and over all that are kept, as `GET /machines/{machine_id}/drift`
-does. A shift is of all scores of the stream, in deviations of the bank's self-scores. Synthetic: the clips are
-independent, which those of one afternoon are not.
+Banks and clips are drawn as in calibration.py and scored as the service does. The verdict is computed after every
+second clip of a stream, over the last 100 clips and over all stored clips, as `GET /machines/{machine_id}/drift`
+does. A shift moves all scores of the stream, in deviations of the bank's self-scores. Synthetic: the clips are
+independent, which clips of one afternoon are not.
 """
 
 import argparse
@@ -27,16 +27,16 @@ from service.usecases.drift import LAST_CLIPS
 
 RECORDINGS = (10, 20, 50, 100, 200)
 SHIFTS = (0.0, 0.5, 1.0, 2.0)
-CLIPS = 1_000  # of a stream
-EVERY = 2  # clips between looks
+CLIPS = 1_000  # clips of a stream
+EVERY = 2  # clips between two verdicts
 
 
 def first_verdict(own: SelfScores, scores: NDArray[np.float64], every: int = EVERY) -> float:
-    """After how many clips drift is told first; infinity: never."""
-    for heard in range(MIN_SCORES, len(scores) + 1, every):
+    """Return the number of clips until the first verdict of drift. Infinity if there is none."""
+    for scored in range(MIN_SCORES, len(scores) + 1, every):
         for window in (LAST_CLIPS, RECENT_SCORES):
-            if Drift.of(own, scores[max(heard - window, 0) : heard]).verdict is not Verdict.STEADY:
-                return heard
+            if Drift.of(own, scores[max(scored - window, 0) : scored]).verdict is not Verdict.STEADY:
+                return scored
     return np.inf
 
 
@@ -60,17 +60,17 @@ def main() -> None:
         drawn = list(streams(recordings, CLIPS, given.streams))
         for shift in SHIFTS:
             first = np.array([first_verdict(own, scores + shift * own.scores.std()) for own, scores in drawn])
-            told = np.isfinite(first)
+            detected = np.isfinite(first)
             rows.append(
                 {
                     "recordings": recordings,
                     "shift_sigma": shift,
-                    "told": round(float(told.mean()), 4),
-                    "told_within_100": round(float((first <= 100).mean()), 4),
-                    "median_clips": float(np.median(first[told])) if told.any() else None,
+                    "detected": round(float(detected.mean()), 4),
+                    "detected_within_100": round(float((first <= 100).mean()), 4),
+                    "median_clips": float(np.median(first[detected])) if detected.any() else None,
                 }
             )
-    table = Table("recordings", "shift, sigma", "told", "within 100 clips", "after clips, median")
+    table = Table("recordings", "shift, sigma", "detected", "within 100 clips", "after clips, median")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)

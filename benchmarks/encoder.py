@@ -1,9 +1,9 @@
-"""The encoder of a bundle on one thread: time of a 10 s clip, the share of each stage, and beside another graph.
+"""Measure the encoder of a bundle on one thread: time of a 10 s clip, share of each stage, and ratio to another graph.
 
     python benchmarks/encoder.py [--beside OTHER/model.onnx]
 
-Both graphs take turns on the same waveform; the ratio is the median over rounds. Time is CPU time of the thread: what
-else runs on the machine counts little.
+Both graphs run on the same waveform in turn; the ratio is the median over rounds. Times are CPU times of the thread, so
+other programs hardly affect them.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def session(graph: Path, *, profile: str | None = None) -> ort.InferenceSession:
-    """A graph on one thread of the CPU."""
+    """Open a graph on one thread of the CPU."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     if profile:
@@ -82,7 +82,7 @@ def session(graph: Path, *, profile: str | None = None) -> ort.InferenceSession:
 
 
 def batches(graph: Path, waveform: NDArray[np.float32], rounds: int = 10) -> dict[str, Any]:
-    """Time of a window in batches of several sizes, on the GPU if there is one: sizes take turns."""
+    """Measure the time of a window in batches of several sizes, in turn, on the GPU if there is one."""
     one = open_session(graph, Device.AUTO)
     stacked = {size: np.repeat(waveform, size, axis=0) for size in BATCHES}
     times: dict[int, list[float]] = defaultdict(list)
@@ -97,9 +97,9 @@ def batches(graph: Path, waveform: NDArray[np.float32], rounds: int = 10) -> dic
 
 
 def shares(graph: Path, waveform: NDArray[np.float32], runs: int = 50) -> dict[str, float]:
-    """Share of each stage and kind of operator in the time of all, largest first; the profiler costs a little itself.
+    """Measure the share of each stage and kind of operator in the total time, largest first, profiler included.
 
-    Nodes run in the order of the graph: before the first convolution lies the front end, behind the last the read-out.
+    Nodes run in the order of the graph: before the first convolution lies the front end, after the last the read-out.
     """
     profiled = session(graph, profile="offkey-encoder")
     for _ in range(runs):

@@ -1,4 +1,4 @@
-"""`offkey enroll FOLDER` beside `offkey score FOLDER`: what does it cost to keep what was heard?
+"""Compare `offkey enroll FOLDER` with `offkey score FOLDER`: the cost of storing embeddings.
 
     python benchmarks/enrollment.py [--clips 1000]
 

@@ -9,21 +9,21 @@ from typing import NamedTuple
 
 
 class Answer(NamedTuple):
-    """One answer that came back."""
+    """One answer of the server."""
 
     status: int
-    sent: float  # seconds after the first request was begun
-    seconds: float  # until it was here
+    sent: float  # start of the request, seconds after the first one
+    seconds: float  # time until the answer, seconds
 
 
 def require() -> None:
-    """End with a message if it is not installed."""
+    """Exit with a message if `hey` is not installed."""
     if shutil.which("hey") is None:
         raise SystemExit("The load generator `hey` is not here: apt install hey, or see https://github.com/rakyll/hey.")
 
 
 def post(url: str, body: Path, kind: str, arguments: list[str]) -> list[Answer]:
-    """Send a body of a content type again and again; `arguments` say how often and how many at once."""
+    """Send a body repeatedly. `arguments` of `hey` set the number of requests and the concurrency."""
     command = ["hey", "-m", "POST", "-T", kind, "-D", str(body), "-o", "csv", *arguments, url]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [

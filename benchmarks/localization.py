@@ -1,13 +1,13 @@
-"""Does localization point at the fault, and what does it add to a request?
+"""Measure whether localization finds the fault, and what it adds to a request.
 
     python benchmarks/localization.py [--machines DIR] [--bundle DIR]
 
-Faults that last two seconds of a healthy clip. Of a synthetic machine the fault's own sound is known: the difference of
-two renderings that draw the same random numbers, healthy and faulty. Of the machines in DIR (DCASE Task 2 layout) two
-seconds of a healthy test clip give way to two seconds of a faulty one at the same level; there the bands are not known.
-The train clips are enrolled under their domains, and the reference is fitted as the service does. Beside the log-mel
-spectrogram that the service keeps, in bands of three mels, three others go through the same code: bands of one mel
-(`fine`) and of seven (`broad`), and the token grid of the encoder (`frames`), each of its bands and channels by itself.
+Faults last two seconds of a healthy clip. The sound of a synthetic fault is the difference of a healthy and a faulty
+rendering with the same random numbers. In test clips of the machines in DIR (DCASE Task 2 layout), two seconds of a
+healthy clip are replaced by two seconds of a faulty one at the same level; the bands of that fault are unknown. The
+train clips are enrolled under their domains, and the reference is fitted as the service does. The service stores the
+log-mel spectrogram in bands of three mels. Three alternatives run through the same code: bands of one mel (`fine`) and
+of seven (`broad`), and the token grid of the encoder (`frames`), with each band and channel by itself.
 """
 
 import argparse
@@ -26,9 +26,11 @@ import soundfile
 from machine import write
 from numpy.typing import NDArray
 from rich.progress import track
+from threadpoolctl import threadpool_limits
 
 from offkey.vocabulary import Domain
 from service.audio.decode import AudioLimits, decode
+from service.domain.access import COMMAND_LINE
 from service.domain.localization import Reference
 from service.domain.spectrogram import Spectrogram, downsampled
 from service.encoder.bundle import MODEL_FILE
@@ -36,10 +38,10 @@ from service.settings import Device, Settings, shipped_bundle
 from service.synthetic import MACHINES
 from service.synthetic.machines import LEVEL_DBFS, SAMPLE_RATE, Split, SyntheticMachine
 from service.synthetic.signal import gain, rms
-from service.usecases.clip import Upload
-from service.usecases.enroll import Condition, enroll_clips
-from service.usecases.score import score_clips
-from service.usecases.service import Context
+from service.usecases.clip import Clip
+from service.usecases.enroll import EnrollOptions, enroll_clips
+from service.usecases.score import ScoreOptions, score_clips
+from service.usecases.service import Service
 from training.evaluation.tables import table
 from training.evaluation.tree import JudgedMachine, read_tree
 
@@ -49,31 +51,31 @@ RAISED = np.log(10) / 10 / 5  # 1 dB, in the log-mel units of the shipped bundle
 VIEWS = ("log-mel", "fine", "broad", "frames")
 REQUESTS = 300
 Samples = NDArray[np.float64]
-Embedding = dict[str, Spectrogram]  # by view
-Bank = Sequence[tuple[Domain, int, Embedding]]  # domain and recording of each clip
+Views = dict[str, Spectrogram]  # spectrograms by view
+Bank = Sequence[tuple[Domain, int, Views]]  # domain and recording of each clip
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A test clip.
+    """Test clip.
 
     Attributes:
-        machine: its name.
-        fault: what a row of the table stands for; "healthy" if there is none.
-        heard: what the encoder gives.
-        inside: `(steps,)`, where the fault is.
-        raised: `(steps, bands)`, where it adds 1 dB or more; None: not known.
+        machine: machine name.
+        fault: name of the fault in the table, "healthy" if there is none.
+        views: spectrograms of the clip, by view.
+        inside: whether the fault is in a step, `(steps,)`.
+        raised: whether the fault adds 1 dB or more to a cell, `(steps, bands)`. None if unknown.
     """
 
     machine: str
     fault: str
-    heard: Embedding
+    views: Views
     inside: NDArray[np.bool_]
     raised: NDArray[np.bool_] | None
 
 
-class Ears:
-    """The graph of a bundle, all outputs."""
+class Graph:
+    """Graph of a bundle with all outputs."""
 
     def __init__(self, bundle: Path) -> None:
         options = onnxruntime.SessionOptions()
@@ -82,8 +84,8 @@ class Ears:
             str(bundle / MODEL_FILE), options, providers=["CPUExecutionProvider"]
         )
 
-    def embed(self, samples: Samples) -> Embedding:
-        """One window."""
+    def embed(self, samples: Samples) -> Views:
+        """Compute the views of one window."""
         waveform = samples[None].astype(np.float32)
         frames, logmel = (one[0] for one in self._session.run(["frames", "logmel"], {"waveform": waveform}))
         cells = downsampled(logmel, len(samples) / SAMPLE_RATE)
@@ -93,7 +95,7 @@ class Ears:
 
 
 def over_time(grid: NDArray[np.float32], steps: int) -> Spectrogram:
-    """Means over equal stretches of time, `(time, ...)` to `(steps, values)`."""
+    """Average `(time, ...)` over equal spans of time. Returns `(steps, values)`."""
     at = np.arange(steps + 1) * len(grid) // steps
     return np.stack([grid[start:end].mean(axis=0).ravel() for start, end in pairwise(at)])
 
@@ -105,12 +107,13 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=shipped_bundle())
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    ears, rng = Ears(given.bundle), np.random.default_rng(given.seed)
+    threadpool_limits(1, user_api="blas")  # as in the service
+    graph, rng = Graph(given.bundle), np.random.default_rng(given.seed)
     rows = []
     for machine in track(list(MACHINES.values()), description="synthetic"):
-        rows += judged(synthetic_bank(machine, ears), list(synthetic_trials(machine, ears, rng)))
+        rows += judged(synthetic_bank(machine, graph), list(synthetic_trials(machine, graph, rng)))
     for folder in read_tree(given.machines) if given.machines else ():
-        bank, trials = recorded(folder, ears, rng)
+        bank, trials = recorded(folder, graph, rng)
         rows += judged(bank, trials)
     added = request_times(given.bundle)
     print(shown(rows))
@@ -121,13 +124,13 @@ def main() -> None:
 
 
 def judged(bank: Bank, trials: Sequence[Trial]) -> Iterator[dict[str, object]]:
-    """A row for each fault of a machine."""
+    """Compute a row for each fault of a machine."""
     references = {view: reference(bank, view) for view in VIEWS}
     for fault in dict.fromkeys(trial.fault for trial in trials):
         own = [trial for trial in trials if trial.fault == fault]
         row: dict[str, object] = {"machine": own[0].machine, "fault": fault, "clips": len(own)}
         for view, fitted in references.items():
-            found = [fitted.locate(trial.heard[view]) for trial in own]
+            found = [fitted.locate(trial.views[view]) for trial in own]
             p_values = [one.regions[0].p_value if one.regions else 1.0 for one in found]
             row[f"{view}: any region"] = share([bool(one.regions) for one in found])
             row[f"{view}: p at most 0.1"] = share([value <= 0.1 for value in p_values])
@@ -136,7 +139,7 @@ def judged(bank: Bank, trials: Sequence[Trial]) -> Iterator[dict[str, object]]:
                 row[f"{view}: strongest step"] = share(hits)
         if fault != "healthy":
             row["strongest step, by chance"] = share([trial.inside.mean() for trial in own])
-            found = [references["log-mel"].locate(trial.heard["log-mel"]) for trial in own]
+            found = [references["log-mel"].locate(trial.views["log-mel"]) for trial in own]
             covered = [(one.regions[0], trial) for one, trial in zip(found, own, strict=True) if one.regions]
             row["first region in time"] = share([trial.inside[slice(*top.steps)].mean() for top, trial in covered])
             marked = [(top, trial.raised) for top, trial in covered if trial.raised is not None]
@@ -148,35 +151,35 @@ def judged(bank: Bank, trials: Sequence[Trial]) -> Iterator[dict[str, object]]:
 
 
 def reference(bank: Bank, view: str) -> Reference:
-    """As the service fits it."""
+    """Fit a reference as the service does."""
     members = {domain: [one for one in bank if one[0] is domain] for domain in Domain}
     return Reference.fit(
-        {domain: [heard[view] for _, _, heard in own] for domain, own in members.items() if own},
+        {domain: [views[view] for _, _, views in own] for domain, own in members.items() if own},
         {domain: np.array([number for _, number, _ in own]) for domain, own in members.items() if own},
     )
 
 
 def share(values: Sequence[float | np.bool_]) -> float | None:
-    """Mean, rounded; None of nothing."""
+    """Return the rounded mean, or None if there are no values."""
     return round(float(np.mean(values)), 3) if values else None
 
 
-def synthetic_bank(machine: SyntheticMachine, ears: Ears) -> Bank:
-    """20 source clips and 5 target clips."""
+def synthetic_bank(machine: SyntheticMachine, graph: Graph) -> Bank:
+    """Embed 20 source clips and 5 target clips."""
     return [
-        (domain, number, ears.embed(machine.clip(split="train", domain=domain.value, number=number)))
+        (domain, number, graph.embed(machine.clip(split="train", domain=domain.value, number=number)))
         for domain, clips in ((Domain.SOURCE, 20), (Domain.TARGET, 5))
         for number in range(clips)
     ]
 
 
-def synthetic_trials(machine: SyntheticMachine, ears: Ears, rng: np.random.Generator) -> Iterator[Trial]:
-    """20 healthy clips of either domain, and faults of every severity in 10 each."""
+def synthetic_trials(machine: SyntheticMachine, graph: Graph, rng: np.random.Generator) -> Iterator[Trial]:
+    """Yield 20 healthy clips per domain, and 10 faulty clips per domain and severity."""
     size = (round(SECONDS * SAMPLE_RATE), SAMPLE_RATE)
     for domain in Domain:
         condition = machine.condition(domain.value)
         for number in range(20):
-            healthy = ears.embed(machine.clip(split="test", domain=domain.value, number=number))
+            healthy = graph.embed(machine.clip(split="test", domain=domain.value, number=number))
             yield Trial(machine.machine_id, "healthy", healthy, np.zeros(len(healthy["log-mel"]), bool), None)
         for severity in SEVERITIES:
             for _ in range(10):
@@ -189,23 +192,23 @@ def synthetic_trials(machine: SyntheticMachine, ears: Ears, rng: np.random.Gener
                 fade, span = when(len(without), rng)
                 clip = without + background + (faulty - without) * fade
                 level = gain(LEVEL_DBFS) / rms(clip)
-                heard, before = ears.embed(level * clip), ears.embed(level * (without + background))
-                raised = heard["log-mel"] - before["log-mel"] >= RAISED
-                yield Trial(machine.machine_id, f"severity {severity} %", heard, inside(span, heard), raised)
+                views, before = graph.embed(level * clip), graph.embed(level * (without + background))
+                raised = views["log-mel"] - before["log-mel"] >= RAISED
+                yield Trial(machine.machine_id, f"severity {severity} %", views, inside(span, views), raised)
 
 
-def recorded(folder: JudgedMachine, ears: Ears, rng: np.random.Generator) -> tuple[Bank, list[Trial]]:
-    """The bank of a machine, its healthy test clips, and each of them with two seconds of two faulty ones."""
+def recorded(folder: JudgedMachine, graph: Graph, rng: np.random.Generator) -> tuple[Bank, list[Trial]]:
+    """Embed the bank of a machine, its healthy test clips, and each of them with two seconds of two faulty ones."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(clip.recording for clip in folder.train))}
-    bank = [(clip.domain, numbers[clip.recording], ears.embed(read(clip.path))) for clip in folder.train]
+    bank = [(clip.domain, numbers[clip.recording], graph.embed(read(clip.path))) for clip in folder.train]
     faulty = [(clip.domain, read(clip.path)) for clip in folder.test if clip.anomalous]
     trials = []
     for clip in folder.test:
         if clip.anomalous:
             continue
         whole = read(clip.path)
-        heard = ears.embed(whole)
-        trials.append(Trial(folder.name, "healthy", heard, np.zeros(len(heard["log-mel"]), bool), None))
+        views = graph.embed(whole)
+        trials.append(Trial(folder.name, "healthy", views, np.zeros(len(views["log-mel"]), bool), None))
         others = [samples for domain, samples in faulty if domain is clip.domain]
         for number in rng.choice(len(others), 2, replace=False):
             length = min(len(whole), len(others[number]))
@@ -213,19 +216,19 @@ def recorded(folder: JudgedMachine, ears: Ears, rng: np.random.Generator) -> tup
                 continue
             fade, span = when(length, rng)
             other = others[number][:length] * (rms(whole) / rms(others[number]))
-            heard = ears.embed(whole[:length] * np.sqrt(1 - fade) + other * np.sqrt(fade))
-            trials.append(Trial(folder.name, "fault of two seconds", heard, inside(span, heard), None))
+            views = graph.embed(whole[:length] * np.sqrt(1 - fade) + other * np.sqrt(fade))
+            trials.append(Trial(folder.name, "fault of two seconds", views, inside(span, views), None))
     return bank, trials
 
 
 def read(path: Path) -> Samples:
-    """At the rate of the bundles, at most one window."""
+    """Read a clip at the rate of the bundles, at most one window."""
     samples = decode(path.read_bytes(), sample_rate=SAMPLE_RATE, limits=AudioLimits()).samples
     return samples[: round(SECONDS * SAMPLE_RATE)].astype(np.float64)
 
 
 def when(samples: int, rng: np.random.Generator) -> tuple[Samples, tuple[float, float]]:
-    """A fault's envelope `(samples,)` and its begin and end as shares of the clip."""
+    """Draw the envelope `(samples,)` of a fault, and its begin and end as shares of the clip."""
     seconds = samples / SAMPLE_RATE
     begin = rng.uniform(0.0, seconds - FAULT_SECONDS)
     at = np.arange(samples) / SAMPLE_RATE
@@ -233,41 +236,42 @@ def when(samples: int, rng: np.random.Generator) -> tuple[Samples, tuple[float, 
     return fade, (begin / seconds, (begin + FAULT_SECONDS) / seconds)
 
 
-def inside(span: tuple[float, float], heard: Embedding) -> NDArray[np.bool_]:
-    """Which steps lie in the fault for half their length or more."""
-    steps = len(heard["log-mel"])
+def inside(span: tuple[float, float], views: Views) -> NDArray[np.bool_]:
+    """Return which steps are in the fault for half their length or more."""
+    steps = len(views["log-mel"])
     middles = (np.arange(steps) + 0.5) / steps
     return (middles >= span[0]) & (middles <= span[1])
 
 
-def wav(split: Split, number: int, severity: float = 0.0) -> Upload:
-    """A synthetic clip of 10 s as a file."""
+def wav(split: Split, number: int, severity: float = 0.0) -> Clip:
+    """Encode a synthetic clip of 10 s."""
     file = io.BytesIO()
     samples = MACHINES["fan-synthetic"].clip(split=split, domain="source", number=number, severity=severity)
     soundfile.write(file, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    return Upload(f"{number}.wav", file.getvalue())
+    return Clip(f"{number}.wav", file.getvalue())
 
 
 def request_times(bundle: Path) -> dict[str, dict[str, float]]:
-    """One clip from decoding to JSON in this process, without HTTP, by turns: p50.
+    """Measure the median time of one clip from decoding to JSON in this process, without HTTP.
 
-    `cpu_ms` is the time that this thread spends on a core: all but the decoding, which a child process does, and not
-    moved by what else the cores have to do.
+    `cpu_ms` is the CPU time of this thread, which other programs hardly affect.
     """
     with tempfile.TemporaryDirectory() as folder:
-        context = Context.open(Settings(data_dir=Path(folder), bundle=bundle, device=Device.CPU, workers=1))
-        context.store.put_machine("fan", description="")
-        enroll_clips(context, "fan", Condition(Domain.SOURCE), [wav("train", number) for number in range(25)])
-        edges, upload = context.encoder.band_edges_hz, wav("test", 0, 1.0)
-        kinds = {"no spectrogram at all": (None, False), "not asked for": (edges, False), "localized": (edges, True)}
+        service = Service.open(Settings(data_dir=Path(folder), bundle=bundle, device=Device.CPU, workers=1))
+        with service.store.begin() as tx:
+            tx.put_machine("fan", "")
+        call, encoder = service.call(COMMAND_LINE), service.encoders.current
+        enroll_clips(call, "fan", EnrollOptions(Domain.SOURCE), [wav("train", number) for number in range(25)])
+        edges, clip = encoder.band_edges_hz, wav("test", 0, 1.0)
+        kinds = {"no spectrogram at all": (None, False), "not requested": (edges, False), "localized": (edges, True)}
         spent: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
         for _ in track(range(REQUESTS), description="requests"):
-            for name, (known, asked) in kinds.items():
-                context.encoder.band_edges_hz = known
+            for name, (edges_or_none, localize) in kinds.items():
+                encoder.band_edges_hz = edges_or_none
                 begin, core = time.perf_counter(), time.thread_time()
-                score_clips(context, "fan", [upload], 1, asked).model_dump_json()
+                score_clips(call, "fan", [clip], ScoreOptions(localize=localize)).model_dump_json()
                 spent[name].append((time.perf_counter() - begin, time.thread_time() - core))
-        context.close()
+        service.close()
     medians = {name: [1e3 * median(column) for column in zip(*own, strict=True)] for name, own in spent.items()}
     _, base = medians["no spectrogram at all"]
     return {
@@ -277,7 +281,7 @@ def request_times(bundle: Path) -> dict[str, dict[str, float]]:
 
 
 def shown(rows: Sequence[dict[str, object]]) -> str:
-    """Faults in a few lines: of the synthetic machines the mean of each severity."""
+    """Format a table of faults, with the mean over the synthetic machines for each severity."""
     groups: dict[str, list[dict[str, object]]] = {}
     for row in rows:
         if row["fault"] != "healthy":

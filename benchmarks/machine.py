@@ -1,4 +1,4 @@
-"""What every result says of the machine it was measured on, and where results go."""
+"""Describe the measuring machine in every result, and write results."""
 
 import json
 import platform

@@ -1,10 +1,10 @@
-"""Many machines on one node: start-up, throughput under a Zipf-like access pattern, and the first score of a cold one.
+"""Measure many machines on one node: start-up, throughput under a Zipf-like access pattern, and a first score.
 
     python benchmarks/machines.py [--machines 10 1000 10000] [--windows 100] [--cold-windows 1000]
 
-Banks are random unit vectors of the shipped student's width, the same for every machine; what is learned from them is
-linked into place, as after a restart. The load comes from `wrk`, which can ask for another machine in each request;
-`--max-cached-values` is the memory budget of banks, in values of 4 bytes.
+Banks are random unit vectors of the shipped student's width, the same for every machine. Their calibrations are cached,
+as after a restart. The load comes from `wrk`, which scores another machine in each request. `--bank-cache-mb` is the
+memory for banks, in MiB.
 """
 
 import argparse
@@ -38,18 +38,18 @@ from service.store import Action, BankLimits, NewClip, Store
 CONNECTIONS = 32
 WARM_SECONDS, SECONDS = 10, 20
 COLD = 40  # machines
-EXPONENT = 1.0  # of the Zipf-like pattern
-ASKED = 100_000  # machines in the sequence that is gone through
+EXPONENT = 1.0  # exponent of the Zipf-like pattern
+REQUESTS = 100_000  # length of the sequence of machines
 SCRIPT = """
 local file = io.open("%s", "rb")
 local body = file:read("*a")
 file:close()
-local asked, at = {}, 0
-for name in io.lines("%s") do asked[#asked + 1] = name end
+local machines, at = {}, 0
+for name in io.lines("%s") do machines[#machines + 1] = name end
 local headers = {["Content-Type"] = "audio/wav"}
 request = function()
-  at = at %% #asked + 1
-  return wrk.format("POST", "/score?machine_id=" .. asked[at], headers, body)
+  at = at %% #machines + 1
+  return wrk.format("POST", "/score?machine_id=" .. machines[at], headers, body)
 end
 """
 
@@ -60,11 +60,13 @@ def main() -> None:
     parser.add_argument("--machines", type=int, nargs="+", default=[10, 1_000, 10_000])
     parser.add_argument("--windows", type=int, default=100, help="of each machine, for throughput")
     parser.add_argument("--cold-windows", type=int, default=1_000, help="of each machine, for the first score")
-    parser.add_argument("--max-cached-values", type=int, default=Settings.model_fields["max_cached_values"].default)
+    parser.add_argument("--bank-cache-mb", type=int, default=Settings.model_fields["bank_cache_mb"].default)
     options = parser.parse_args()
     if shutil.which("wrk") is None:
-        raise SystemExit("The load generator `wrk` is not here: apt install wrk, or see https://github.com/wg/wrk.")
-    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OFFKEY_MAX_CACHED_VALUES": str(options.max_cached_values)}
+        raise SystemExit(
+            "The load generator `wrk` is not installed: apt install wrk, or see https://github.com/wg/wrk."
+        )
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OFFKEY_BANK_CACHE_MB": str(options.bank_cache_mb)}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         clip, _ = prepare(root, shipped_bundle())
@@ -74,12 +76,12 @@ def main() -> None:
     for row in rows:
         table.add_row(*(f"{value:.4g}" for value in row.values()))
     Console().print(table, cold)
-    result = {"windows": options.windows, "max_cached_values": options.max_cached_values, "rows": rows, "cold": cold}
+    result = {"windows": options.windows, "bank_cache_mb": options.bank_cache_mb, "rows": rows, "cold": cold}
     print(write("machines", "python benchmarks/machines.py", result))
 
 
 def crowd(root: Path, clip: Path, machines: int, windows: int) -> dict[str, float]:
-    """Start-up and throughput with so many machines."""
+    """Measure start-up and throughput with a number of machines."""
     with filled(root, machines, windows) as data:
         starts = []
         for _ in range(3):
@@ -89,9 +91,9 @@ def crowd(root: Path, clip: Path, machines: int, windows: int) -> dict[str, floa
         weights = 1.0 / np.arange(1, machines + 1) ** EXPONENT
         rng = np.random.default_rng(0)
         order = rng.permutation(machines)
-        asked = order[rng.choice(machines, ASKED, p=weights / weights.sum())]
-        (root / "asked").write_text("\n".join(f"m{number}" for number in asked))
-        (root / "zipf.lua").write_text(SCRIPT % (clip, root / "asked"))
+        sequence = order[rng.choice(machines, REQUESTS, p=weights / weights.sum())]
+        (root / "sequence").write_text("\n".join(f"m{number}" for number in sequence))
+        (root / "zipf.lua").write_text(SCRIPT % (clip, root / "sequence"))
         with serving(root, data) as (url, pid):
             press(url, root, WARM_SECONDS)
             found = press(url, root, SECONDS)
@@ -100,7 +102,7 @@ def crowd(root: Path, clip: Path, machines: int, windows: int) -> dict[str, floa
 
 
 def first_scores(root: Path, clip: Path, windows: int) -> dict[str, float]:
-    """The first score of a machine since the start, and the second."""
+    """Measure the first score of a machine since the start, and the second."""
     cold, warm = [], []
     with filled(root, COLD, windows) as data, serving(root, data) as (url, _), httpx2.Client(base_url=url) as http:
         body = clip.read_bytes()
@@ -122,31 +124,24 @@ def first_scores(root: Path, clip: Path, windows: int) -> dict[str, float]:
 
 @contextmanager
 def filled(root: Path, machines: int, windows: int) -> Iterator[Path]:
-    """A data folder with so many machines, removed after."""
+    """Fill a data folder with a number of machines. It is removed at the end."""
     data = root / "data"
     clips = [_clip(number, vector) for number, vector in enumerate(_vectors(windows))]
     manifest = load_manifest(shipped_bundle())
     store = Store.open(data)
-    kept = CalibrationCache(data / "runtime" / "calibrations")
+    cache = CalibrationCache(data / "runtime" / "calibrations")
     try:
         for number in track(range(machines), f"{machines} machines of {windows} windows", transient=True):
-            record, _ = store.put_machine(f"m{number}", description="")
-            store.add_clips(
-                record,
-                manifest.embedding_space_id,
-                clips,
-                known={},
-                missing_audio={},
-                limits=BankLimits(windows, windows),
-                action=Action.ENROLL,
-                once=None,
-                step=None,
-            )
+            with store.begin() as tx:
+                key = tx.put_machine(f"m{number}", "")[0].machine_key
+            with store.begin(f"m{number}") as tx:
+                tx.add_clips(clips, manifest.embedding_space_id, BankLimits(windows, windows), Action.ENROLL)
             if number == 0:
-                kept.learn(record.machine_key, store.bank_rows(record.machine_key), DEFAULT_BACKEND, 0)
-                first = data / "runtime" / "calibrations" / f"{record.machine_key}.calibration"
+                rows = store.bank_rows(key)
+                cache.fit(key, rows, store.calibration_rows(key, rows.generation), DEFAULT_BACKEND, 0)
+                first = data / "runtime" / "calibrations" / f"{key}.calibration"
             else:
-                os.link(first, first.with_stem(str(record.machine_key)))
+                os.link(first, first.with_stem(str(key)))
     finally:
         store.close()
     try:
@@ -156,7 +151,7 @@ def filled(root: Path, machines: int, windows: int) -> Iterator[Path]:
 
 
 def _vectors(count: int) -> np.ndarray:
-    """Unit vectors `(count, dim)` about a common center, which spread mostly in 20 directions."""
+    """Draw unit vectors `(count, dim)` around a common center, with most of their variance in 20 directions."""
     rng = np.random.default_rng(0)
     dim = load_manifest(shipped_bundle()).dim
     center, *directions = rng.standard_normal((21, dim))
@@ -186,13 +181,13 @@ def _clip(number: int, vector: np.ndarray) -> NewClip:
 
 @contextmanager
 def serving(root: Path, data: Path) -> Iterator[Running]:
-    """The service on a data folder."""
+    """Run the service on a data folder."""
     with running(offkey()[0], root, [], data) as server:
         yield server
 
 
 def press(url: str, root: Path, seconds: int) -> dict[str, float]:
-    """Ask for machine after machine of the sequence; every answer has to be 200."""
+    """Score machine after machine of the sequence. Every response must be 200."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s", "--latency"]
     printed = subprocess.run(
         [*command, "-s", str(root / "zipf.lua"), url], check=True, capture_output=True, text=True
@@ -211,7 +206,7 @@ def _ms(text: str) -> float:
 
 
 def resident(pid: int) -> float:
-    """Memory of a process, MiB."""
+    """Return the memory of a process, MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 

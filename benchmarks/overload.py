@@ -2,8 +2,8 @@
 
     python benchmarks/overload.py
 
-The load comes from `hey` on the same cores, at a rate that it is told and that does not wait for answers more than its
-connections must; every request carries a whole 10 s clip.
+The load comes from `hey` on the same cores, at a fixed rate that waits for answers only as far as its connections
+require. Every request carries a 10 s clip.
 """
 
 import os

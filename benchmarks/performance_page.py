@@ -1,4 +1,4 @@
-"""Fill docs/performance.md with the figures of results/*.json.
+"""Fill docs/measurements/performance.md with the figures of results/*.json.
 
 python benchmarks/performance_page.py
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from machine import RESULTS, result
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).parent.parent / "docs" / "measurements" / "performance.md"
 NETWORKS = {"shipped": "shipped", "cnn-5m": "CNN", "vit-b": "ViT-B"}
 SIDES = {
     "offkey": "Offkey",
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def filled(page: str) -> str:
-    """The page with its blocks made anew. Raises KeyError for a block that nobody makes."""
+    """Return the page with new blocks. Raises KeyError for an unknown block."""
     return _BLOCK.sub(lambda found: f"{found[1]}{BLOCKS[found[2]]()}\n{found[3]}", page)
 
 
@@ -92,11 +92,11 @@ def overload() -> str:
         for status, answer in load["answers"].items():
             kind = "answered" if status == "200" else "refused"
             rows.append([f"{times} times", f"{sent:.0f}", kind, f"{answer['rate']:.0f}", *_percentiles(answer)])
-    return markdown(["asked for, of capacity", "sent/s", "", "per s", "p50, ms", "p90, ms", "p99, ms"], rows)
+    return markdown(["offered, of capacity", "sent/s", "", "per s", "p50, ms", "p90, ms", "p99, ms"], rows)
 
 
 def encoder() -> str:
-    """The graph beside its predecessor."""
+    """Compare the graph with its predecessor."""
     found = result("encoder")
     times, shares = found["milliseconds"], found["shares"]
     rows = [[f"`{found['bundle']}`", f"{times['this']:.2f}"]]
@@ -145,13 +145,11 @@ def search() -> str:
     rows = result("search")["rows"]
     columns = {
         "exact, ms": "exact_ms",
-        "16 bits, ms": "half_ms",
         "HNSW, ms": "hnsw_ms",
         "HNSW build, s": "hnsw_build_s",
-        "recall, 16 bits": "half_recall",
         "recall, HNSW": "hnsw_recall",
     }
-    digits = {"hnsw_build_s": 1, "half_recall": 3, "hnsw_recall": 3}
+    digits = {"hnsw_build_s": 1, "hnsw_recall": 3}
     lines = [
         [f"{row['windows']:,}", *(f"{row[field]:.{digits.get(field, 2)}f}" for field in columns.values())]
         for row in rows
@@ -195,7 +193,7 @@ def many_machines() -> str:
 
 
 def training() -> str:
-    """A training step beside its networks."""
+    """Compare a training step with its networks alone."""
     found = result("training_step")
     times = found["milliseconds"]
     first, cached = found["step_over_networks_alone"], found["cached_step_over_first"]
@@ -203,7 +201,7 @@ def training() -> str:
         ["student, forward and backward, alone", f"{times['student']:.0f}"],
         ["teacher, forward on sources and noises, alone", f"{times['teacher']:.0f}"],
         [
-            "whole step, the teacher hears each window for the first time",
+            "whole step, the teacher embeds each window for the first time",
             f"{times['first']:.0f}, {first:.2f} of the two alone",
         ],
         ["whole step, the teacher's cache filled", f"{times['cached']:.0f}, {cached:.2f} of the first"],

@@ -1,4 +1,4 @@
-"""Draw docs/performance.png from the results of serving.py and search.py.
+"""Draw docs/measurements/performance.png from the results of serving.py and search.py.
 
 python benchmarks/performance_plot.py
 """
@@ -9,11 +9,11 @@ from typing import Any
 import matplotlib as mpl
 from machine import result
 
-IMAGE = Path(__file__).parent.parent / "docs" / "performance.png"
+IMAGE = Path(__file__).parent.parent / "docs" / "measurements" / "performance.png"
 NETWORKS = {"shipped": "offkey-small", "cnn-5m": "CNN of 5 M, random", "vit-b": "ViT-B, random"}
 SIDES = ("offkey", "FastAPI", "LitServe", "BentoML")
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
-SEARCHES = {"exact_ms": "exact", "half_ms": "exact, 16 bits", "hnsw_ms": "HNSW"}
+SEARCHES = {"exact_ms": "exact", "hnsw_ms": "HNSW"}
 
 
 def main() -> None:

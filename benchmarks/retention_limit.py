@@ -1,12 +1,11 @@
-"""How much of a retain target is there to be known? The target of one half of a sound, guessed from its other half.
+"""Estimates the limit of retention: the target of one half of a sound, guessed from its other half.
 
     python benchmarks/retention_limit.py RUN --machines DIR --noise DIR
 
-For each healthy test clip of each machine and a stretch of noise of its length, the frozen encoder embeds both halves
-of both sounds apart. The target is the mean of the embeddings of the first halves, the guess that of the second ones.
-So the guess knows both sounds without any mixing, but not the moment. Compared with it is the frozen encoder's
-embedding of the mixture of the first halves, at 0 dB. Where the guess is hardly nearer than the mixture, a student has
-little to gain.
+For each healthy test clip of each machine and a segment of noise of its length, the frozen encoder embeds both halves
+of both sounds separately. The target is the mean of the embeddings of the first halves, the guess that of the second
+halves. So the guess uses both unmixed sounds, but another moment. It is compared with the frozen encoder's embedding of
+the mixture of the first halves, at 0 dB. If the guess is hardly nearer than the mixture, a student can gain little.
 """
 
 import argparse
@@ -42,14 +41,14 @@ def main() -> None:
         "mixture": [],
     }
     for machine in read_tree(given.machines):
-        clips = list(Sound("clean", "test").heard(machine, noise, frozen.sample_rate))
+        clips = list(Sound("clean", "test").waveforms(machine, noise, frozen.sample_rate))
         for kind in KINDS:
-            stretches = Sound("noise", "test", kind, None, 0).heard(machine, noise, frozen.sample_rate)
-            for clip, stretch, faulty in zip(clips, stretches, machine.anomalous, strict=True):
+            segments = Sound("noise", "test", kind, None, 0).waveforms(machine, noise, frozen.sample_rate)
+            for clip, segment, faulty in zip(clips, segments, machine.anomalous, strict=True):
                 if faulty:
                     continue
                 half = len(clip) // 2
-                parts = (clip[:half], clip[half : 2 * half], stretch[:half], stretch[half : 2 * half])
+                parts = (clip[:half], clip[half : 2 * half], segment[:half], segment[half : 2 * half])
                 waveforms = (*parts, mix(parts[0], parts[2], 0.0))
                 with torch.inference_mode():
                     for row, samples in zip(rows.values(), waveforms, strict=True):

@@ -1,12 +1,12 @@
-"""`POST /score` beside the same work in a loop in one process, and beside other servers: what does serving cost?
+"""Compare `POST /score` with the same work in a loop in one process, and with other servers: the cost of serving.
 
     python benchmarks/serving.py [--peers VENV/bin/python] [--networks shipped cnn-5m vit-b]
 
 Every side decodes the same 10 s clip, runs the same ONNX file and searches the same embeddings exactly. The load comes
 from `hey`, a compiled generator on the same cores, whose share of the CPU is reported. Sides take turns; figures are
-medians over rounds. Offkey measures conditions and localizes besides; a second row has it without localization.
+medians over rounds. Offkey also measures acoustics and localizes; a second row has it without localization.
 `--peers` names a Python with litserve and bentoml. Networks are the shipped student, and stand-ins of random weights in
-the size of a 5 M CNN and of a ViT-B: what serving costs does not grow with the network, its share falls.
+the size of a 5 M CNN and of a ViT-B: the cost of serving does not grow with the network, so its share falls.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     hey.require()
     versions = peer_versions(options.peers)
-    # Threads of numpy's own, beside those that the sides have, would only wait for each other.
+    # Additional threads of numpy would only wait for the threads of the sides.
     threadpool_limits(1, user_api="blas")
     os.environ |= {"OPENBLAS_NUM_THREADS": "1"}
     for network in options.networks:
@@ -258,7 +258,7 @@ def cpu_seconds(session: int) -> float:
 
 
 def layouts() -> dict[str, tuple[int, Callable[[bytes], object], int]]:
-    """Ways to do the work without a server: the concurrency it stands beside, the work, and on how many threads."""
+    """Return ways to do the work without a server: the concurrency to compare with, the work, and its threads."""
     sys.path.insert(0, str(SERVERS))
     from work import Work
 

@@ -46,7 +46,7 @@ def main() -> None:
 
 @contextmanager
 def pressed(url: str, side: Side, clip: Path) -> Iterator[None]:
-    """Others ask for the same meanwhile."""
+    """Run other requests of the same kind meanwhile."""
     command = ["hey", "-z", "10m", "-c", str(CONCURRENCY), "-m", "POST", "-T", "audio/wav", "-D", str(clip)]
     process = subprocess.Popen([*command, url + side.path], stdout=subprocess.DEVNULL)
     try:

@@ -1,4 +1,4 @@
-"""Bundles of random weights in the sizes that people use: what they say is nothing, what they cost is real."""
+"""Make bundles of random weights in common sizes: their output is meaningless, their cost is real."""
 
 from pathlib import Path
 

@@ -1,10 +1,10 @@
-"""A training step beside the networks alone: what do loading, mixing and the optimizer add, what does the cache save?
+"""Compares a training step with its networks alone: the cost of loading, mixing and optimizer, the gain of the cache.
 
     python benchmarks/training_step.py CONFIG [KEY=VALUE ...]
 
-For the same batches, in alternating blocks: whole steps with a teacher that hears each window for the first time; the
-same steps again, with the teacher's cache filled; the student's forward and backward and the teacher's forward alone.
-A step is measured from one batch to the next, waiting for the loader included. Ratios of medians.
+For the same batches, in alternating blocks: whole steps with an empty teacher cache; the same steps with a filled
+cache; the student's forward and backward pass alone, and the teacher's forward pass alone. A step is measured from one
+batch to the next, including the wait for the loader. Results are medians and their ratios.
 """
 
 import argparse
@@ -20,15 +20,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from training.build import build_student
 from training.config import Config, load_config
 from training.data.batches import Batch
 from training.data.shard import Shard
+from training.factory import build_student
+from training.learner import Learner
 from training.mixing import mix
 from training.processes import Processes
 from training.sounds import Sounds
 from training.teacher import FrozenStudent, Teacher
-from training.trainer import Learner, Trainer
+from training.trainer import Trainer
 
 BLOCK = 6  # steps; the first of each block starts the loader and is not counted
 

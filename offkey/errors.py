@@ -1,10 +1,10 @@
-"""The one way Offkey says no: an error kind, a sentence for a person, and the values behind it."""
+"""Define the error of Offkey: its kind, a sentence for the user, and the values it depends on."""
 
 from enum import StrEnum
 
 
 class ErrorKind(StrEnum):
-    """Every reason for which a request can be refused. `service/http/problems.py` maps each to an HTTP status."""
+    """Reason for refusing a request. `service/http/problems.py` maps each to an HTTP status."""
 
     MALFORMED_REQUEST = "malformed-request"
     TOO_MANY_NEIGHBORS = "too-many-neighbors"
@@ -56,7 +56,7 @@ class ErrorKind(StrEnum):
     INTERNAL = "internal"
 
 
-# What is wrong is the clip, or that it is enrolled otherwise: another clip may do.
+# Errors of a single clip. Another clip of the same request may be usable.
 ABOUT_CLIP = frozenset(
     {
         ErrorKind.EMPTY_AUDIO,
@@ -77,12 +77,12 @@ ABOUT_CLIP = frozenset(
 
 
 class OffkeyError(Exception):
-    """A refusal that a person can act on.
+    """A refusal that the user can act on.
 
     Args:
         kind: the reason, one of `ErrorKind`.
-        detail: what was wrong, with which value, and what to do, in one or two sentences.
-        **values: the offending values and limits, answered beside the detail for programs.
+        detail: cause with the value, and recommended action, in one or two sentences.
+        **values: offending values and limits, as further fields of the answer for programs.
     """
 
     def __init__(self, kind: ErrorKind, detail: str, **values: str | int | float) -> None:

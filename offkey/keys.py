@@ -26,7 +26,7 @@ class Token(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Token | None":
-        """Read what `text` returns. None if it has another form."""
+        """Read a key from text. None if the text has another form."""
         found = _TOKEN.fullmatch(text)
         return None if found is None else cls(*found.groups())
 
@@ -46,6 +46,6 @@ def check_key_id(key_id: str) -> str:
     if re.fullmatch(KEY_ID_PATTERN.removesuffix("$"), key_id, re.ASCII) is None:
         raise OffkeyError(
             ErrorKind.UNKNOWN_KEY,
-            "That is no key id. It has 12 characters, 0 to 9 and a to f: the middle of offkey_<key id>_<secret>.",
+            "This is no key id. A key id has 12 characters, 0 to 9 and a to f: the middle of offkey_<key id>_<secret>.",
         )
     return key_id

@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from offkey.schemas import Problem
 from offkey.vocabulary import JobKind
 from service import __version__
+from service.http.auth import SECURITY_SCHEMES
 from service.http.errors import add_error_handlers
 from service.http.middleware import Observe
 from service.http.routes import clips, jobs, keys, machines, models, operations, snapshots
@@ -83,5 +84,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         # FastAPI cannot name a model for problem+json.
         schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        schema["components"]["securitySchemes"] = SECURITY_SCHEMES
         app.openapi_schema = schema
     return app.openapi_schema

@@ -66,5 +66,5 @@ def test_the_model_runtime_reports_to_nobody(module: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPOSITORY)))
 def test_a_file_is_about_one_noun(path: Path) -> None:
     text = path.read_text()
-    assert text.startswith('"""') or not text, "a module says what it is about"
+    assert text.startswith('"""') or not text, "a module has no docstring"
     assert len(text.splitlines()) <= MAX_LINES

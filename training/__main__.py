@@ -1,4 +1,4 @@
-"""`python -m training`: the training commands without the rest of `offkey`."""
+"""Runs the training commands: `python -m training`."""
 
 from training.cli import app
 

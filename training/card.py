@@ -1,20 +1,21 @@
-"""What a bundle says of itself to people."""
+"""Writes the card of a bundle: provenance, figures and limits, as Markdown."""
 
 from collections.abc import Sequence
 
 from service.encoder.bundle import WEIGHTS_FILE, Manifest, Measurement
 
 _LIMITS = """\
-- Each window is brought to the same level before it is heard: a fault that changes nothing but the loudness is
-  not found, and a microphone's gain does not matter.
-- Nothing above {nyquist:g} Hz can be heard.
-- The figures above come from few machines and few noises. They say how this bundle compares with its baselines
-  there, not what it will reach on another machine.
-- Clips shorter than {shortest:g} s are refused; the figures are of clips of 10 s, and so little time is less reliable.
+- Each window is scaled to the same level before it is embedded. A fault that changes only the loudness is not
+  found, and the gain of the microphone does not matter.
+- Sound above {nyquist:g} Hz is not used.
+- The figures above come from few machines and few noises. They compare this bundle with its baselines
+  on these machines, and do not predict its result on another machine.
+- Clips shorter than {shortest:g} s are refused; the figures were measured on clips of 10 s, and scores of shorter clips
+  are less reliable.
 """
 
 
-# How figures of the retain target are called, as `training.export` writes them.
+# Names of the figures of the retain target, as `training.export` writes them.
 HELD_OUT = "held-out mixtures"
 DISTANCE = "squared distance to the target"
 FROZEN_DISTANCE = "the frozen encoder's"
@@ -22,12 +23,13 @@ FROZEN_DISTANCE = "the frozen encoder's"
 _PRECISION = {
     "float32": "float32",
     "int8": "int8 in the encoder's linear layers, by ONNX Runtime's dynamic quantization; spectrum, attention and "
-    "projection in float32. Its golden vectors are its own. Run one window at a time: a batch is quantized as a whole",
+    "projection in float32. It has its own golden vectors. Run one window at a time, because a batch is "
+    "quantized as a whole",
 }
 
 
 def card(manifest: Manifest, *, licensed: bool) -> str:
-    """The text of `CARD.md`; `licensed` where the text of the encoder's license lies beside it."""
+    """Format `CARD.md`; `licensed` is true if the bundle has the text of the encoder's license."""
     made, readout = manifest.provenance, manifest.readout
     trained = (
         f"by {made.steps} steps of the objective `{made.objective}` (arXiv 2510.25182)"
@@ -41,7 +43,7 @@ def card(manifest: Manifest, *, licensed: bool) -> str:
     return f"""\
 # {manifest.name} {manifest.version}
 
-An encoder for anomalous sound detection: a waveform of {rate} Hz in, an embedding of {manifest.dim} numbers out.
+An encoder for anomalous sound detection: from a waveform at {rate} Hz to an embedding of {manifest.dim} numbers.
 It was made from {made.encoder} {trained}.
 
 | | |
@@ -53,13 +55,13 @@ It was made from {made.encoder} {trained}.
 | embedding space | `{manifest.embedding_space_id}` |
 | ONNX opset | {manifest.opset} |
 | precision | {_PRECISION[manifest.precision]} |
-| a student can start here | {_start(manifest)} |
+| a student can start from it | {_start(manifest)} |
 
-## Where it comes from
+## Provenance
 
 Encoder: {made.encoder_attribution}, {made.encoder_license} license{text}.
 
-Clips it heard, in training and for the projection's mean and covariance:
+Clips used in training and for the mean and covariance of the projection:
 
 | set | clips | license | attribution |
 |---|---|---|---|
@@ -83,18 +85,18 @@ def _measured_on(manifest: Manifest) -> str:
     if space.startswith(f"{manifest.name}/{manifest.version}-") or not manifest.measured:
         return ""
     return (
-        f"\nMeasured on the bundle that the embedding space is named after, `{space}`: this one is the same student in "
-        "another graph,\nand its embeddings were found equal to 1e-5.\n"
+        f"\nMeasured on the bundle that the embedding space is named after, `{space}`: this bundle is the same student "
+        "in another graph,\nand its embeddings are equal to 1e-5.\n"
     )
 
 
 def _retention(manifest: Manifest) -> str:
-    """Say whether the student lies nearer to its target than the encoder it started from."""
+    """State whether the student is nearer to its target than the encoder that it started from."""
     found = {figure.name: figure.value for figure in manifest.measured if figure.name.startswith(HELD_OUT)}
     own = next((value for name, value in found.items() if f"{HELD_OUT}, 0 dB: {DISTANCE}" in name), None)
     frozen = next((value for name, value in found.items() if f"{HELD_OUT}, 0 dB: {FROZEN_DISTANCE} (" in name), None)
     if own is None or frozen is None:
-        return "Not recorded: the run measured no held-out mixtures, or it was made before runs did."
+        return "Not recorded: the run measured no held-out mixtures."
     nearer = 1 - own / frozen
     where, so = ("nearer to", "it retains") if nearer > 0 else ("farther from", "it does not retain")
     return (
@@ -104,13 +106,13 @@ def _retention(manifest: Manifest) -> str:
 
 
 def _start(manifest: Manifest) -> str:
-    return f"yes, from `{WEIGHTS_FILE}`" if manifest.weights_sha256 else "no, it carries no weights but the graph's"
+    return f"yes, from `{WEIGHTS_FILE}`" if manifest.weights_sha256 else "no, it has only the weights in the graph"
 
 
 def _figures(measured: Sequence[Measurement]) -> str:
-    """A table for each command, in the order in which the commands first come."""
+    """Format a table for each command, in the order of their first figures."""
     tables = []
     for command in dict.fromkeys(figure.command for figure in measured):
         rows = [f"| {figure.name} | {figure.value:.4g} |" for figure in measured if figure.command == command]
         tables.append("\n".join(["```sh", command, "```", "", "| what | value |", "|---|---:|", *rows]))
-    return "\n\n".join(tables) or "Nothing yet."
+    return "\n\n".join(tables) or "No figures."

@@ -1,4 +1,4 @@
-"""The training commands. Torch is imported when one of them runs, so that `offkey --help` is quick."""
+"""The training commands. They import torch when they run, so that `offkey --help` is fast."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.progress import TaskID
 
+from training.console import is_first, progress_bars, user_errors
 from training.evaluation.challenge.command import evaluate
 from training.evaluation.command import experiment
 from training.importer.command import app as bundle
-from training.terminal import for_people, is_first, progress_bars
 
 app = typer.Typer(no_args_is_help=True, help="Train a student, export it as a model bundle, and measure it.")
 app.command()(experiment)
@@ -17,89 +17,61 @@ app.command()(evaluate)
 app.add_typer(bundle, name="bundle")
 
 
-_Config = Annotated[Path | None, typer.Argument(help="TOML file: what differs from the defaults")]
-_Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
-_Runs = Annotated[Path, typer.Option(help="folder in which the run folder is made")]
-
-
 @app.command()
 def train(
-    config: _Config = None,
-    overrides: _Overrides = None,
-    runs: _Runs = Path("runs"),
+    config: Annotated[Path | None, typer.Argument(help="TOML file of the values that differ from the defaults")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    runs: Annotated[Path, typer.Option(help="folder for the new run folder")] = Path("runs"),
     resume: Annotated[
-        Path | None, typer.Option(help="run folder: go on from its newest checkpoint, with the config it began with")
+        Path | None, typer.Option(help="run folder to resume from its newest checkpoint, with its own config")
     ] = None,
 ) -> None:
-    """Train a student to retain mixtures; prints the run folder. Several processes: `torchrun -m training train`."""
-    with for_people():
-        if resume is None:
-            _train(config, overrides, runs, distill=False)
-            return
-        from training.config import load_config, override
-        from training.loop import resume as go_on
+    """Train a student to retain mixtures; print the run folder. Several processes: `torchrun -m training train`."""
+    with user_errors():
+        from training import loop
+        from training.config import ConfigError, load_config, override
         from training.run import Run
 
-        run, asked = Run(resume), list(overrides or ())
-        if config is not None and "=" in str(config):  # there is no config, only KEY=VALUE
-            config, asked = None, [str(config), *asked]
-        settings = load_config(config, asked) if config else override(run.config, asked)
+        changes = list(overrides or ())
+        if config is not None and "=" in str(config):  # the first argument is an override
+            config, changes = None, [str(config), *changes]
+        if resume is None and config is None:
+            raise ConfigError("The config is missing: a TOML file of the values that differ from the defaults.")
         with progress_bars() as progress:
-            go_on(run, settings, progress)
-    _print(run.folder)
-
-
-@app.command()
-def distill(config: _Config = None, overrides: _Overrides = None, runs: _Runs = Path("runs")) -> None:
-    """Train a student on the embeddings of another encoder, named by `teacher` in the config; prints the run folder."""
-    with for_people():
-        _train(config, overrides, runs, distill=True)
-
-
-def _train(config: Path | None, overrides: list[str] | None, runs: Path, *, distill: bool) -> None:
-    from training.config import ConfigError, load_config
-    from training.loop import train as run_training
-
-    if config is None:
-        raise ConfigError("Name a config, a TOML file with what differs from the defaults.")
-    settings = load_config(config, overrides or ())
-    if distill and settings.teacher.is_copy:
-        raise ConfigError("Name a teacher: `teacher.bundle`, or `teacher.name` with its checkpoint and layers.")
-    with progress_bars() as progress:
-        run = run_training(settings, config.stem, runs, progress)
-    _print(run.folder)
-
-
-def _print(folder: Path) -> None:
+            if resume is not None:
+                run = Run(resume)
+                loop.resume(run, load_config(config, changes) if config else override(run.config, changes), progress)
+            elif config is not None:
+                run = loop.train(load_config(config, changes), config.stem, runs, progress)
     if is_first():
-        typer.echo(folder)
+        typer.echo(run.folder)
 
 
 @app.command()
 def compose(
-    manifest: Annotated[Path, typer.Argument(help="CSV file of recordings, as `data.manifest` is")],
-    folder: Annotated[Path, typer.Argument(help="is made")],
-    sources: Annotated[int, typer.Option(min=1, help="machine-like clips")] = 6000,
-    noises: Annotated[int, typer.Option(min=2, help="clips of noise")] = 6000,
+    manifest: Annotated[Path, typer.Argument(help="CSV file of recordings, in the format of `data.manifest`")],
+    folder: Annotated[Path, typer.Argument(help="new folder")],
+    sources: Annotated[int, typer.Option(min=1, help="number of machine-like clips")] = 6000,
+    noises: Annotated[int, typer.Option(min=2, help="number of noise clips")] = 6000,
     held_out: Annotated[
-        int, typer.Option(min=0, help="clips of each kind to measure on, of recordings that no other clip is made of")
+        int, typer.Option(min=0, help="held-out clips of each kind, composed of recordings that no other clip uses")
     ] = 200,
     held_out_split: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPLIT", help="keep these splits of the recordings for them  [default: a tenth of all]"),
+        typer.Option(metavar="SPLIT", help="splits of the recordings for held-out clips  [default: a tenth of all]"),
     ] = None,
-    role: Annotated[list[str] | None, typer.Option(help="of the recordings to take  [default: source]")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    role: Annotated[list[str] | None, typer.Option(help="role of the recordings to use  [default: source]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of all random choices")] = 0,
     permissive: Annotated[
-        bool, typer.Option("--permissive/--any", help="only recordings whose weights may be published")
+        bool, typer.Option("--permissive/--any", help="only recordings whose license allows publishing the weights")
     ] = True,
 ) -> None:
-    """Compose machine-like sounds and noises of recordings and made-up sound, to train on; prints their manifest."""
-    with for_people():
+    """Compose machine-like sounds and noises from recordings and synthetic sound; print their manifest."""
+    with user_errors():
         from training.composition.dataset import Composition
         from training.composition.dataset import compose as write
 
-        asked = Composition(
+        composition = Composition(
             manifest,
             tuple(role or ("source",)),
             sources,
@@ -112,12 +84,12 @@ def compose(
         with progress_bars() as progress:
             tasks: dict[str, TaskID] = {}
 
-            def told(what: str, done: int, total: int) -> None:
+            def show(what: str, done: int, total: int) -> None:
                 if what not in tasks:
                     tasks[what] = progress.add_task(what, total=total)
                 progress.update(tasks[what], completed=done)
 
-            written = write(asked, folder, told)
+            written = write(composition, folder, show)
     for name, reason in written.refused.items():
         typer.echo(f"left out: {name}: {reason}", err=True)
     typer.echo(written.manifest)
@@ -125,60 +97,64 @@ def compose(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="run folder that `offkey train` printed")],
-    name: Annotated[str, typer.Option(help="of the bundle")],
-    version: Annotated[str, typer.Option(help="of the bundle")] = "1",
+    run: Annotated[Path, typer.Argument(help="run folder")],
+    name: Annotated[str, typer.Option(help="name of the bundle")],
+    version: Annotated[str, typer.Option(help="version of the bundle")] = "1",
     models: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models"),
-    measured: Annotated[Path | None, typer.Option(help="figures for the card, by offkey experiment")] = None,
+    measured: Annotated[
+        Path | None, typer.Option(help="JSON file of figures for the card, written by offkey experiment")
+    ] = None,
     int8: Annotated[
         Path | None,
         typer.Option(
             metavar="TREE",
-            help="linear layers in 8-bit integers, and what that costs in AUC on these machines in DCASE layout",
+            help="8-bit linear layers; their cost in AUC is measured on these machines in DCASE layout",
         ),
     ] = None,
-    int8_cost: Annotated[float, typer.Option(help="largest fall of mean AUC or pAUC by int8 that is accepted")] = 0.01,
+    int8_cost: Annotated[float, typer.Option(help="largest accepted decrease of mean AUC or pAUC by int8")] = 0.01,
     weights: Annotated[
-        bool, typer.Option("--weights/--no-weights", help="beside the graph, so that another student can start from it")
+        bool, typer.Option("--weights/--no-weights", help="include the weights, from which another student can start")
     ] = True,
-    replace: Annotated[bool, typer.Option("--replace", help="put it in place of a bundle of that version")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="replace an existing bundle of this version")] = False,
 ) -> None:
-    """Write a run's student as a model bundle; prints its folder."""
-    with for_people():
+    """Write a run's student as a model bundle; print its folder."""
+    with user_errors():
         from training.export import export_run
         from training.int8 import Int8
         from training.run import Run
 
-        asked = None if int8 is None else Int8(int8, int8_cost)
+        quantization = None if int8 is None else Int8(int8, int8_cost)
         with progress_bars() as progress:
-            task = progress.add_task("int8 and float32", total=None, visible=asked is not None)
+            task = progress.add_task("int8 and float32", total=None, visible=quantization is not None)
             folder = export_run(
                 Run(run),
                 name,
                 version,
                 models,
                 measured=measured,
-                int8=asked,
+                int8=quantization,
                 weights=weights,
                 replace=replace,
-                heard=lambda done, total: progress.update(task, completed=done, total=total),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
     typer.echo(folder)
 
 
 @app.command()
 def retention(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders of one recipe, with several seeds")],
-    machines: Annotated[Path, typer.Option(help="folder of machines in the DCASE Task 2 layout, not trained on")],
-    noise: Annotated[Path, typer.Option(help="folder with stationary/ and nonstationary/ below it, not trained on")],
-    snr: Annotated[str, typer.Option(metavar="DB,...", help="signal-to-noise ratios")] = "0,-5,5",
-    seeds: Annotated[int, typer.Option(min=1, help="draws of the noise")] = 2,
-    json: Annotated[Path, typer.Option(help="result")] = Path("retention.json"),
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders of one config with several seeds")],
+    machines: Annotated[
+        Path, typer.Option(help="folder of machines in the DCASE Task 2 layout that were not trained on")
+    ],
+    noise: Annotated[Path, typer.Option(help="folder of stationary/ and nonstationary/ noise that was not trained on")],
+    snr: Annotated[str, typer.Option(metavar="DB,...", help="signal-to-noise ratios in dB")] = "0,-5,5",
+    seeds: Annotated[int, typer.Option(min=1, help="number of draws of the noise")] = 2,
+    json: Annotated[Path, typer.Option(help="JSON file to write")] = Path("retention.json"),
 ) -> None:
-    """Measure how near students lie to the retain target, beside the frozen encoder they started from."""
-    with for_people():
+    """Compare the distance of students to the retain target with that of the frozen encoder; print the tables."""
+    with user_errors():
         from training.evaluation.config import parse_ratios
-        from training.evaluation.retained import Question, markdown, measure, write
+        from training.evaluation.retained import RetentionConfig, markdown, measure, write
         from training.run import Run
 
         ratios = parse_ratios(snr)
@@ -186,7 +162,7 @@ def retention(
             task = progress.add_task("measuring", total=None)
             found = measure(
                 [Run(run) for run in runs],
-                Question(machines, noise, ratios, seeds),
+                RetentionConfig(machines, noise, ratios, seeds),
                 lambda done, total: progress.update(task, completed=done, total=total),
             )
         folders = " ".join(map(str, runs))
@@ -196,17 +172,17 @@ def retention(
     typer.echo(json)
 
 
-@app.command("export-again")
-def export_again(
+@app.command("reexport")
+def reexport_bundle(
     bundle: Annotated[Path, typer.Argument(help="folder of a bundle with its encoder's weights")],
-    version: Annotated[str, typer.Option(help="of the new bundle, which is written beside the old one")],
+    version: Annotated[str, typer.Option(help="version of the new bundle, which is written next to the old one")],
     encoder: Annotated[
-        str | None, typer.Option(metavar="MODULE:CLASS", help="class of the bundle's encoder, if it is one of your own")
+        str | None, typer.Option(metavar="MODULE:CLASS", help="class of the bundle's encoder, if it is your own")
     ] = None,
 ) -> None:
-    """Make a bundle's graph again with this exporter: same weights, same embedding space; prints its folder."""
-    with for_people():
-        from training.regraph import graph_again
+    """Export a bundle's graph again with the present exporter, in the same embedding space; print the folder."""
+    with user_errors():
+        from training.reexport import reexport
 
-        folder = graph_again(bundle, version, encoder)
+        folder = reexport(bundle, version, encoder)
     typer.echo(folder)

@@ -1,4 +1,4 @@
-"""The errors that a person can mend, in one place for the command line."""
+"""The errors that a user can fix, which the command line prints without a traceback."""
 
 from offkey.errors import OffkeyError
 from service.encoder.bundle import BundleError

@@ -1,4 +1,4 @@
-"""A student as an ONNX graph, held against PyTorch."""
+"""Writes a student as an ONNX graph, and compares the graph with PyTorch."""
 
 import ast
 import warnings
@@ -21,29 +21,29 @@ TOLERANCE = 1e-4
 _GOLDEN_SECONDS = 2.0
 _BATCHES = (1, 3)
 _PRODUCTS = ("MatMul", "Gemm")
-_PLACEHOLDER = "output."  # before the names of outputs while the graph is traced
+_PLACEHOLDER = "output."  # prefix of output names during tracing
 _AXES = (("batch",), ("batch", "time"), ("batch", "frames"))  # dynamic axes of `Outputs`
 
 
 class ExportError(Exception):
-    """A bundle was not written, and nothing of it is left behind."""
+    """A bundle could not be written; no partial bundle remains."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file as it was written."""
+    """Facts about a written ONNX file."""
 
     sha256: str
     opset: int
-    linear: tuple[str, ...] = ()  # nodes that are the encoder's linear layers; spectrum and whitening are none
+    linear: tuple[str, ...] = ()  # nodes of the encoder's linear layers, without spectrum and whitening
 
 
 def write_graph(student: Student, path: Path) -> Graph:
-    """Trace a student and write it as one ONNX file, with batch and samples dynamic."""
+    """Trace a student and write it as one ONNX file with dynamic batch and samples."""
     example = torch.zeros(2, 16_000)
     example[:, ::7] = 0.1
     with warnings.catch_warnings():
-        # The exporter warns of its own use of deprecated parts of torch.
+        # The exporter itself uses deprecated parts of torch.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             student,
@@ -51,16 +51,16 @@ def write_graph(student: Student, path: Path) -> Graph:
             dynamo=True,
             input_names=["waveform"],
             output_names=[_PLACEHOLDER + name for name in Outputs._fields],
-            # Without bounds: an encoder may have its own, and the exporter fails over two that do not agree.
+            # No bounds, because they could conflict with bounds of an encoder, and then the export fails.
             dynamic_shapes={"waveform": {0: "batch", 1: "samples"}},
             external_data=False,
             verbose=False,
         )
     if program is None:
-        raise ExportError("The exporter gave no model.")
+        raise ExportError("The exporter returned no model.")
     model = program.model_proto
     linear = tuple(node.name for node in model.graph.node if _is_linear(node, student))
-    # Notes of the exporter's own (source lines, node names) are no part of a model and vary between processes.
+    # The exporter's metadata (source lines, node names) varies between processes.
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info):
         del part.metadata_props[:]
         part.doc_string = ""
@@ -75,7 +75,7 @@ def write_graph(student: Student, path: Path) -> Graph:
 
 
 def _is_linear(node: onnx.NodeProto, student: Student) -> bool:
-    """Does a node come from an `nn.Linear` of the encoder? The exporter notes its modules, outermost first."""
+    """Return whether a node is an `nn.Linear` of the encoder; the exporter records modules, outermost first."""
     notes = {note.key: note.value for note in node.metadata_props}
     scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
     return node.op_type in _PRODUCTS and any(
@@ -84,7 +84,7 @@ def _is_linear(node: onnx.NodeProto, student: Student) -> bool:
 
 
 def _name_outputs(graph: onnx.GraphProto) -> None:
-    """Give the outputs their names; a value inside that has one of them already (BEATs: `embedding`) gives way."""
+    """Name the outputs; an inner value with such a name (BEATs: `embedding`) is renamed."""
     renamed = {name: f"inner.{name}" for name in Outputs._fields}
     renamed |= {_PLACEHOLDER + name: name for name in Outputs._fields}
     for node in graph.node:
@@ -95,13 +95,13 @@ def _name_outputs(graph: onnx.GraphProto) -> None:
 
 
 def check_parity(student: Student, path: Path, window: WindowConfig) -> float:
-    """Compare ONNX Runtime with PyTorch over batch sizes and lengths, the shortest included.
+    """Compare ONNX Runtime with PyTorch for several batch sizes and lengths, including the shortest length.
 
     Returns:
-        The largest difference found, relative to the largest value of the output.
+        Largest difference, relative to the largest value of the output.
 
     Raises:
-        ExportError: it is over `TOLERANCE`, or a clip's embedding hangs on its batch mates.
+        ExportError: the difference exceeds `TOLERANCE`, or an embedding depends on other clips of its batch.
     """
     session = open_graph(path)
     rate = student.sample_rate
@@ -121,33 +121,35 @@ def check_parity(student: Student, path: Path, window: WindowConfig) -> float:
                 worst = max(worst, difference)
             alone = session.run(None, {"waveform": waveform[:1]})
             if not relative_difference(found[0][:1], alone[0]) <= TOLERANCE:
-                raise ExportError("The embedding of a clip changes with the clips beside it. Nothing was written.")
+                raise ExportError(
+                    "The embedding of a clip depends on the other clips of its batch. Nothing was written."
+                )
     return worst
 
 
 def write_golden(student: Student, path: Path, window: WindowConfig) -> Golden:
-    """Write what PyTorch gives for made-up waveforms; see `service.encoder.bundle.Golden`."""
+    """Write golden vectors: the outputs of PyTorch for synthetic waveforms, as in `service.encoder.bundle.Golden`."""
     waveform = golden_waveforms(student.sample_rate, window)
     return save_golden(path, waveform, _outputs(student, waveform), TOLERANCE)
 
 
 def golden_waveforms(sample_rate: int, window: WindowConfig) -> NDArray[np.float32]:
-    """Two waveforms, `(2, samples)`, no shorter than the shortest clip."""
+    """Create two waveforms `(2, samples)`, at least as long as the shortest accepted clip."""
     return synthetic_waveforms(2, round(max(_GOLDEN_SECONDS, window.min_seconds) * sample_rate), sample_rate)
 
 
 def save_golden(
     path: Path, waveform: NDArray[np.float32], outputs: Sequence[NDArray[np.float32]], tolerance: float
 ) -> Golden:
-    """Write golden vectors: a waveform and the outputs that belong to it."""
+    """Write golden vectors: waveforms and their outputs."""
     named = dict(zip(Outputs._fields, outputs, strict=True))
-    # To mypy a dictionary could hold the function's own flags.
+    # For mypy, the dictionary could contain keyword arguments of the function.
     np.savez_compressed(path, waveform=waveform, **named)  # type: ignore[arg-type]
     return Golden(sha256=file_sha256(path), tolerance=tolerance)
 
 
 def synthetic_waveforms(batch: int, samples: int, sample_rate: int) -> NDArray[np.float32]:
-    """Synthetic clips `(batch, samples)`: each a hum with harmonics, a sweep and noise, none like another."""
+    """Create synthetic clips `(batch, samples)`: a different hum with harmonics, sweep and noise in each row."""
     time = np.arange(samples) / sample_rate
     rows = []
     for row in range(batch):
@@ -159,7 +161,7 @@ def synthetic_waveforms(batch: int, samples: int, sample_rate: int) -> NDArray[n
 
 
 def relative_difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """Largest difference over the largest value; infinite where shapes differ or a value is not finite."""
+    """Compute the largest difference over the largest value; infinite if shapes differ or a value is not finite."""
     if expected.shape != found.shape or not (np.isfinite(expected).all() and np.isfinite(found).all()):
         return float("inf")
     return float(np.abs(expected - found).max() / max(float(np.abs(expected).max()), 1e-12))
@@ -172,7 +174,7 @@ def _outputs(student: Student, waveform: NDArray[np.float32]) -> list[NDArray[np
 
 
 def open_graph(path: Path) -> onnxruntime.InferenceSession:
-    """A graph in ONNX Runtime, on one thread of the CPU."""
+    """Open a graph in ONNX Runtime, on one CPU thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""A transformer's linear layers in 8-bit integers, and what that costs in AUC: never the one without the other."""
+"""Quantizes a transformer's linear layers to 8-bit integers, and measures the cost in AUC."""
 
 import statistics
 import time
@@ -18,34 +18,34 @@ from training.config import WindowConfig
 from training.graph import ExportError, Graph, golden_waveforms, open_graph, relative_difference, save_golden
 from training.separation import Machine, Separation, read_machines, read_windows, separation
 
-# Rounding alone moves an output by up to 4e-3 of its largest value (a BEATs of 6 layers): where floating point differs
-# in its last digit, some activation falls into the next of its 256 steps.
+# A difference in the last digit moves some activations to the next of 256 steps, which changes an output by up to 4e-3
+# of its largest value (BEATs with 6 layers).
 TOLERANCE = 0.02
-COST = 0.01  # the fall of mean AUC or pAUC that is accepted unless one says otherwise
+COST = 0.01  # default limit of the decrease of mean AUC or pAUC
 _LAST_DIGIT = 1e-6
-_ROUNDS = 7  # of timing, the first of which warms up
+_ROUNDS = 7  # timing rounds; the first one is a warm-up
 
 
 @dataclass(frozen=True)
 class Int8:
-    """An int8 bundle is wanted, and how it is to be judged."""
+    """Options of an int8 bundle."""
 
-    tree: Path  # machines in DCASE layout on which its cost is measured
-    cost: float = COST  # largest fall of mean AUC or mean pAUC that is accepted
+    tree: Path  # machines in DCASE layout on which the cost is measured
+    cost: float = COST  # largest accepted decrease of mean AUC or mean pAUC
 
 
 def quantize(graph: Graph, source: Path, target: Path, encoder: str) -> Graph:
-    """Write `source` with its encoder's linear layers in 8-bit integers; all else stays in float32.
+    """Write `source` with its encoder's linear layers in 8-bit integers, everything else in float32; return the graph.
 
-    Weights are kept in 7 bits: products of two neighbors then fit 16 bits, which some processors add them up in, and
-    every processor finds the same integers. Activations are quantized as they come, by the range of the whole batch.
+    Weights have 7 bits, so that the sum of two products fits the 16 bits in which some processors add them, and all
+    processors compute the same integers. Activations are quantized dynamically, by the range of the whole batch.
 
     Raises:
         ExportError: more of the weights are in convolutions than in linear layers.
     """
     model = onnx.load(str(source))
     _require_transformer(model, graph.linear, encoder)
-    add_pre_process_metadata(model)  # shapes are known and constants folded already
+    add_pre_process_metadata(model)  # shapes are inferred and constants folded already
     quantize_dynamic(
         model,
         target,
@@ -66,17 +66,17 @@ def _require_transformer(model: onnx.ModelProto, linear: tuple[str, ...], encode
     products, convolutions = held(lambda node: node.name in linear), held(lambda node: node.op_type == "Conv")
     if products <= convolutions:
         raise ExportError(
-            f"There is no int8 bundle of {encoder}: of the weights it reads with, {convolutions:,} are in convolutions "
+            f"There is no int8 bundle of {encoder}: of the weights that are used, {convolutions:,} are in convolutions "
             f"and {products:,} in linear layers. ONNX Runtime's dynamic int8 convolution was measured 8 times slower "
             "than float32. Export it without --int8."
         )
 
 
 def write_int8_golden(model: Path, path: Path, sample_rate: int, window: WindowConfig) -> Golden:
-    """Write what the int8 graph gives for made-up waveforms, since PyTorch has no graph that gives the same.
+    """Write golden vectors of the int8 graph itself, because no PyTorch graph has equal outputs.
 
     Raises:
-        ExportError: rounding alone moves its outputs so far that another processor might refuse it.
+        ExportError: rounding changes the outputs so much that another processor might refuse the bundle.
     """
     session = open_graph(model)
     waveform = golden_waveforms(sample_rate, window)
@@ -86,33 +86,33 @@ def write_int8_golden(model: Path, path: Path, sample_rate: int, window: WindowC
     moved = max(map(relative_difference, outputs, shaken))
     if not moved <= TOLERANCE / 2:
         raise ExportError(
-            f"The int8 graph does not repeat itself: noise of {_LAST_DIGIT:g} moves its outputs by {moved:.1e}, and "
-            f"{TOLERANCE / 2:g} is allowed, so that other processors can check it. Export it without --int8."
+            f"The outputs of the int8 graph are not stable: noise of {_LAST_DIGIT:g} moves them by {moved:.1e}, and "
+            f"{TOLERANCE / 2:g} is allowed, so that other processors can verify it. Export it without --int8."
         )
     return save_golden(path, waveform, outputs, TOLERANCE)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A float32 graph and its int8 twin, on the same machines and the same thread."""
+    """Results of a float32 graph and its int8 graph on the same machines and the same thread."""
 
-    separations: Mapping[str, Mapping[str, Separation]]  # by graph, then by machine
-    milliseconds: Mapping[str, float]  # for one window
-    megabytes: Mapping[str, float]
-    distance: float  # largest cosine distance of the two embeddings of a window
+    separations: Mapping[str, Mapping[str, Separation]]  # areas by graph and machine
+    milliseconds: Mapping[str, float]  # time per window, by graph
+    megabytes: Mapping[str, float]  # size of the file, by graph
+    distance: float  # largest cosine distance between both embeddings of a window
 
     def mean(self, graph: str, area: str) -> float:
-        """Mean over machines of `auc` or `pauc`."""
+        """Compute the mean of `auc` or `pauc` over machines."""
         values: list[float] = [getattr(found, area) for found in self.separations[graph].values()]
         return statistics.mean(values)
 
     @property
     def cost(self) -> float:
-        """The larger fall, of mean AUC or of mean pAUC; below 0 where int8 happens to be better."""
+        """Larger decrease of mean AUC and mean pAUC; negative if int8 is better."""
         return max(self.mean("float32", area) - self.mean("int8", area) for area in ("auc", "pauc"))
 
     def figures(self, window: WindowSpec, command: str) -> tuple[Measurement, ...]:
-        """What goes into the manifest and the card."""
+        """List the figures for the manifest and the card."""
         rows: list[tuple[str, float]] = []
         for graph, machines in self.separations.items():
             for area, title in (("auc", "AUC"), ("pauc", "pAUC")):
@@ -126,19 +126,19 @@ class Comparison:
 
 
 def compare(
-    graphs: Mapping[str, Path], tree: Path, window: WindowSpec, sample_rate: int, heard: Callable[[int, int], None]
+    graphs: Mapping[str, Path], tree: Path, window: WindowSpec, sample_rate: int, progress: Callable[[int, int], None]
 ) -> Comparison:
-    """Score every machine of a tree with each of two graphs.
+    """Score every machine of a tree with both graphs.
 
     Args:
-        graphs: `float32` and `int8`.
+        graphs: graphs `float32` and `int8`.
         tree: machines in DCASE layout.
-        window: how clips are cut.
-        sample_rate: Hz, of both.
-        heard: told how many clips are done, and of how many.
+        window: length and hop of the windows.
+        sample_rate: sample rate of both graphs, in Hz.
+        progress: callback with the number of compared clips and the total.
 
     Raises:
-        DataError: the tree cannot be used, or a clip in it.
+        DataError: the tree or a clip cannot be used.
     """
     machines = read_machines(tree)
     total = sum(len(machine.clips) for machine in machines)
@@ -153,7 +153,7 @@ def compare(
                 embedded[name].append(np.concatenate([_embed(session, part) for part in windows]))
             one, other = (clips[-1] for clips in embedded.values())
             distances.append(float((1 - (one * other).sum(axis=1)).max()))
-            heard(done := done + 1, total)
+            progress(done := done + 1, total)
         for name, clips in embedded.items():
             found[name][machine.name] = _separate(machine, clips)
     megabytes = {name: path.stat().st_size / 1e6 for name, path in graphs.items()}
@@ -161,7 +161,7 @@ def compare(
 
 
 def _embed(session: onnxruntime.InferenceSession, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`(samples,)` -> `(1, dim)`: one at a time, as the service does, since int8 hears a batch as a whole."""
+    """Embed one window, `(samples,)` to `(1, dim)`: int8 quantizes a batch as a whole, so batches are of one."""
     row: NDArray[np.float32] = session.run(["embedding"], {"waveform": samples[None]})[0]
     return row
 
@@ -172,7 +172,7 @@ def _separate(machine: Machine, clips: list[NDArray[np.float32]]) -> Separation:
 
 
 def _time(sessions: Mapping[str, onnxruntime.InferenceSession], samples: int) -> dict[str, float]:
-    """Median milliseconds; the graphs take turns, so that other load hits both alike."""
+    """Measure median milliseconds per window; the graphs alternate, so that other load affects both equally."""
     spent: dict[str, list[float]] = {name: [] for name in sessions}
     noise = 0.1 * np.random.default_rng(0).standard_normal(samples).astype(np.float32)
     for _ in range(_ROUNDS):

@@ -1,4 +1,4 @@
-"""The log of a run: tables of losses and of held-out figures, a plot, and TensorBoard where it is installed."""
+"""The log of a run: tables of losses and held-out figures, a plot, and TensorBoard events if it is installed."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -8,27 +8,28 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from offkey import atomic
 from training.retention import SELECTING_SNR, Retention, as_rows, from_rows
 from training.run import Run
 
 PLOT_FILE = "loss.png"
-_SMOOTH = 50  # at most so many points of a smoothed line; single batches are noisy
+_SMOOTH = 50  # maximum number of independent points of a smoothed line; single batches are noisy
 _COLORS = {"alignment": "#2166ac", "tagging": "#b2182b"}
 _HELD_OUT, _FROZEN = "#1b7837", "#777777"
 
 
 class Logs:
-    """Rows by step in `log.csv` and `retention.csv`, `loss.png`, and event files in `tensorboard/`."""
+    """Writes `log.csv`, `retention.csv`, `loss.png`, and event files in `tensorboard/`."""
 
     def __init__(self, run: Run, step: int) -> None:
-        """Continue after `step`: what an interrupted run logged after it is removed."""
+        """Continue after `step`; rows logged after it by an interrupted run are removed."""
         self.run = run
         for table in (run.losses, run.retention):
             table.rewind(step)
         self._board = _tensorboard(run.folder / "tensorboard", step)
 
     def add(self, step: int, values: Mapping[str, float], measured: Sequence[Retention] = ()) -> None:
-        """Log a step, and what was measured on the held-out mixtures after it."""
+        """Log the values of a step and the held-out figures measured after it."""
         self.run.losses.append([{"step": step, **values}])
         self.run.retention.append(as_rows(step, measured))
         if self._board is not None:
@@ -39,24 +40,24 @@ class Logs:
                     self._board.add_scalar(f"distance at {one.snr_db:g} dB/{name}", value, step)
 
     def plot(self) -> None:
-        """Draw the losses so far."""
+        """Draw the losses logged so far."""
         rows = self.run.losses.rows()
         if rows:
             plot_run(rows, from_rows(self.run.retention.rows()), self.run.folder / PLOT_FILE)
 
     def close(self) -> None:
-        """Write out what is pending."""
+        """Write pending events."""
         if self._board is not None:
             self._board.close()
 
 
 def plot_run(rows: Sequence[Mapping[str, float]], measured: Sequence[tuple[int, Retention]], picture: Path) -> None:
-    """Draw both losses over the steps, each with a running mean, and below them the held-out distance.
+    """Draw both losses over the steps, each with a moving average, and below them the held-out distance.
 
     Args:
-        rows: of `log.csv`.
-        measured: steps and figures of `retention.csv`; without any there is no panel for them.
-        picture: the PNG file to write.
+        rows: rows of `log.csv`.
+        measured: steps and figures of `retention.csv`; if empty, their panel is left out.
+        picture: PNG file to write.
     """
     figure = Figure(figsize=(8, 7.5 if measured else 5), layout="constrained")
     panels = figure.subplots(len(_COLORS) + bool(measured), 1, sharex=True)
@@ -71,9 +72,8 @@ def plot_run(rows: Sequence[Mapping[str, float]], measured: Sequence[tuple[int, 
     name = picture.parent.name
     panels[0].set_title(f"Losses of {name}" + (f", and their mean over {width} steps" if width > 1 else ""))
     panels[-1].set_xlabel("step")
-    temporary = picture.with_suffix(".part")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(picture)
+    with atomic.replacing(picture) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def _draw_loss(panel: Axes, rows: Sequence[Mapping[str, float]], name: str, color: str, width: int) -> None:
@@ -89,7 +89,7 @@ def _draw_held_out(panel: Axes, measured: Sequence[tuple[int, Retention]]) -> No
     frozen = measured[0][1].frozen_distance
     panel.plot([0, *steps], [frozen, *(one.distance for _, one in measured)], color=_HELD_OUT, marker="o", ms=3)
     panel.axhline(frozen, color=_FROZEN, linewidth=1.6)
-    panel.set_ylim(top=1.2 * max(frozen, *(one.distance for _, one in measured)))  # room for the words above the line
+    panel.set_ylim(top=1.2 * max(frozen, *(one.distance for _, one in measured)))  # space for the label above the line
     low = min(measured, key=lambda pair: pair[1].distance)
     panel.plot([low[0]], [low[1].distance], color=_HELD_OUT, marker="o", ms=8, fillstyle="none")
     panel.set_ylabel("held-out distance")

@@ -1,7 +1,7 @@
-"""DCASE Task 2 metrics, of the clips as they are or of many weightings of them at once.
+"""DCASE Task 2 metrics of weighted clips, for many weightings at once.
 
-Weights `(replicates, clips)` say how often a clip counts: one row of ones is the metric itself, rows of
-multiplicities are bootstrap replicates. Every metric gives `(replicates,)`.
+Weights `(replicates, clips)` are multiplicities of the clips: a row of ones gives the metric itself, other rows give
+bootstrap replicates. Every metric returns `(replicates,)`.
 """
 
 import sys
@@ -18,9 +18,9 @@ METRICS = ("auc", "auc_source", "auc_target", "pauc", "official")
 
 
 def auc(scores: NDArray[np.float64], normal: Flags, anomalous: Flags, weights: NDArray[np.float64]) -> Values:
-    """Area under the ROC curve: share of pairs of a normal and an anomalous clip in the right order, ties half.
+    """Compute the area under the ROC curve: the share of correctly ordered pairs of a normal and an anomalous clip.
 
-    NaN where there is no clip of one of the two.
+    A tie counts half. The result is NaN if there is no normal or no anomalous clip.
     """
     low, high = scores[normal], scores[anomalous]
     order = (high > low[:, None]) + 0.5 * (high == low[:, None])  # (normal, anomalous)
@@ -32,9 +32,9 @@ def auc(scores: NDArray[np.float64], normal: Flags, anomalous: Flags, weights: N
 def pauc(
     scores: NDArray[np.float64], anomalous: Flags, weights: NDArray[np.float64], max_fpr: float = MAX_FPR
 ) -> Values:
-    """Area under the ROC curve up to a false-positive rate, scaled so that chance is 0.5 (McClish, 1989).
+    """Compute the area under the ROC curve up to a false-positive rate, scaled so that chance is 0.5 (McClish, 1989).
 
-    As scikit-learn's `roc_auc_score(..., max_fpr=max_fpr)`, which the official evaluator calls.
+    It equals scikit-learn's `roc_auc_score(..., max_fpr=max_fpr)`, which the official evaluator calls.
     """
     down = np.argsort(-scores, kind="stable")
     last_of_tie = np.append(np.flatnonzero(np.diff(scores[down])), len(scores) - 1)
@@ -45,7 +45,7 @@ def pauc(
         rates.append(np.pad(rate, ((0, 0), (1, 0))))
     false, true = rates  # (replicates, points), from (0, 0) to (1, 1)
     begin, end = false[:, :-1], false[:, 1:]
-    width = np.clip(max_fpr - begin, 0.0, end - begin)  # how much of each piece lies below max_fpr
+    width = np.clip(max_fpr - begin, 0.0, end - begin)  # part of each segment below max_fpr
     slope = np.divide(np.diff(true, axis=1), end - begin, out=np.zeros_like(width), where=end > begin)
     area = (width * (true[:, :-1] + 0.5 * width * slope)).sum(axis=1)
     chance = 0.5 * max_fpr**2
@@ -56,9 +56,10 @@ def pauc(
 def domain_metrics(
     scores: NDArray[np.float64], anomalous: Flags, target: Flags, weights: NDArray[np.float64]
 ) -> dict[str, Values]:
-    """AUC over all clips, AUC of each domain, pAUC, as the official evaluator has them since 2022.
+    """Compute AUC, AUC of each domain and pAUC as the official evaluator does since 2022.
 
-    The AUC of a domain holds its normal clips against the anomalous clips of both domains; pAUC is over all clips.
+    The AUC of a domain compares its normal clips with the anomalous clips of both domains. AUC and pAUC are over all
+    clips.
     """
     return {
         "auc": auc(scores, ~anomalous, anomalous, weights),
@@ -69,16 +70,16 @@ def domain_metrics(
 
 
 def harmonic_mean(values: Sequence[Values]) -> Values:
-    """Harmonic mean over the sequence, of values that are at least the machine epsilon, as the official evaluator's."""
+    """Compute the harmonic mean over the sequence; as officially, values are clamped to the machine epsilon."""
     clamped = np.maximum(np.stack(values), sys.float_info.epsilon)
     mean: Values = len(clamped) / (1.0 / clamped).sum(axis=0)
     return mean
 
 
 def official(machines: Sequence[dict[str, Values]]) -> Values:
-    """The official score: harmonic mean of AUC source, AUC target and pAUC over all machines.
+    """Compute the official score: the harmonic mean of AUC source, AUC target and pAUC over all machines.
 
-    A machine without clips of a domain has no AUC there, and none is made up.
+    The AUC of a domain is left out for machines without clips of that domain.
     """
     parts = [machine[name] for machine in machines for name in ("auc_source", "auc_target", "pauc")]
     return harmonic_mean([part for part in parts if not np.isnan(part).all()])

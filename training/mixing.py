@@ -1,4 +1,4 @@
-"""Machine sound and noise at a stated ratio, and masks on the mixture's spectrogram."""
+"""Mixes machine sound and noise at a given signal-to-noise ratio, and masks the spectrogram of mixtures."""
 
 import math
 from collections.abc import Sequence
@@ -16,23 +16,27 @@ _SILENCE = 1e-10  # share of a row's power without its mean below which only rou
 
 
 def generator_at(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose numbers hang on the seed and the step alone, so that a resumed run draws the same."""
+    """Create a generator that depends on the seed and the step alone, so that a resumed run draws the same numbers."""
     state = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(state >> 1)  # 63 bits: torch takes no more of a positive number
+    return torch.Generator(device).manual_seed(state >> 1)  # torch accepts 63 bits of a positive number
 
 
 class Snr:
-    """Signal-to-noise ratios of mixtures, in dB: one, one of several, or any between two."""
+    """Draws signal-to-noise ratios of mixtures, in dB: a fixed one, one of several, or any between two."""
 
     def __init__(self, values: Sequence[float], draw: Literal["choice", "uniform"] = "choice") -> None:
-        """`choice` takes one of `values`, each as likely; `uniform` anything between the two.
+        """Set the ratios to draw.
+
+        Args:
+            values: ratios in dB; the lowest and the highest one for `uniform`.
+            draw: `choice` draws one of `values` with equal probability, `uniform` any value between the two.
 
         Raises:
-            ConfigError: no values, one that is NaN or infinite, or not two of them in rising order for `uniform`.
+            ConfigError: no values, a value that is not finite, or not two ascending values for `uniform`.
         """
         wrong = [value for value in values if not math.isfinite(value)]
         if wrong or not values:
-            what = wrong[0] if wrong else "nothing"
+            what = wrong[0] if wrong else "an empty list"
             raise ConfigError(f"`mixing.snr_db` must hold finite numbers of dB, not {what}.")
         if draw == "uniform" and not (len(values) == 2 and values[0] <= values[1]):
             raise ConfigError(
@@ -42,9 +46,10 @@ class Snr:
         self.uniform = draw == "uniform"
 
     def draw(self, rows: int, generator: torch.Generator, shard: Shard = _ALONE) -> Tensor:
-        """Ratios `(rows,)` on the generator's device.
+        """Draw ratios `(rows,)` on the generator's device.
 
-        Every process draws for all of them and keeps its own, so that together they have what one would have.
+        Every process draws the ratios of all processes and keeps its own, so that the number of processes does not
+        change a mixture.
         """
         total, device = rows * shard.world, generator.device
         if self.uniform:
@@ -57,17 +62,17 @@ class Snr:
 
 
 def mix(signal: Tensor, noise: Tensor, snr_db: float | Tensor) -> Tensor:
-    """Noise brought to unit power plus signal scaled to the SNR (arXiv 2510.25182, mixing).
+    """Add noise of unit power and signal scaled to the SNR (arXiv 2510.25182, mixing).
 
     Args:
-        signal: `(batch, samples)`.
-        noise: `(batch, samples)`.
-        snr_db: power of the signal over power of the noise in dB, over the whole window; one, or `(batch,)`.
+        signal: clean sounds, `(batch, samples)`.
+        noise: noises, `(batch, samples)`.
+        snr_db: signal power over noise power of the whole window, in dB: one value, or `(batch,)`.
 
     Raises:
         ValueError: an SNR is not finite, or a row of signal or noise is constant.
 
-    The mean of each row is removed first: an offset is no sound, but its power would count in the ratio.
+    The mean of each row is removed first, because the power of an offset would count in the ratio.
     """
     ratio = torch.as_tensor(snr_db, dtype=signal.dtype, device=signal.device)
     if not bool(ratio.isfinite().all()):
@@ -87,12 +92,12 @@ def to_unit_power(x: Tensor, what: str) -> Tensor:
     sounding = power > _SILENCE * x.square().mean(dim=1, keepdim=True)
     if not bool(sounding.all()):
         row = int(torch.nonzero(~sounding[:, 0])[0])
-        raise ValueError(f"Row {row} of the {what} has no power, so no SNR can be set. Leave silent clips out.")
+        raise ValueError(f"Row {row} of the {what} has no power, so no SNR can be set. Remove silent clips.")
     return centered / torch.sqrt(power)
 
 
 class SpecAugment:
-    """Masks in time and frequency (Park et al., arXiv 1904.08779), for the student's mixture alone."""
+    """Masks spectrograms of mixtures in time and frequency (Park et al., arXiv 1904.08779)."""
 
     def __init__(self, config: SpecAugmentConfig) -> None:
         self.config = config
@@ -100,7 +105,7 @@ class SpecAugment:
     def __call__(self, logmel: Tensor, generator: torch.Generator, shard: Shard = _ALONE) -> Tensor:
         """Set masked cells of `(batch, frames, mels)` to the clip's mean.
 
-        Masks are drawn on the generator's device for the rows of all processes, of which `shard` keeps its own.
+        Masks are drawn on the generator's device for the rows of all processes; `shard` selects its own rows.
         """
         rows, frames, mels = logmel.shape
         fill = logmel.mean(dim=(1, 2), keepdim=True)  # (batch, 1, 1)

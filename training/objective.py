@@ -1,8 +1,8 @@
-"""Losses of a student: tag both sounds of a mixture, and keep its embedding where those of its sources lie.
+"""Losses of a student: tag both sounds of a mixture, and keep its embedding at the mean of its sources' embeddings.
 
 arXiv 2510.25182: tagging is binary cross-entropy over C machine and N noise classes; mixture alignment is the
-squared distance to lambda T(clean) + (1 - lambda) T(noise), with T a frozen teacher. The anchor is an addition of ours:
-the squared distance between the student's and the teacher's embedding of a sound that is not mixed.
+squared distance to lambda T(clean) + (1 - lambda) T(noise), with T a frozen teacher. The anchor is not in the paper:
+the squared distance between the student's and the teacher's embedding of an unmixed sound.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Objective:
     def clean_share(self, snr_db: Tensor) -> Tensor:
         """Compute lambda of each mixture, `(batch,)`, from its ratio in dB.
 
-        `energy` takes the clean sound's share of the mixture's energy, which is 1/2 at 0 dB.
+        With `energy` it is the clean sound's share of the mixture's energy, 1/2 at 0 dB.
         """
         if self.config.kind == "denoise":
             return torch.ones_like(snr_db)
@@ -34,7 +34,7 @@ class Objective:
         return torch.full_like(snr_db, self.config.clean_share)
 
     def distance(self, found: Vectors, expected: Vectors) -> Tensor:
-        """Squared distance, averaged over rows, places of a grid and layers.
+        """Compute the squared distance, averaged over rows, cells of a grid and layers.
 
         Vectors of unit norm are summed over their axes, so that the scale does not depend on their number; raw vectors
         (`space` is whitened or pooled) are averaged, which is the MSE of the paper.
@@ -47,23 +47,25 @@ class Objective:
             ]
         ).mean()
 
-    def __call__(self, answers: "Answers", clean: Vectors, noise: Vectors, tags: Tensor, share: Tensor) -> "Losses":
+    def __call__(
+        self, predictions: "Predictions", clean: Vectors, noise: Vectors, tags: Tensor, share: Tensor
+    ) -> "Losses":
         """Compute the weighted losses of a batch.
 
         Args:
-            answers: what the student computed for the mixtures and for the sounds that are not mixed.
-            clean: the teacher's vectors of the clean sounds, each `(batch, ..., dim)`; one for an embedding, one for
-                each layer where grids are aligned.
-            noise: the teacher's vectors of the noises, in the same form.
-            tags: multi-hot `(batch, classes)`.
+            predictions: student's vectors and logits of the mixtures, and its vectors of the unmixed sounds.
+            clean: teacher's vectors of the clean sounds, each `(batch, ..., dim)`: one for embeddings, one per layer
+                for grids.
+            noise: teacher's vectors of the noises, in the same form.
+            tags: multi-hot labels, `(batch, classes)`.
             share: lambda, `(batch,)`.
         """
-        alignment = self.distance(answers.mixtures, targets(clean, noise, share))
-        tagging = functional.binary_cross_entropy_with_logits(answers.logits, tags)
+        alignment = self.distance(predictions.mixtures, targets(clean, noise, share))
+        tagging = functional.binary_cross_entropy_with_logits(predictions.logits, tags)
         anchor = torch.zeros_like(alignment)
-        if answers.singles:
+        if predictions.singles:
             expected = tuple(anchored(a, b) for a, b in zip(clean, noise, strict=True))
-            anchor = self.distance(answers.singles, expected)
+            anchor = self.distance(predictions.singles, expected)
         total = torch.zeros_like(alignment)
         if self.config.kind != "tagging":
             total = total + self.config.alignment_weight * alignment
@@ -72,21 +74,21 @@ class Objective:
         return Losses(total + self.config.anchor_weight * anchor, alignment.detach(), tagging.detach(), anchor.detach())
 
 
-class Answers(NamedTuple):
-    """What a student computed for a batch."""
+class Predictions(NamedTuple):
+    """Outputs of a student for a batch."""
 
     mixtures: Vectors  # each (batch, ..., dim)
-    logits: Tensor  # (batch, classes), of the mixtures
-    singles: Vectors = ()  # each (batch // 2, ..., dim), of the sounds that `anchored` picks
+    logits: Tensor  # (batch, classes)
+    singles: Vectors = ()  # vectors of the sounds that `anchored` selects, each (batch // 2, ..., dim)
 
 
-# Of four mixtures the anchor embeds the sound of one and the noise of another alone. All of them would double the time
-# of a step and lower the noise of this loss little.
+# Of four mixtures the anchor embeds the source of one and the noise of another. Embedding all of them would double the
+# time of a step and reduce the variance of this loss little.
 ANCHOR_PERIOD = 4
 
 
 def anchored(sources: Tensor, noises: Tensor) -> Tensor:
-    """Pick the sounds of a batch that are also embedded alone, `(batch // 2, ...)`."""
+    """Select the sounds of a batch that are also embedded unmixed, `(batch // 2, ...)`."""
     return torch.cat([sources[::ANCHOR_PERIOD], noises[ANCHOR_PERIOD // 2 :: ANCHOR_PERIOD]])
 
 
@@ -96,14 +98,14 @@ def targets(clean: Vectors, noise: Vectors, share: Tensor) -> Vectors:
 
 
 def target(clean: Tensor, noise: Tensor, share: Tensor) -> Tensor:
-    """Compute where a mixture should lie, from the teacher's vectors `(batch, ..., dim)` and lambda `(batch,)`."""
+    """Compute the target of mixtures from the teacher's vectors `(batch, ..., dim)` and lambda `(batch,)`."""
     share = share.reshape(-1, *(1,) * (clean.dim() - 1))
     return share * clean + (1 - share) * noise
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars: the weighted sum with its graph, and its unweighted parts."""
+    """Scalar losses: the weighted sum with its gradient graph, and its unweighted parts."""
 
     total: Tensor
     alignment: Tensor

@@ -1,4 +1,4 @@
-"""One process, or several that torchrun started, each with a part of every batch."""
+"""The processes of a run: one, or several that torchrun started, each with a part of every batch."""
 
 import os
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ from torch import Tensor, distributed
 from training.config import ConfigError
 from training.data.shard import Shard
 
-# Long enough for one process to decode a large collection while the others wait. torchrun ends all when one dies.
-_PATIENCE = timedelta(hours=12)
+# One process may decode a large collection while the others wait. torchrun ends all of them if one fails.
+_TIMEOUT = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """One process among its equals. With one process everything here does nothing."""
+    """Communication between the processes of a run. With one process every method does nothing."""
 
     shard: Shard
     device: torch.device
 
     @property
     def first(self) -> bool:
-        """Is this the one that writes?"""
+        """Return whether this is the first process, which writes the run folder."""
         return self.shard.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over all processes."""
+        """Compute the mean over all processes."""
         if self.shard.world > 1:
             values = values.clone()
             distributed.all_reduce(values)
@@ -37,12 +37,12 @@ class Processes:
         return values
 
     def share(self, value: Tensor) -> None:
-        """Overwrite `value` with that of the first process."""
+        """Overwrite `value` with the value of the first process."""
         if self.shard.world > 1:
             distributed.broadcast(value, src=0)
 
     def share_text(self, text: str) -> str:
-        """The text that the first process has."""
+        """Return the text of the first process."""
         box = [text]
         if self.shard.world > 1:
             distributed.broadcast_object_list(box, src=0)
@@ -50,7 +50,7 @@ class Processes:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first process runs the block alone, then the others: they find its cache filled."""
+        """Run a block in the first process, then in the others, which find its cache filled."""
         if not self.first:
             distributed.barrier()
         yield
@@ -60,13 +60,13 @@ class Processes:
 
 @contextmanager
 def join(device: str) -> Iterator[Processes]:
-    """Join those that torchrun started, if it did, and leave them again.
+    """Join the processes that torchrun started, if any, and leave them at the end of the block.
 
     Args:
-        device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+        device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
 
     Raises:
-        ConfigError: a GPU was asked for and there is none.
+        ConfigError: the device is `cuda` and there is no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("`loop.device` is cuda, but PyTorch finds no GPU. Set loop.device=cpu, or auto.")
@@ -78,7 +78,7 @@ def join(device: str) -> Iterator[Processes]:
     if world == 1:
         yield Processes(Shard(), chosen)
         return
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
     try:
         yield Processes(Shard(distributed.get_rank(), world), chosen)
     finally:

@@ -12,7 +12,7 @@ _VARIANCE_FLOOR = 1e-8
 
 
 class Pooling(nn.Module, ABC):
-    """Token grid `(batch, time, freq, dim)` -> `(batch, statistics * freq * dim)`. The frequency axis is kept."""
+    """Pools a token grid `(batch, time, freq, dim)` over time to `(batch, statistics * freq * dim)`."""
 
     name: ClassVar[str]
     statistics: ClassVar[int]
@@ -33,13 +33,13 @@ class MeanPooling(Pooling):
 
 
 class MeanDeviationPooling(Pooling):
-    """Mean and standard deviation over time, side by side."""
+    """Mean and standard deviation over time, concatenated."""
 
     name = "mean-deviation"
     statistics = 2
 
     def forward(self, grid: Tensor) -> Tensor:
-        # Time innermost, as convolutions leave it: a graph that moved it first would spend a tenth of its time on that.
+        # Time stays innermost, as convolutions return it: moving it takes a tenth of the time of a graph.
         rows = grid.permute(0, 3, 2, 1)  # (batch, dim, freq, time)
         mean = rows.mean(dim=3, keepdim=True)
         off = rows - mean
@@ -66,8 +66,8 @@ class Whitening(nn.Module):
         Args:
             mean: `(dim,)`.
             covariance: S, `(dim, dim)`.
-            epsilon: share of the mean variance added to each direction, so that directions without any do
-                not blow up.
+            epsilon: share of the mean variance that is added to each direction, which bounds the scale of directions
+                without variance.
 
         Raises:
             ValueError: the covariance is not finite or has no variance at all.
@@ -86,19 +86,19 @@ class Whitening(nn.Module):
         return (x - self.mean) @ self.matrix
 
 
-class Reading(NamedTuple):
-    """What a read-out gives, each `(batch, dim)`."""
+class ReadoutOutput(NamedTuple):
+    """The stages of an embedding, each `(batch, dim)`."""
 
     pooled: Tensor
     whitened: Tensor
-    embedding: Tensor  # of unit norm
+    embedding: Tensor  # unit norm
 
 
 class Readout(nn.Module):
-    """Pooled grids of one or more layers side by side, whitened together, then brought to unit norm."""
+    """Concatenates the pooled grids of layers, whitens them together, and scales them to unit norm."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, int]], pooling: str) -> None:
-        """Take `(freq, dim)` of each layer to read, and the name of a pooling."""
+        """Create a read-out from the shape `(freq, dim)` of each layer and the name of a pooling."""
         super().__init__()
         self.layers: Sequence[str] = tuple(shapes)
         self.pooling = POOLINGS[pooling]()
@@ -106,16 +106,16 @@ class Readout(nn.Module):
         self.dim = self.pooling.statistics * sum(freq * dim for freq, dim in shapes.values())
         self.whitening = Whitening(self.dim)
 
-    def forward(self, grids: Mapping[str, Tensor]) -> Reading:
+    def forward(self, grids: Mapping[str, Tensor]) -> ReadoutOutput:
         pooled = torch.cat([self.pooling(grids[layer]) for layer in self.layers], dim=1)
         whitened = self.whitening(pooled)
-        return Reading(pooled, whitened, functional.normalize(whitened, dim=1))
+        return ReadoutOutput(pooled, whitened, functional.normalize(whitened, dim=1))
 
     def centered(self, grids: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Grids of the layers that are read, minus the mean of each of their cells over the audio that whitens.
+        """Subtract from the grids of the layers their mean over the audio of the projection.
 
-        Every pooling puts the mean over time first, so the projection knows it already. Without it tokens of any
-        two sounds point nearly the same way.
+        The projection has this mean because every pooling starts with the mean over time. Uncentered tokens of any two
+        sounds have nearly the same direction.
         """
         found, begin = [], 0
         for layer, (freq, dim) in self._shapes.items():

@@ -1,6 +1,6 @@
-"""Does a student retain? The distance of its embeddings of held-out mixtures to the target, and the teacher's own.
+"""Measures whether a student retains: the distance of its embeddings of held-out mixtures to the target.
 
-The mixtures are of clips that no step draws, and nothing is masked: this is the student as it is served.
+The mixtures are made of clips that no training step draws. Nothing is masked: the student is measured as it is served.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,27 +20,27 @@ SELECTING_SNR = 0.0  # dB, at which checkpoints are compared
 SNRS_DB = (SELECTING_SNR, -5.0, 5.0)
 _BATCH = 32
 
-Embed = Callable[[Tensor], Vectors]  # mixtures (batch, samples) to vectors, each (batch, ..., dim)
+Embed = Callable[[Tensor], Vectors]  # from mixtures (batch, samples) to vectors, each (batch, ..., dim)
 
 
 @dataclass(frozen=True)
 class Retention:
-    """How near embeddings of mixtures lie to the retain target at one ratio."""
+    """Distance of embeddings of mixtures to the retain target at one ratio."""
 
-    snr_db: float
-    distance: float  # squared, as the alignment loss has it, averaged over mixtures
-    cosine: float  # to the target: the oracle's embedding
-    frozen_distance: float  # the same, of the teacher's own embeddings of the mixtures
-    frozen_cosine: float
+    snr_db: float  # ratio of the mixtures
+    distance: float  # squared distance as in the alignment loss, mean over mixtures
+    cosine: float  # cosine to the target, the oracle's embedding
+    frozen_distance: float  # squared distance of the frozen teacher's embeddings
+    frozen_cosine: float  # cosine of the frozen teacher's embeddings
 
     @property
     def gain(self) -> float:
-        """Share by which the distance is below the frozen teacher's; negative: the student is farther away."""
+        """Relative reduction of the distance from the frozen teacher's; negative if the student is farther away."""
         return 1 - self.distance / self.frozen_distance
 
 
 class HeldOut:
-    """Fixed mixtures of held-out sounds, the targets for them, and the frozen teacher's distance."""
+    """Fixed mixtures of held-out sounds, their targets, and the frozen teacher's distance."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class HeldOut:
         """Draw the mixtures and compute their targets.
 
         Args:
-            objective: its target and its distance are measured.
-            teacher: the frozen network.
-            load: reads the samples of windows, `(batch, samples)`.
+            objective: definition of target and distance.
+            teacher: frozen network.
+            load: function that returns the samples `(batch, samples)` of windows.
             sources: held-out windows; drawn without replacement, then again.
             noises: held-out windows, drawn in the same way.
             count: number of mixtures.
@@ -81,7 +81,7 @@ class HeldOut:
             return network(self._load(windows))
 
     def _at(self, snr_db: float, network: Embed) -> tuple[float, float]:
-        """Mean distance and cosine at a ratio."""
+        """Compute the mean distance and cosine at a ratio."""
         distances, cosines, rows = 0.0, 0.0, 0
         for part, (clean, noise) in zip(self._parts, self._teacher, strict=True):
             with torch.inference_mode():
@@ -98,10 +98,10 @@ class HeldOut:
 
 
 def as_rows(step: int, found: Sequence[Retention]) -> list[dict[str, float]]:
-    """Make rows of `retention.csv`."""
+    """Convert figures to rows of `retention.csv`."""
     return [{"step": step, **asdict(one)} for one in found]
 
 
 def from_rows(rows: Sequence[Mapping[str, float]]) -> list[tuple[int, Retention]]:
-    """Read the steps and figures that `as_rows` wrote."""
+    """Convert rows of `retention.csv` to steps and figures."""
     return [(int(row["step"]), Retention(**{name: row[name] for name in row if name != "step"})) for row in rows]

@@ -1,13 +1,11 @@
-"""A run folder: config, origin, log and checkpoints. What a student came from can always be told."""
+"""A run folder: config, provenance, log and checkpoints."""
 
 import csv
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,17 +16,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from offkey import atomic
 from training.config import Config, from_table, to_table
 
 _PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "soundfile", "soxr")
 
 
 RUN_FILE = "run.json"
-_UNFINISHED = ".writing-"
 
 
 class RunError(Exception):
-    """A run folder is missing something, or a checkpoint is damaged."""
+    """A run folder is incomplete, or a checkpoint is damaged."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +36,25 @@ class Run:
     folder: Path
 
     @classmethod
-    def create(cls, parent: Path, name: str, config: Config, origin: Mapping[str, Any]) -> "Run":
-        """Make a new folder that tells its config and `origin` (data, classes) and adds revision and environment."""
+    def create(cls, parent: Path, name: str, config: Config, provenance: Mapping[str, Any]) -> "Run":
+        """Create a run folder with the config, `provenance` (data and classes), git revision and environment."""
         run = cls(_new_folder(parent, f"{name}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"))
-        about = {"config": to_table(config), **origin, "git_revision": git_revision(), "environment": environment()}
+        about = {"config": to_table(config), **provenance, "git_revision": git_revision(), "environment": environment()}
         (run.folder / RUN_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         return run
 
     @property
     def about(self) -> dict[str, Any]:
-        """What `run.json` holds. Raises `RunError` when there is none."""
+        """Content of `run.json`. Raises `RunError` if there is no such file."""
         path = self.folder / RUN_FILE
         if not path.is_file():
-            raise RunError(f"{self.folder} is no run folder: it has no {RUN_FILE}.")
+            raise RunError(f"{self.folder} is not a run folder: it has no {RUN_FILE}.")
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
     @property
     def config(self) -> Config:
-        """The config that made the run."""
+        """Config of the run."""
         return from_table(self.about["config"])
 
     @property
@@ -66,53 +64,47 @@ class Run:
 
     @property
     def retention(self) -> "StepLog":
-        """Figures of the held-out mixtures by step and ratio, as `training.retention.as_rows` gives them."""
+        """Held-out figures by step and ratio, in the rows of `training.retention.as_rows`."""
         return StepLog(self.folder / "retention.csv")
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int) -> Path:
-        """Write `checkpoints/<step>`, whole or not at all; then remove all but the newest `keep`.
+        """Write `checkpoints/<step>` atomically, then remove all but the newest `keep` checkpoints.
 
         Raises:
-            RunError: it could not be written. Those before it stay as they are.
+            RunError: the checkpoint could not be written. Earlier ones are unchanged.
         """
         parent = self.folder / "checkpoints"
         parent.mkdir(exist_ok=True)
         final = parent / f"{step:08d}"
-        for left in parent.glob(f"{_UNFINISHED}*"):  # of a process that was killed
+        for left in parent.glob(".*"):  # of a killed process
             shutil.rmtree(left, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=_UNFINISHED))
         try:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / "model.safetensors")
-            (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
-            for file in temporary.iterdir():
-                _flush(file)
-            temporary.rename(final)
-            _flush(parent)
+            with atomic.replacing(final) as temporary:
+                temporary.mkdir()
+                stored = {name: value.contiguous() for name, value in tensors.items()}
+                save_file(stored, temporary / "model.safetensors")
+                (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
             raise RunError(self._not_written(step, error)) from error
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         for old in self.checkpoints[:-keep]:
             shutil.rmtree(old)
         return final
 
     def _not_written(self, step: int, error: Exception) -> str:
         before = self.checkpoints
-        kept = f"{before[-1]} is as it was: make room, then offkey train --resume {self.folder}" if before else ""
-        return f"The checkpoint of step {step} could not be written: {error}. {kept or 'There is none before it'}."
+        kept = f"{before[-1]} is intact: free disk space, then offkey train --resume {self.folder}" if before else ""
+        return f"The checkpoint of step {step} could not be written: {error}. {kept or 'There is no earlier one'}."
 
     @property
     def checkpoints(self) -> list[Path]:
-        """Folders of whole checkpoints, oldest first."""
+        """Folders of complete checkpoints, oldest first."""
         return sorted((self.folder / "checkpoints").glob("[0-9]*"))
 
     def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and state of the newest checkpoint.
+        """Load the tensors and the state of the newest checkpoint.
 
         Raises:
-            RunError: there is none, or it is damaged.
+            RunError: there is no checkpoint, or it is damaged.
         """
         found = self.checkpoints
         if not found:
@@ -122,19 +114,19 @@ class Run:
             state: dict[str, Any] = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
         except (OSError, SafetensorError, json.JSONDecodeError) as error:
             raise RunError(
-                f"The checkpoint {found[-1]} is damaged: {error}. Remove it to use the one before."
+                f"The checkpoint {found[-1]} is damaged: {error}. Remove it to use the previous one."
             ) from error
         return tensors, state
 
 
 @dataclass(frozen=True)
 class StepLog:
-    """A CSV file with a column `step` and rows in its order."""
+    """A CSV file with rows in the order of its column `step`."""
 
     path: Path
 
     def append(self, rows: Iterable[Mapping[str, float]]) -> None:
-        """Append rows; the first of the file names the columns."""
+        """Append rows; the first row of the file defines the columns."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
             for row in rows:
                 writer = csv.DictWriter(file, fieldnames=list(row))
@@ -143,30 +135,28 @@ class StepLog:
                 writer.writerow(row)
 
     def rows(self) -> list[dict[str, float]]:
-        """Read all rows; none if the file does not exist."""
+        """Read all rows; return an empty list if there is no file."""
         if not self.path.exists():
             return []
         with self.path.open(encoding="utf-8") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
     def rewind(self, step: int) -> None:
-        """Remove the rows after `step`: a run that resumes there writes them again."""
+        """Remove the rows after `step`, because a run that resumes there writes them again."""
         if not self.path.exists():
             return
         head, *rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-        # A process that was killed may have left half a row.
+        # A killed process may have left an incomplete row.
         kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= step]
         text = "".join([head, *kept]) if kept else ""
         if not text:
             self.path.unlink()
             return
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path)
+        atomic.write_text(self.path, text)
 
 
 def _new_folder(parent: Path, name: str) -> Path:
-    """Two runs of one name may begin in the same second."""
+    """Create a folder; append a number to its name if another run has the name."""
     number, folder = 1, parent / name
     while True:
         try:
@@ -178,16 +168,8 @@ def _new_folder(parent: Path, name: str) -> Path:
             return folder
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def git_revision() -> str:
-    """The revision of the source tree, `-dirty` when the packages differ from it, `unversioned` outside of git."""
+    """Return the git revision, with `-dirty` if the packages differ from it; `unversioned` outside of git."""
     root = Path(__file__).parents[1]
 
     def git(*words: str) -> str | None:
@@ -204,7 +186,7 @@ def git_revision() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Versions that can change a result."""
+    """Return versions of Python and of the packages that can change a result."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in _PACKAGES:
         try:

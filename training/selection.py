@@ -1,4 +1,4 @@
-"""Selects the weights that lie nearest to the target on held-out mixtures, and ends a run that no longer improves."""
+"""Selects the weights nearest to the target on held-out mixtures, and stops a run that no longer improves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,22 +15,22 @@ _BEST = "best."  # prefix of the selected weights in a checkpoint
 
 
 class Selection:
-    """The best weights so far, by the distance at 0 dB."""
+    """The best weights so far, by the held-out distance at 0 dB."""
 
     def __init__(self, trainer: Trainer, held_out: HeldOut | None, processes: Processes, config: LoopConfig) -> None:
-        """Select among the weights that a trainer passes through.
+        """Select among the weights of a trainer.
 
         Args:
-            trainer: its student is measured and, at the end, given the best weights.
-            held_out: the mixtures; None where no clip is held out, so that the last weights are taken.
-            processes: of which the first measures.
-            config: has the steps between measurements, and the patience.
+            trainer: trainer of the student, which gets the best weights at the end.
+            held_out: held-out mixtures; None if no clip is held out, and then the last weights are selected.
+            processes: processes of the run; the first one measures.
+            config: steps between measurements, and patience.
         """
         self._trainer = trainer
         self._held_out = held_out
         self._processes = processes
         self._config = config
-        # Tagging has no target to be near to: its weights are measured and the last are taken.
+        # Tagging has no target: its weights are measured, and the last ones are selected.
         self._selects = trainer.config.objective.kind != "tagging"
         self._distance = float("inf")
         self._step = 0
@@ -39,16 +39,16 @@ class Selection:
 
     @property
     def exhausted(self) -> bool:
-        """Have as many measurements as `loop.patience` passed without a better one?"""
+        """Return whether `loop.patience` measurements have passed without an improvement."""
         return 0 < self._config.patience <= self._worse
 
     def measure(self, step: int, *, last: bool) -> Sequence[Retention]:
-        """Measure the student after `step`, if that is due, and keep its weights if they are the best so far."""
+        """Measure the student after `step` if a measurement is due, and keep its weights if they are the best."""
         every = self._config.evaluate_steps
         due = every and (last or step % every == 0)
         if self._held_out is None or not due:
             return ()
-        with self._trainer.averaged():
+        with self._trainer.optimizer.averaged():
             found = self._measured(self._held_out)
             distance = next(one.distance for one in found if one.snr_db == SELECTING_SNR)
             self._worse += 1
@@ -69,11 +69,11 @@ class Selection:
         return tuple(Retention(*row) for row in table.tolist())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the best weights under names of a checkpoint."""
+        """Return the best weights, named as in a checkpoint."""
         return {_BEST + name: value for name, value in self._best.items()}
 
     def state(self) -> dict[str, Any]:
-        """Return what `load` needs besides the tensors."""
+        """Return the state that `load` needs in addition to the tensors."""
         return {"distance": self._distance, "step": self._step, "worse": self._worse} if self._step else {}
 
     def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -83,16 +83,16 @@ class Selection:
             self._distance, self._step, self._worse = state["distance"], state["step"], state["worse"]
 
     def finish(self, step: int) -> int:
-        """Give the student its best weights, or the last or averaged ones if nothing was selected.
+        """Load the best weights into the student, or the averaged or last ones if none were selected.
 
         Args:
-            step: the last that was made.
+            step: number of steps that were made.
 
         Returns:
-            The step whose weights the student has.
+            The step of the loaded weights.
         """
         if not self._best:
-            self._trainer.keep_average()
+            self._trainer.optimizer.keep_average()
             return step
         self._trainer.learner.load_state_dict(self._best)
         return self._step

@@ -1,4 +1,4 @@
-"""How well embeddings part a machine's healthy clips from its faulty ones: the plainest score, nothing fitted."""
+"""Measures how well embeddings separate a machine's healthy and faulty clips, with a score that needs no fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Machine:
 
     @property
     def clips(self) -> tuple[Clip, ...]:
-        """All of them."""
+        """All clips."""
         return (*self.bank, *self.normal, *self.anomalous)
 
 
@@ -42,10 +42,10 @@ class Separation:
 
 
 def read_machines(tree: Path) -> tuple[Machine, ...]:
-    """The machines of a tree in DCASE Task 2 layout, by name.
+    """Read the machines of a tree in DCASE Task 2 layout, sorted by name.
 
     Raises:
-        DataError: no such tree, or a machine without clips to enroll, healthy ones or faulty ones to test.
+        DataError: no such tree, or a machine without train clips, normal test clips or anomalous test clips.
     """
     found: dict[str, dict[str, list[Clip]]] = {}
     for clip in read_collections([Collection(layout="dcase", path=str(tree), splits=("train", "test"))]).clips:
@@ -62,24 +62,24 @@ def read_machines(tree: Path) -> tuple[Machine, ...]:
 
 
 def read_windows(clip: Clip, window: WindowSpec, sample_rate: int) -> list[Samples]:
-    """A clip cut as the service cuts it, each `(samples,)`. Raises `DataError`, naming the clip."""
+    """Decode a clip and cut it as the service does, each window `(samples,)`. Raises `DataError` with the path."""
     try:
         samples = decode(clip.path.read_bytes(), sample_rate=sample_rate, limits=AudioLimits()).samples
     except (OffkeyError, OSError) as error:
         raise DataError(f"{clip.path} cannot be scored: {error}") from error
     if len(samples) < round(window.min_seconds * sample_rate):
-        raise DataError(f"{clip.path} is shorter than {window.min_seconds:g} s, the least that this bundle takes.")
+        raise DataError(f"{clip.path} is shorter than {window.min_seconds:g} s, the minimum of this bundle.")
     size, hop = (round(seconds * sample_rate) for seconds in (window.seconds, window.hop_seconds))
     return [part for _, part in cut(samples, window=size, hop=hop)]
 
 
 def separation(bank: Sequence[Vectors], normal: Sequence[Vectors], anomalous: Sequence[Vectors]) -> Separation:
-    """AUC and pAUC of the cosine distance to the nearest enrolled window.
+    """Compute AUC and pAUC of the cosine distance to the nearest enrolled window.
 
     Args:
-        bank: of each enrolled clip its windows' unit embeddings, `(windows, dim)`.
-        normal: of each healthy test clip.
-        anomalous: of each faulty one. A clip scores as its most anomalous window.
+        bank: unit embeddings `(windows, dim)` of each enrolled clip.
+        normal: unit embeddings of each healthy test clip.
+        anomalous: unit embeddings of each faulty test clip. The score of a clip is that of its most anomalous window.
     """
     enrolled = np.concatenate(bank)
     scores = np.array([float((1 - windows @ enrolled.T).min(axis=1).max()) for windows in (*normal, *anomalous)])

@@ -1,4 +1,4 @@
-"""The audio of a run: which windows, in which batches."""
+"""The audio of a run: windows of sources and noises, and their batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from training.data.windows import AudioCache, Window
 
 
 def read_catalog(config: Config) -> Catalog:
-    """All clips that a config names: those of the manifest and of the collections. Raises `DataError`."""
+    """Read the clips of a config, from its manifest and its collections. Raises `DataError`."""
     data = config.data
     manifest = (Collection(path=data.manifest),) if data.manifest or not data.collections else ()
     return read_collections((*manifest, *data.collections))
@@ -22,20 +22,20 @@ def read_catalog(config: Config) -> Catalog:
 
 @dataclass(frozen=True)
 class Sounds:
-    """Sources and noises apart, cut into windows of one length."""
+    """Sources and noises, cut into windows of one length."""
 
     audio: AudioCache
     sources: tuple[Window, ...]
     noises: tuple[Window, ...]
-    held_out_sources: tuple[Window, ...] = ()  # these and the next are never trained on
-    held_out_noises: tuple[Window, ...] = ()
+    held_out_sources: tuple[Window, ...] = ()  # never trained on
+    held_out_noises: tuple[Window, ...] = ()  # never trained on
 
     @classmethod
     def load(cls, config: Config, sample_rate: int) -> "Sounds":
-        """Select, decode once and cut. Raises `DataError` and `ConfigError`."""
+        """Select clips, decode them and cut them into windows. Raises `DataError` and `ConfigError`."""
         data = config.data
         if not data.noise_labels and not data.noise_roles:
-            raise ConfigError("`data.noise_labels` and `data.noise_roles` are empty: say what is noise.")
+            raise ConfigError("`data.noise_labels` and `data.noise_roles` are empty. Set one of them.")
         catalog = read_catalog(config)
         sources = catalog.select(roles=data.roles, without=data.noise_labels, permissive=data.permissive)
         noises: tuple[Clip, ...] = ()
@@ -55,28 +55,28 @@ class Sounds:
             if not windows:
                 raise DataError(
                     f"Every {what} is held out (`data.held_out_splits` is {', '.join(data.held_out_splits)}), so "
-                    "nothing is left to train on."
+                    "nothing is left for training."
                 )
         return cls(audio, *drawn, *rest)
 
     @property
     def clips(self) -> tuple[Clip, ...]:
-        """Every clip that is trained on, once, in order of its name."""
+        """Clips that are trained on, sorted by name."""
         return tuple(sorted({window.clip for window in (*self.sources, *self.noises)}, key=lambda clip: clip.name))
 
     @property
     def held_out_clips(self) -> tuple[Clip, ...]:
-        """Every clip that students are only measured on, once, in order of its name."""
+        """Clips that are only measured on, sorted by name."""
         windows = (*self.held_out_sources, *self.held_out_noises)
         return tuple(sorted({window.clip for window in windows}, key=lambda clip: clip.name))
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same clips under the same labels."""
+        """Hash of the clips and their labels."""
         return fingerprint(self.clips, self.audio.contents)
 
     def batches(self, config: Config, shard: Shard) -> Batches:
-        """Batch n of this process, for every n."""
+        """Create the batches of this process."""
         return Batches(
             self.audio,
             self.sources,
@@ -89,10 +89,10 @@ class Sounds:
 
 
 def held_out(clips: Sequence[Clip], data: DataConfig) -> frozenset[Clip]:
-    """Choose the clips that no step draws and students are measured on.
+    """Choose the clips that are only measured on.
 
-    Those of `data.held_out_splits`; where no clip is in one, the share `data.held_out_share`. Of so few clips that the
-    share is less than one, none.
+    These are the clips of `data.held_out_splits`. If no clip is in these splits, it is the share `data.held_out_share`,
+    rounded down.
     """
     named = frozenset(clip for clip in clips if clip.split in data.held_out_splits)
     return named or choose(clips, data.held_out_share)

@@ -1,4 +1,4 @@
-"""The network that is trained and exported: level, front end, encoder, read-out."""
+"""The network that is trained and exported: level removal, front end, encoder, read-out."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.encoders.base import Encoder
-from training.readout import Reading, Readout
+from training.readout import Readout, ReadoutOutput
 
 LOGMEL = "logmel"  # the layer before the encoder's first
 
-# RMS of about -20 dBFS, where AudioSet's recordings lie and where an encoder's log floor is far below.
+# RMS of about -20 dBFS, as AudioSet's recordings have; the log floor of an encoder is far below.
 LEVEL = 0.1
 _SILENCE = 1e-5
 
 
 def remove_level(waveform: Tensor) -> Tensor:
-    """Take the mean away and bring each clip to an RMS of `LEVEL`; `(batch, samples)` in and out.
+    """Remove the mean of each clip and scale it to an RMS of `LEVEL`; `(batch, samples)` in and out.
 
-    A microphone's gain and distance are not the machine's health: loudness alone would split many data sets.
+    Loudness depends on the microphone's gain and distance, and it alone would separate many data sets.
     """
     centered = waveform - waveform.mean(dim=1, keepdim=True)
     rms = torch.sqrt((centered * centered).mean(dim=1, keepdim=True))
@@ -38,21 +38,21 @@ class Outputs(NamedTuple):
 
 Level = Literal["clip", "frame", "token"]
 Space = Literal["unit", "whitened", "pooled"]
-Vectors = tuple[Tensor, ...]  # each (batch, ..., dim), of unit norm along dim unless the space is another
+Vectors = tuple[Tensor, ...]  # each (batch, ..., dim), of unit norm along dim in the space `unit`
 
 
-class Heard(NamedTuple):
-    """What an alignment compares, and what a tagging head takes."""
+class StudentVectors(NamedTuple):
+    """The vectors that are aligned, and the input of the tagging head."""
 
     vectors: Vectors
     whitened: Tensor  # (batch, dim)
 
 
 class Student(nn.Module):
-    """Waveform `(batch, samples)` -> `Outputs`."""
+    """Computes `Outputs` of waveforms `(batch, samples)`."""
 
     def __init__(self, encoder: Encoder, layers: tuple[str, ...], pooling: str) -> None:
-        """Read `layers` of an encoder, one of its own at least; `LOGMEL` may be among them."""
+        """Read `layers` of an encoder: at least one of its own layers, and optionally `LOGMEL`."""
         super().__init__()
         self.encoder = encoder
         ordered = sorted(layers, key=self.layers_of(encoder).index)
@@ -60,12 +60,12 @@ class Student(nn.Module):
 
     @staticmethod
     def layers_of(encoder: Encoder) -> tuple[str, ...]:
-        """What can be read: the log-mel, as a grid `(batch, frames, bands, 1)`, and the encoder's layers."""
+        """List the layers that can be read: the log-mel, as a grid `(batch, frames, bands, 1)`, and the encoder's."""
         return (LOGMEL, *encoder.layers)
 
     @property
     def frames_shape(self) -> tuple[int, int]:
-        """`(freq, dim)` of `Outputs.frames`."""
+        """Shape `(freq, dim)` of `Outputs.frames`."""
         return self._shape(self.readout.layers[-1])
 
     def _shape(self, layer: str) -> tuple[int, int]:
@@ -73,18 +73,18 @@ class Student(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Sample rate of the waveforms, in Hz."""
         return self.encoder.front_end.sample_rate
 
     @property
     def dim(self) -> int:
-        """Length of the embedding."""
+        """Length of an embedding."""
         return self.readout.dim
 
-    def read(self, waveform: Tensor) -> Reading:
-        """Pooled, whitened and unit embedding."""
-        reading: Reading = self.readout(self._grids(self._logmel(waveform)))
-        return reading
+    def read(self, waveform: Tensor) -> ReadoutOutput:
+        """Compute the pooled, the whitened and the unit embedding."""
+        output: ReadoutOutput = self.readout(self._grids(self._logmel(waveform)))
+        return output
 
     def embed(
         self,
@@ -94,17 +94,17 @@ class Student(nn.Module):
         augment: Callable[[Tensor], Tensor] | None = None,
         *,
         half: bool = False,
-    ) -> Heard:
-        """Vectors to align, of one level.
+    ) -> StudentVectors:
+        """Compute the vectors of one level that are aligned.
 
         Args:
             waveform: `(batch, samples)`.
             level: `clip` gives the embedding `(batch, dim)`; `token` the centered grid `(batch, time, freq, dim)` of
                 each layer that is read; `frame` its mean over frequency, `(batch, time, dim)`.
-            space: of `clip`: `unit` gives the embedding that is served, `whitened` the one before it is normalized,
-                `pooled` the one before it is whitened.
-            augment: works on the log-mel `(batch, frames, mels)`.
-            half: run the encoder's layers in bfloat16. Spectrum and whitening stay in float32, which they need.
+            space: stage of the embedding at level `clip`: `unit` is served, `whitened` is before the normalization,
+                `pooled` is before the projection.
+            augment: masking of the log-mel `(batch, frames, mels)`.
+            half: whether the encoder's layers run in bfloat16. Spectrum and whitening need float32.
         """
         logmel = self._logmel(waveform)
         if augment is not None:
@@ -112,36 +112,36 @@ class Student(nn.Module):
         with torch.autocast(waveform.device.type, torch.bfloat16, enabled=half):
             grids = self._grids(logmel)
         grids = {layer: grid.float() for layer, grid in grids.items()}
-        reading: Reading = self.readout(grids)
+        output: ReadoutOutput = self.readout(grids)
         if level == "clip":
-            stages = {"unit": reading.embedding, "whitened": reading.whitened, "pooled": reading.pooled}
-            return Heard((stages[space],), reading.whitened)
+            stages = {"unit": output.embedding, "whitened": output.whitened, "pooled": output.pooled}
+            return StudentVectors((stages[space],), output.whitened)
         tokens = self.readout.centered(grids)
         vectors = tokens if level == "token" else tuple(grid.mean(dim=2) for grid in tokens)
-        return Heard(tuple(functional.normalize(each, dim=-1) for each in vectors), reading.whitened)
+        return StudentVectors(tuple(functional.normalize(each, dim=-1) for each in vectors), output.whitened)
 
     def _logmel(self, waveform: Tensor) -> Tensor:
         logmel: Tensor = self.encoder.front_end(remove_level(waveform))
         return logmel
 
     def _grids(self, logmel: Tensor) -> dict[str, Tensor]:
-        """A grid `(batch, time, freq, dim)` of each layer that is read."""
+        """Compute the grid `(batch, time, freq, dim)` of each layer that is read."""
         grids = self.encoder.grids(logmel, [layer for layer in self.readout.layers if layer != LOGMEL])
         if LOGMEL in self.readout.layers:
-            grids[LOGMEL] = self._sounding(logmel).unsqueeze(-1)
+            grids[LOGMEL] = self._audible_bands(logmel).unsqueeze(-1)
         return grids
 
-    def _sounding(self, logmel: Tensor) -> Tensor:
-        """The bands that the sample rate can fill, `(batch, frames, bands)`."""
+    def _audible_bands(self, logmel: Tensor) -> Tensor:
+        """Select the bands below the Nyquist frequency, `(batch, frames, bands)`."""
         return logmel[..., : self.encoder.front_end.bands]
 
     def forward(self, waveform: Tensor) -> Outputs:
         logmel = self._logmel(waveform)
         grids = self._grids(logmel)
-        return Outputs(self.readout(grids).embedding, grids[self.readout.layers[-1]], self._sounding(logmel))
+        return Outputs(self.readout(grids).embedding, grids[self.readout.layers[-1]], self._audible_bands(logmel))
 
     def fingerprint(self) -> str:
-        """SHA-256 over all that decides an embedding: weights, layers, pooling, projection."""
+        """Hash everything that determines an embedding: weights, layers, pooling, projection (SHA-256)."""
         digest = hashlib.sha256()
         digest.update(f"{self.encoder.name} {self.readout.layers} {self.readout.pooling.name} {LEVEL}".encode())
         for name, value in sorted(self.state_dict().items()):

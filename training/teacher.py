@@ -1,4 +1,4 @@
-"""The frozen network that hears clean sound and noise apart, and never the same window twice."""
+"""The frozen teacher: embeds clean sound and noise separately, and caches the vectors of each window."""
 
 import copy
 import hashlib
@@ -21,43 +21,47 @@ PROJECTION = "teacher.student.readout.whitening."  # prefix of a teacher's proje
 
 
 class Network(Protocol):
-    """What a teacher asks."""
+    """The network of a teacher."""
 
     @property
     def fingerprint(self) -> str:
-        """The same for what gives the same vectors."""
+        """Equal fingerprints mean equal vectors."""
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
 
     def vectors(self, waveform: Tensor) -> Vectors:
-        """Vectors of `(batch, samples)`, each `(batch, ..., dim)`."""
+        """Embed waveforms `(batch, samples)` as vectors, each `(batch, ..., dim)`."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold so that the same network can be made again."""
+        """Return the tensors from which a resumed run restores the network."""
 
 
 class FrozenStudent:
-    """A copy of a student as it is now: whiten it before."""
+    """A frozen copy of a whitened student."""
 
     def __init__(
-        self, student: Student, level: Level, space: Space = "unit", *, half: bool, keep: bool = False
+        self, student: Student, level: Level, space: Space = "unit", *, half: bool, save_projection: bool = False
     ) -> None:
-        """Freeze it.
+        """Copy a student and freeze the copy.
 
         Args:
-            student: is copied.
-            level: of the vectors.
-            space: of the vectors, as `Student.hear`.
-            half: as `Student.hear`.
-            keep: put the projection into checkpoints. It is there already where `student` is the one that learns.
+            student: student to copy.
+            level: level of the vectors, as in `Student.embed`.
+            space: space of the vectors, as in `Student.embed`.
+            half: whether layers run in bfloat16, as in `Student.embed`.
+            save_projection: whether checkpoints get the projection; a copy of the trained student needs none.
         """
         self.student = copy.deepcopy(student).eval().requires_grad_(False)
         self.level: Level = level
         self.space: Space = space
         self.half = half
-        self.keep = keep
+        self.save_projection = save_projection
         self.fingerprint = self.student.fingerprint() + ("-bfloat16" if half else "")
 
     def vectors(self, waveform: Tensor) -> Vectors:
-        """As `Network.vectors`."""
+        """Embed waveforms, as `Network.vectors`."""
         with torch.inference_mode():
             return self.student.embed(waveform, self.level, self.space, half=self.half).vectors
 
@@ -67,20 +71,26 @@ class FrozenStudent:
         return self.student.dim
 
     def tensors(self) -> dict[str, Tensor]:
-        """As `Network.tensors`."""
-        whitening = self.student.readout.whitening.state_dict() if self.keep else {}
+        """Return the projection if it is to be saved, as `Network.tensors`."""
+        whitening = self.student.readout.whitening.state_dict() if self.save_projection else {}
         return {PROJECTION + name: value for name, value in whitening.items()}
 
 
 class Bundle:
-    """The graph of a model bundle in ONNX Runtime. It has embeddings to give, no gradients and no centered grids."""
+    """The graph of a model bundle in ONNX Runtime: embeddings only, no gradients and no grids."""
 
     def __init__(self, folder: Path, sample_rate: int, seconds: float, threads: int) -> None:
-        """Load it.
+        """Load a bundle.
+
+        Args:
+            folder: folder of the bundle.
+            sample_rate: sample rate of the student, in Hz.
+            seconds: length of a training window.
+            threads: CPU threads of the model runtime.
 
         Raises:
-            BundleError: a file is absent or damaged.
-            ConfigError: it takes another sample rate, or longer clips.
+            BundleError: a file is missing or damaged.
+            ConfigError: the bundle takes another sample rate, or longer clips.
         """
         manifest = load_manifest(folder)
         if manifest.input.sample_rate != sample_rate:
@@ -90,7 +100,7 @@ class Bundle:
             )
         if seconds < manifest.window.min_seconds:
             raise ConfigError(
-                f"`data.window_seconds` is {seconds:g}, but {folder} needs {manifest.window.min_seconds:g} s at least."
+                f"`data.window_seconds` is {seconds:g}, but {folder} needs at least {manifest.window.min_seconds:g} s."
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -102,54 +112,54 @@ class Bundle:
         self.fingerprint = hashlib.sha256(manifest.model_sha256.encode()).hexdigest()
 
     def vectors(self, waveform: Tensor) -> Vectors:
-        """As `Network.vectors`."""
+        """Embed waveforms, as `Network.vectors`."""
         samples = waveform.cpu().numpy()
         parts = np.split(samples, len(samples)) if self._one_by_one else [samples]
         found = [self._session.run(["embedding"], {"waveform": part})[0] for part in parts]
         return (torch.from_numpy(np.concatenate(found)).to(waveform.device),)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Nothing: the graph holds all."""
+        """Return nothing: the bundle has all weights."""
         return {}
 
 
 class Teacher:
-    """Vectors of unaugmented windows, kept on disk by teacher, level, clip and window.
+    """Embeds unaugmented windows, and caches the vectors on disk by teacher, level, clip and window.
 
-    Gain does not matter to a student, so what it hears in a window serves at every SNR. Whole token grids are not
-    kept: one of a 10 s window takes 1.5 MB per layer of a base transformer, half a thousand times its embedding.
+    An embedding does not depend on the gain, so one vector per window serves every SNR. Whole token grids are not
+    cached: the grid of a 10 s window takes 1.5 MB per layer of a base transformer, about 500 times its embedding.
     """
 
     def __init__(self, network: Network, folder: Path, level: Level, space: Space = "unit") -> None:
         self.network = network
         kind = level if space == "unit" else f"{level}-{space}"
         self.folder = folder / f"teacher-{network.fingerprint[:16]}{network.fingerprint[64:]}-{kind}"
-        self.keeps = level != "token"
+        self.caches = level != "token"
         self.hits = 0
         self.misses = 0
 
     def vectors(self, windows: Sequence[Window], waveform: Tensor) -> Vectors:
-        """Vectors `(batch, ..., dim)` of windows of one length, and on the device of their samples.
+        """Return vectors `(batch, ..., dim)` of windows of one length, on the device of their samples.
 
         Args:
-            windows: what is heard, `batch` of them.
+            windows: `batch` windows.
             waveform: their samples, `(batch, samples)`.
         """
-        if not self.keeps:
+        if not self.caches:
             self.misses += len(windows)
             return self.network.vectors(waveform)
-        # A window that comes twice is heard once.
-        known: dict[Window, list[NDArray[np.float32]] | None] = {window: self._cached(window) for window in windows}
-        absent = [window for window, found in known.items() if found is None]
-        self.misses += len(absent)
-        self.hits += len(windows) - len(absent)
-        if absent:
-            fresh = self.network.vectors(waveform[[windows.index(window) for window in absent]])
-            for row, window in enumerate(absent):
-                layers = known[window] = [each[row].cpu().numpy() for each in fresh]
-                for layer in reversed(range(len(layers))):  # the first comes last: where it is, all are
+        # A window that is in the batch twice is embedded once.
+        cached: dict[Window, list[NDArray[np.float32]] | None] = {window: self._cached(window) for window in windows}
+        missing = [window for window, found in cached.items() if found is None]
+        self.misses += len(missing)
+        self.hits += len(windows) - len(missing)
+        if missing:
+            fresh = self.network.vectors(waveform[[windows.index(window) for window in missing]])
+            for row, window in enumerate(missing):
+                layers = cached[window] = [each[row].cpu().numpy() for each in fresh]
+                for layer in reversed(range(len(layers))):  # layer 0 is written last: if it exists, all layers do
                     save_array(self._path(window, layer), layers[layer])
-        rows = [found for window in windows if (found := known[window]) is not None]
+        rows = [found for window in windows if (found := cached[window]) is not None]
         return tuple(torch.from_numpy(np.stack(each)).to(waveform.device) for each in zip(*rows, strict=True))
 
     def _cached(self, window: Window) -> list[NDArray[np.float32]] | None:
@@ -157,7 +167,7 @@ class Teacher:
         while (path := self._path(window, len(found))).is_file():
             try:
                 found.append(np.load(path))
-            except (ValueError, EOFError):  # cut short when the machine went down, say
+            except (ValueError, EOFError):  # truncated, for example by a crash
                 return None
         return found or None
 

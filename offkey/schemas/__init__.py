@@ -1,4 +1,4 @@
-"""What the service answers and takes as JSON. The routes, the use cases and the client share these."""
+"""Define the JSON of the API. The routes, the use cases and the clients share these models."""
 
 from offkey.schemas.acoustics import AcousticsWarning, ClipAcoustics
 from offkey.schemas.clips import Clip, ClipList, EnrolledClip, Enrollment, Feedback, FeedbackOnClip, Judgment

@@ -1,4 +1,4 @@
-"""What is answered of how a clip was recorded."""
+"""Define the acoustic properties of a clip, and the warnings about them."""
 
 from pydantic import Field
 
@@ -7,25 +7,25 @@ from offkey.vocabulary import Measure
 
 
 class ClipAcoustics(Answer):
-    """Under which conditions a clip was recorded, as far as its sound tells."""
+    """Acoustic properties of a clip, measured from its samples."""
 
-    level_dbfs: float = Field(description="RMS around the mean, dBFS")
-    noise_floor_dbfs: float = Field(description="level of the quietest tenth, in frames of 64 ms, dBFS")
+    level_dbfs: float = Field(description="RMS level around the mean, in dBFS")
+    noise_floor_dbfs: float = Field(description="level of the quietest tenth of the frames of 64 ms, in dBFS")
     bandwidth_hz: float = Field(
-        description="highest frequency within 60 dB of the spectrum's peak, up to half the model's sample rate, Hz"
+        description="highest frequency within 60 dB of the spectrum's peak, up to half the model's sample rate, in Hz"
     )
-    clipped: float = Field(description="share of the file's samples at full scale, 0 to 1")
-    sample_rate: int = Field(description="of the file, Hz")
-    channels: int = Field(description="of the file")
+    clipped: float = Field(description="share of the file's samples at full scale, from 0 to 1")
+    sample_rate: int = Field(description="sample rate of the file, in Hz")
+    channels: int = Field(description="number of channels in the file")
 
 
 class AcousticsWarning(Answer):
-    """Something about a clip that is unlike what was enrolled: whatever it scores, look at this first."""
+    """A difference from all enrolled clips in how a clip was recorded. Check it before you rely on the score."""
 
-    kind: Measure
+    kind: Measure = Field(description="property that differs")
     detail: str = Field(
         examples=[
             "The level is 16 dB below all 20 enrolled clips (-42 against -26 to -22 dBFS): the microphone was moved or "
-            "muted, or its gain was turned. The score says little."
+            "muted, or its gain was changed. The score is not reliable."
         ]
     )

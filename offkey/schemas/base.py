@@ -1,10 +1,10 @@
-"""What all answers share."""
+"""Define the base class of all answers."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Answer(BaseModel):
-    """An answer. No number in it is NaN or infinite."""
+    """An answer of the service. No number in it is NaN or infinite."""
 
-    # Clients made from the OpenAPI document must live with fields that a later version adds.
+    # Not `extra="forbid"`: clients generated from the OpenAPI document must accept fields of a later version.
     model_config = ConfigDict(allow_inf_nan=False, from_attributes=True)

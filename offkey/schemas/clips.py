@@ -1,4 +1,4 @@
-"""What `/enroll`, `/feedback` and the list of clips answer."""
+"""Define the answers about enrolled clips: `/enroll`, `/feedback` and the list of clips."""
 
 from datetime import datetime
 from typing import Literal
@@ -16,15 +16,17 @@ class Clip(Answer):
 
     clip_id: int
     name: str
-    recording: str | None = Field(description="that it was cut from; null: it is a recording of its own")
+    recording: str | None = Field(description="recording that the clip is cut from; null if the clip is a recording")
     domain: Domain
-    seconds: float
-    sample_rate: int = Field(description="of the file, Hz")
-    channels: int = Field(description="of the file")
-    windows: int
-    sha256: str = Field(description="of the bytes that were posted")
+    seconds: float = Field(description="duration, in seconds")
+    sample_rate: int = Field(description="sample rate of the file, in Hz")
+    channels: int = Field(description="number of channels in the file")
+    windows: int = Field(description="number of windows in the bank")
+    sha256: str = Field(description="SHA-256 of the posted bytes, in hexadecimal")
     enrolled_at: datetime
-    acoustics: ClipAcoustics | None = Field(description="as measured; null: enrolled before it was measured")
+    acoustics: ClipAcoustics | None = Field(
+        description="acoustic properties; null if an older version enrolled the clip"
+    )
 
 
 class ClipList(Answer):
@@ -35,39 +37,41 @@ class ClipList(Answer):
 
 
 class EnrolledClip(Answer):
-    """What became of one clip."""
+    """Result of enrolling one clip."""
 
     name: str
-    clip_id: int | None = Field(description="null: held back")
+    clip_id: int | None = Field(description="id of the clip; null if it was held back")
     status: Literal["enrolled", "duplicate", "held-back"] = Field(
-        description="duplicate: the same bytes were enrolled before, nothing was added; held-back: it sounds "
-        "plainly anomalous, nothing was added"
+        description="`duplicate` if the same bytes are enrolled already, `held-back` if the clip is clearly anomalous; "
+        "neither adds anything"
     )
     domain: Domain
     note: str | None = Field(
         None,
-        description="why it was held back, which enrolled clip it nearly repeats, or that it is enrolled as a piece of "
-        "another recording",
+        description="reason for holding the clip back, or the enrolled clip or recording that it repeats",
     )
     anomaly_score: float | None = Field(
-        None, description="against the bank before; null where that had too few recordings of the domain to ask"
+        None, description="score against the bank before this request; null if it had too few recordings of the domain"
     )
     warnings: list[AcousticsWarning] = Field(
-        [], description="how it was recorded unlike the others of its domain, those of the request included"
+        [], description="differences from the other clips of the domain, including those of the request"
     )
 
 
 class Enrollment(Answer):
-    """The answer of `POST /enroll`. If one clip cannot be used, none is enrolled; clips held back leave the others."""
+    """Answer of `POST /enroll`.
+
+    If one clip cannot be used, none is enrolled. Clips held back do not affect the others.
+    """
 
     machine_id: str
-    generation: int = Field(description="of the bank with these clips in it")
+    generation: int = Field(description="generation of the bank with these clips")
     clips: list[EnrolledClip]
-    bank: ClipCounts
+    bank: ClipCounts = Field(description="number of enrolled clips after this request")
 
 
 class Judgment(Answer):
-    """How a bank sees a clip."""
+    """Score and decision for a clip against one state of the bank."""
 
     anomaly_score: float
     decision_threshold: float
@@ -76,20 +80,20 @@ class Judgment(Answer):
 
 
 class FeedbackOnClip(Answer):
-    """What became of a clip that was called healthy."""
+    """Result of reporting one clip as a false alarm."""
 
     name: str
     clip_id: int
     status: Literal["enrolled", "duplicate"]
-    before: Judgment
+    before: Judgment = Field(description="decision against the bank before this request")
     after: Judgment = Field(
-        description="with the request's clips in the bank, this one's recording left out: whether its like would raise "
-        "the alarm again; of a clip that a coreset leaves out, against the bank as it is"
+        description="decision for a similar clip: the bank contains the clips of the request except for those of the "
+        "same recording; for a clip outside the coreset, the bank is unchanged"
     )
 
 
 class Feedback(Answer):
-    """The answer of `POST /feedback`: alarms that were false, and what knowing that changes."""
+    """Answer of `POST /feedback`: the decision for each clip before and after it was enrolled."""
 
     machine_id: str
     generation: int

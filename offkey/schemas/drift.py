@@ -1,4 +1,4 @@
-"""What is answered of the scores of late."""
+"""Define the answer about drift: recent scores compared with those of the enrolled clips."""
 
 from datetime import datetime
 
@@ -9,32 +9,36 @@ from offkey.vocabulary import Domain, Verdict
 
 
 class DriftWindow(Answer):
-    """Scores of late beside the bank's own leave-one-out scores."""
+    """Recent scores compared with the leave-one-out scores of the bank."""
 
     window: str = Field(examples=["last 100 clips"])
-    n: int = Field(description="clips that were scored, whether or not they were anomalous")
-    since: datetime | None = Field(description="when the first of them was scored")
-    median_shift: float | None = Field(description="of their median from the bank's, in the bank's deviations (sigma)")
-    p_value: float | None = Field(description="two-sided, of the rank-sum test: small where no drift would do this")
+    n: int = Field(description="number of scored clips, anomalous or not")
+    since: datetime | None = Field(description="time of the first of these scores; null if there are none")
+    median_shift: float | None = Field(
+        description="recent median minus that of the bank scores, in standard deviations of the bank scores"
+    )
+    p_value: float | None = Field(
+        description="two-sided p-value of the rank-sum test; small if the difference is unlikely without drift"
+    )
     verdict: Verdict
 
 
 class DomainDrift(Answer):
-    """The drift of clips that are nearest to one domain."""
+    """Drift of the clips that are nearest to one domain."""
 
     domain: Domain
-    recordings: int = Field(description="enrolled ones, that the scores are held against")
+    recordings: int = Field(description="number of enrolled recordings in the comparison")
     verdict: Verdict
     windows: list[DriftWindow]
 
 
 class DriftReport(Answer):
-    """Whether what is scored lately scores as the enrolled clips do among each other."""
+    """Comparison of the recent scores of a machine with the scores of its enrolled clips."""
 
     machine_id: str
-    generation: int = Field(description="of the bank; every change of it begins anew")
+    generation: int = Field(description="generation of the bank; each change of the bank starts the comparison again")
     verdict: Verdict = Field(
-        description="unknown: too little to tell; steady; higher: wear, a fault that grows, or other conditions; lower"
+        description="`unknown` if there are too few scores; `higher` may mean wear, a growing fault or new conditions"
     )
-    advice: str = Field(description="what to do")
+    advice: str = Field(description="recommended action")
     domains: list[DomainDrift]

@@ -1,4 +1,4 @@
-"""What `/jobs`, `/snapshots` and `/models` answer."""
+"""Define the answers about jobs, snapshots and model bundles."""
 
 from datetime import datetime
 
@@ -9,19 +9,25 @@ from offkey.vocabulary import EntryStatus, JobKind, JobState
 
 
 class Job(Answer):
-    """Work that outlasts a request."""
+    """Work that continues after the request that started it."""
 
     job_id: int
     kind: JobKind
-    state: JobState = Field(description="over are done, failed and canceled")
-    machine_id: str | None = Field(description="null: it is about the whole service")
-    total: int | None = Field(description="entries of the archive, or machines to move; null: not known")
-    done: int = Field(description="of the total")
-    entries: dict[EntryStatus, int] = Field(description="what became of those that are done")
-    result: str | None = Field(description="of a snapshot that is done, its name")
-    problem: str | None = Field(description="of a failed job, the last part of the problem's type")
-    detail: str | None = Field(description="of a failed job, what was wrong and what to do")
-    who: str = Field(description="name of the key that asked for it")
+    state: JobState = Field(description="state; `done`, `failed` and `canceled` are final")
+    machine_id: str | None = Field(description="machine id; null if the job is about the whole service")
+    total: int | None = Field(
+        description="number of archive entries, or of machines to move; null if it is not known yet"
+    )
+    done: int = Field(description="number of entries or machines that are done")
+    entries: dict[EntryStatus, int] = Field(description="number of entries or machines by result")
+    result: str | None = Field(description="name of the finished snapshot; null for other jobs")
+    problem: str | None = Field(
+        description="error kind of a failed job, the last part of the problem's type; otherwise null"
+    )
+    detail: str | None = Field(
+        description="reason for the failure and the recommended action; null if the job did not fail"
+    )
+    who: str = Field(description="name of the key that started the job")
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -35,14 +41,16 @@ class JobList(Answer):
 
 
 class JobEntry(Answer):
-    """What became of an entry of an archive, or of a machine."""
+    """Result of one entry of an archive, or of one machine."""
 
-    number: int = Field(description="place in the archive, from 0; of a machine, its key")
-    name: str
+    number: int = Field(description="place in the archive from 0, or internal number of the machine")
+    name: str = Field(description="name of the entry, or machine id")
     status: EntryStatus
-    clip_id: int | None = Field(description="of a clip that is enrolled, or was before")
-    problem: str | None = Field(description="of a refused one, the last part of the problem's type")
-    detail: str | None = Field(description="why it was refused or held back, or what else to know")
+    clip_id: int | None = Field(description="id of the clip; null if it is not enrolled")
+    problem: str | None = Field(
+        description="error kind of a refused entry, the last part of the problem's type; otherwise null"
+    )
+    detail: str | None = Field(description="reason why the entry was refused or held back, or a note about it")
 
 
 class JobEntryList(Answer):
@@ -53,10 +61,10 @@ class JobEntryList(Answer):
 
 
 class Snapshot(Answer):
-    """A snapshot that is kept."""
+    """A snapshot that the service stores."""
 
     name: str
-    bytes: int
+    bytes: int = Field(description="size of the file, in bytes")
     created_at: datetime
 
 
@@ -67,18 +75,20 @@ class SnapshotList(Answer):
 
 
 class Model(Answer):
-    """A bundle, and the banks that it made."""
+    """A model bundle or an embedding space, and the banks in it."""
 
-    bundle: str | None = Field(description="name and version; null: no bundle at hand made these banks")
+    bundle: str | None = Field(description="name and version; null if no loaded bundle made these banks")
     embedding_space_id: str
-    serves: bool = Field(description="whether banks of this space can be scored")
-    current: bool = Field(description="whether new banks are made with it, and others are moved to it")
-    machines: int = Field(description="whose banks are of this space")
-    clips: int
-    clips_without_audio: int = Field(description="these keep their machines from being moved to another bundle")
+    serves: bool = Field(description="true if banks of this space can be scored")
+    current: bool = Field(description="true if new banks are made with this bundle, and others are moved to it")
+    machines: int = Field(description="number of machines with a bank of this space")
+    clips: int = Field(description="number of clips in these banks")
+    clips_without_audio: int = Field(
+        description="number of clips without stored audio; their machines cannot move to another bundle"
+    )
 
 
 class ModelList(Answer):
-    """Bundles that serve, and embedding spaces that banks are in."""
+    """The loaded bundles, and the embedding spaces of all banks."""
 
     models: list[Model]

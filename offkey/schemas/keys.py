@@ -1,4 +1,4 @@
-"""What `/keys` and `/audit` take and answer."""
+"""Define the JSON about API keys and the audit log."""
 
 from datetime import datetime
 
@@ -9,29 +9,29 @@ from offkey.vocabulary import ANONYMOUS_NAME, COMMAND_LINE_NAME, KEY_NAME_PATTER
 
 
 class KeySettings(BaseModel):
-    """What a key is made with. It never changes after."""
+    """Settings of a new key. They never change."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(pattern=KEY_NAME_PATTERN, description="by which the audit log names it", examples=["line-3"])
+    name: str = Field(pattern=KEY_NAME_PATTERN, description="name in the audit log", examples=["line-3"])
     scopes: list[Scope] = Field(
-        min_length=1, max_length=len(Scope), description="enroll implies score, admin implies both"
+        min_length=1, max_length=len(Scope), description="permissions; `enroll` includes `score`, `admin` includes both"
     )
     machine_prefix: str | None = Field(
         None,
         pattern=MACHINE_PREFIX_PATTERN,
-        description="with which the ids of its machines begin; null: it is for all machines",
+        description="beginning of the machine ids that the key may use; null if it may use all",
         examples=["plant-a."],
     )
     rate_per_minute: int | None = Field(
-        None, ge=1, le=1_000_000, description="most requests a minute; null: as many as come"
+        None, ge=1, le=1_000_000, description="limit in requests a minute; null if there is none"
     )
 
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, name: str) -> str:
         if name.lower() in {ANONYMOUS_NAME, COMMAND_LINE_NAME}:
-            raise ValueError(f"the audit log calls something else {name.lower()}; take another name")
+            raise ValueError(f"{name.lower()} has another meaning in the audit log; use another name")
         return name
 
 
@@ -44,13 +44,13 @@ class Key(Answer):
     machine_prefix: str | None
     rate_per_minute: int | None
     created_at: datetime
-    revoked_at: datetime | None = Field(description="null: it is in force")
+    revoked_at: datetime | None = Field(description="time of the revocation; null if the key is valid")
 
 
 class NewKey(Key):
-    """A key that was just made. No later answer has `key`."""
+    """A new key. Only this answer contains `key`."""
 
-    key: str = Field(description="what a client sends as `Authorization: Bearer`")
+    key: str = Field(description="value for the header `Authorization: Bearer`")
 
 
 class KeyList(Answer):
@@ -61,16 +61,22 @@ class KeyList(Answer):
 
 
 class AuditEntry(Answer):
-    """Who changed what."""
+    """One change in the audit log."""
 
     audit_id: int
     at: datetime
-    who: str = Field(description="name of the key; anonymous: without one; command line: while the service was stopped")
+    who: str = Field(
+        description="name of the key; `anonymous` if there was none, `command line` if the service was stopped"
+    )
     key_id: str | None
-    action: str = Field(examples=["enroll", "delete-machine"], description="docs/security.md lists them")
+    action: str = Field(
+        examples=["enroll", "delete-machine"], description="action; docs/how-to/keys.md lists all of them"
+    )
     machine_id: str | None
     detail: str
-    request_id: str | None = Field(description="as in `X-Request-ID` and in the log")
+    request_id: str | None = Field(
+        description="id in `X-Request-ID` and in the log; null for changes from the command line"
+    )
 
 
 class AuditList(Answer):

@@ -1,4 +1,4 @@
-"""What `/machines` takes and answers."""
+"""Define the JSON about machines and their decision thresholds."""
 
 from datetime import datetime
 from typing import Self
@@ -12,7 +12,7 @@ MAX_DESCRIPTION_CHARACTERS = 500
 
 
 class MachineSettings(BaseModel):
-    """What `PUT /machines/{machine_id}` sets. A field left out goes back to its default."""
+    """Settings of a machine. A missing field is reset to its default."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -20,12 +20,12 @@ class MachineSettings(BaseModel):
 
 
 class ThresholdSettings(BaseModel):
-    """How a machine's decision threshold is chosen. A field left out goes back to its default."""
+    """Rule for a machine's decision threshold. A missing field is reset to its default."""
 
     model_config = ConfigDict(
         extra="forbid",
         allow_inf_nan=False,
-        json_schema_extra={  # what `_fit_together` holds
+        json_schema_extra={  # the same rules as in `_fit_together`
             "anyOf": [
                 {
                     "required": ["rule", "decision_threshold"],
@@ -47,8 +47,8 @@ class ThresholdSettings(BaseModel):
 
     rule: Rule = Field(
         Rule.CONFORMAL,
-        description="conformal: promises the rate; gamma: a quantile as the DCASE baselines have it, manual: "
-        "`decision_threshold` itself, neither of which promises anything",
+        description="`conformal` promises the false-alarm rate; `gamma` is a quantile as in the DCASE baselines and "
+        "`manual` is `decision_threshold` itself, both without a promise",
     )
     # Strict: `false` is no threshold of 0.
     false_alarm_rate: float | None = Field(
@@ -56,10 +56,10 @@ class ThresholdSettings(BaseModel):
         strict=True,
         ge=MIN_FALSE_ALARM_RATE,
         lt=1,
-        description="share of healthy clips that may raise an alarm; null: the service's default, of gamma 0.1",
+        description="accepted share of healthy clips with an alarm; null for the service's default, 0.1 for gamma",
     )
     decision_threshold: float | None = Field(
-        None, strict=True, description="of the manual rule, on the scale of the scores"
+        None, strict=True, description="threshold on the scale of the scores, for the manual rule only"
     )
 
     @model_validator(mode="after")
@@ -73,54 +73,59 @@ class ThresholdSettings(BaseModel):
 
 
 class ThresholdChoice(Answer):
-    """How a machine's decision threshold is chosen."""
+    """Rule of a machine's decision threshold, with defaults filled in."""
 
     rule: Rule
-    false_alarm_rate: float | None = Field(description="null: manual")
-    decision_threshold: float | None = Field(description="of the manual rule")
+    false_alarm_rate: float | None = Field(
+        description="requested false-alarm rate, from 0 to 1; null for the manual rule"
+    )
+    decision_threshold: float | None = Field(description="threshold of the manual rule; otherwise null")
 
 
 class ClipCounts(Answer):
-    """Enrolled clips by domain."""
+    """Number of enrolled clips by domain."""
 
     source: int
     target: int
 
 
 class DomainPromise(Answer):
-    """What the decision threshold promises to healthy clips of one domain, like those enrolled."""
+    """False-alarm rate that the decision threshold promises for healthy clips of one domain."""
 
     domain: Domain
-    clips: int = Field(description="enrolled clips of the domain")
+    clips: int = Field(description="number of enrolled clips of the domain")
     compared_clips: int = Field(
-        description="those among them that scores compare with: all, unless a coreset is set and they are more"
+        description="number of these clips that new clips are compared with; fewer than all only with a coreset"
     )
-    recordings: int = Field(description="n, the recordings that the compared clips were cut from")
+    recordings: int = Field(description="n, the number of recordings that the compared clips are cut from")
     promised_false_alarm_rate: float = Field(
-        description="the requested rate, or 1 / (n + 1) where that is larger; 1 is nothing: of a single recording, and "
-        "of rules that promise nothing"
+        description="the requested rate, or 1 / (n + 1) if that is larger; 1 is no promise, as for a single recording "
+        "and for the rules `gamma` and `manual`"
     )
-    lowest_false_alarm_rate: float = Field(description="the lowest that n recordings can promise, 1 / (n + 1)")
-    above_threshold: int = Field(description="compared clips whose leave-one-out score is above the threshold")
+    lowest_false_alarm_rate: float = Field(description="lowest rate that n recordings can promise, 1 / (n + 1)")
+    above_threshold: int = Field(description="number of compared clips with a leave-one-out score above the threshold")
     pooled_scale: bool = Field(
-        description="too few recordings for a deviation of their own: the other domain's is used"
+        description="true if the domain has too few recordings and uses the score scale of the other domain"
     )
 
 
 class Threshold(Answer):
-    """The decision threshold in force, and what it promises."""
+    """The current decision threshold, and the false-alarm rate it promises."""
 
-    decision_threshold: float = Field(description="a clip whose anomaly score is higher is anomalous")
+    decision_threshold: float = Field(
+        description="threshold on the scale of the scores; a clip with a higher anomaly score is anomalous"
+    )
     rule: Rule
     calibration_version: str = Field(
-        description="equal where the threshold is: it names the generation, the backend, the rule, what was asked, and "
-        "a coreset that is in force",
+        description="version of the calibration: equal versions mean equal thresholds",
         examples=["3:mahalanobis:conformal:0.05"],
     )
-    requested_false_alarm_rate: float | None = Field(description="null: manual")
-    promised_false_alarm_rate: float = Field(description="the largest of the domains': it holds for either")
-    domains: list[DomainPromise] = Field(description="those enrolled; nothing is promised for another")
-    warnings: list[str] = Field(description="what cannot be promised, and what to enroll for it")
+    requested_false_alarm_rate: float | None = Field(
+        description="requested rate, from 0 to 1; null for the manual rule"
+    )
+    promised_false_alarm_rate: float = Field(description="largest promised rate of the domains, from 0 to 1")
+    domains: list[DomainPromise] = Field(description="promise for each enrolled domain")
+    warnings: list[str] = Field(description="promises that cannot be made, and the clips to enroll for them")
 
 
 class Machine(Answer):
@@ -128,11 +133,13 @@ class Machine(Answer):
 
     machine_id: str
     description: str
-    generation: int = Field(description="moves on with every change of the bank, and never back for a machine id")
+    generation: int = Field(description="number of the bank's state; each change of the bank increases it")
     clips: ClipCounts
-    embedding_space_id: str | None = Field(description="null until a clip is enrolled")
-    threshold_settings: ThresholdChoice = Field(description="in force, defaults filled in")
-    threshold: Threshold | None = Field(description="null until two recordings of one domain are enrolled")
+    embedding_space_id: str | None = Field(description="embedding space of the bank; null until a clip is enrolled")
+    threshold_settings: ThresholdChoice = Field(description="rule of the decision threshold, with defaults filled in")
+    threshold: Threshold | None = Field(
+        description="current decision threshold; null until two recordings of one domain are enrolled"
+    )
     created_at: datetime
 
 

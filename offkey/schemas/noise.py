@@ -1,4 +1,4 @@
-"""What `/noise` and the list of noise answer."""
+"""Define the answers about a machine's background noise."""
 
 from datetime import datetime
 
@@ -12,21 +12,21 @@ class NoiseClip(Answer):
 
     noise_id: int
     name: str
-    seconds: float
-    windows: int
-    sha256: str = Field(description="of the bytes that were posted")
+    seconds: float = Field(description="duration, in seconds")
+    windows: int = Field(description="number of windows")
+    sha256: str = Field(description="SHA-256 of the posted bytes, in hexadecimal")
     enrolled_at: datetime
 
 
 class NoiseEnrollment(Answer):
-    """The answer of `POST /noise`."""
+    """Answer of `POST /noise`."""
 
     machine_id: str
-    added: int = Field(description="clips that were not there already")
-    noise: list[NoiseClip] = Field(description="those of the request, in its order")
+    added: int = Field(description="number of clips that were not stored before")
+    noise: list[NoiseClip] = Field(description="clips of the request, in its order")
 
 
 class NoiseList(Answer):
-    """The background of a machine."""
+    """The background clips of a machine."""
 
     noise: list[NoiseClip]

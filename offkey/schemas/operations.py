@@ -1,4 +1,4 @@
-"""What operators and their tools are answered, and how errors are."""
+"""Define the answers for operators and their tools, and the form of errors."""
 
 from typing import Literal
 
@@ -8,22 +8,24 @@ from offkey.schemas.base import Answer
 
 
 class Info(Answer):
-    """What runs here, and every limit."""
+    """Version, model bundle and limits of the service."""
 
     version: str
-    bundle: str
-    old_bundle: str | None = Field(description="that made the banks which are not yet re-embedded; null: none is set")
+    bundle: str = Field(description="name and version of the current model bundle")
+    old_bundle: str | None = Field(
+        description="previous bundle, for banks that are not re-embedded yet; null if none is set"
+    )
     embedding_space_id: str
-    sample_rate: int = Field(description="clips are resampled to it, Hz")
-    window_seconds: float
-    hop_seconds: float
-    min_clip_seconds: float
-    device: str = Field(description="as asked for")
-    provider: str = Field(description="the ONNX Runtime provider in use")
-    backend: str = Field(description="how scores are measured")
-    false_alarm_rate: float = Field(description="requested for machines that set none")
-    formats: list[str]
-    limits: dict[str, int | float] = Field(description="docs/settings.md has the units")
+    sample_rate: int = Field(description="sample rate of the model, in Hz; clips are resampled to it")
+    window_seconds: float = Field(description="duration of a window, in seconds")
+    hop_seconds: float = Field(description="time between the starts of two windows, in seconds")
+    min_clip_seconds: float = Field(description="duration of the shortest accepted clip, in seconds")
+    device: str = Field(description="requested processor: auto, cpu, cuda or tensorrt")
+    provider: str = Field(description="ONNX Runtime provider in use")
+    backend: str = Field(description="scoring backend")
+    false_alarm_rate: float = Field(description="default false-alarm rate of a machine, from 0 to 1")
+    formats: list[str] = Field(description="accepted audio formats")
+    limits: dict[str, int | float] = Field(description="limits by name; docs/reference/settings.md lists their units")
 
 
 class Health(Answer):
@@ -33,13 +35,15 @@ class Health(Answer):
 
 
 class Problem(BaseModel):
-    """Every error, as `application/problem+json` (RFC 9457). The values behind it stand beside these fields."""
+    """An error as `application/problem+json` (RFC 9457). Further fields contain the values it depends on."""
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(examples=["urn:offkey:problem:empty-bank"])
-    title: str
-    status: int
-    detail: str
-    instance: str
-    request_id: str
+    type: str = Field(
+        description="`urn:offkey:problem:` and the error kind", examples=["urn:offkey:problem:empty-bank"]
+    )
+    title: str = Field(description="summary, the same for each error of this type")
+    status: int = Field(description="HTTP status")
+    detail: str = Field(description="cause of this error and recommended action")
+    instance: str = Field(description="path of the request")
+    request_id: str = Field(description="id in `X-Request-ID` and in the log")

@@ -1,4 +1,4 @@
-"""What `/score` answers."""
+"""Define the answer of `/score`."""
 
 from typing import Literal
 
@@ -11,86 +11,93 @@ from offkey.vocabulary import Domain
 
 
 class Neighbor(Answer):
-    """An enrolled window that sounds like the scored one."""
+    """An enrolled window similar to the scored one."""
 
     clip_id: int
     name: str
     domain: Domain
-    start_s: float
-    distance: float = Field(description="cosine distance of the embeddings, 0 to 2")
+    start_s: float = Field(description="start of the window in its clip, in seconds")
+    distance: float = Field(description="cosine distance of the embeddings, from 0 to 2")
 
 
 class Region(Answer):
-    """Seconds and frequencies of a window that stand out. What is inside need not stand out everywhere."""
+    """A rectangle of time and frequency that contains a deviation. It may contain normal parts too."""
 
-    start_s: float
-    end_s: float
-    low_hz: float
-    high_hz: float
+    start_s: float = Field(description="start in the clip, in seconds")
+    end_s: float = Field(description="end in the clip, in seconds")
+    low_hz: float = Field(description="lowest frequency, in Hz")
+    high_hz: float = Field(description="highest frequency, in Hz")
     deviation: float = Field(
-        description="deviations by which its strongest half second and band is off what is usual there"
+        description="largest difference from the enrolled clips in any half second and band, in standard deviations"
     )
-    change: Literal["louder", "quieter"] = Field(description="than usual")
+    change: Literal["louder", "quieter"] = Field(description="direction of the difference from the enrolled clips")
     p_value: float = Field(
-        description="at most this share of healthy windows like those enrolled has anything that stands out as much"
+        description="upper bound of the share of healthy windows with such a deviation anywhere, from 0 to 1"
     )
 
 
 class Localization(Answer):
-    """Where a window differs from how the enrolled clips usually sound: where to listen. It decides nothing."""
+    """Differences between a window and the enrolled clips: where to listen. The decision does not depend on them."""
 
-    domain: Domain = Field(description="whose clips it was held against, those it is more like")
-    mean_deviation: float = Field(description="what every second healthy window like those enrolled reaches somewhere")
-    regions: list[Region] = Field(description="the strongest three at most, strongest first, above `usual_standout`")
-    step_s: float
-    profile: list[float] = Field(description="the largest standout in each step of `step_s` seconds")
+    domain: Domain = Field(description="domain of the enrolled clips in the comparison, the more similar one")
+    median_deviation: float = Field(
+        description="typical largest deviation of a healthy window, in standard deviations: half of them reach it"
+    )
+    regions: list[Region] = Field(description="regions above `median_deviation`, the strongest first, three at most")
+    step_s: float = Field(description="time between two values of `profile`, in seconds")
+    profile: list[float] = Field(description="largest deviation in each step, in standard deviations")
 
 
 class WindowScore(Answer):
     """The score of one window of a clip."""
 
-    start_s: float
-    end_s: float
+    start_s: float = Field(description="start in the clip, in seconds")
+    end_s: float = Field(description="end in the clip, in seconds")
     anomaly_score: float
-    neighbors: list[Neighbor]
-    localization: Localization | None = Field(None, description="null: `localization_note` says why")
+    neighbors: list[Neighbor] = Field(description="nearest enrolled windows, the nearest first")
+    localization: Localization | None = Field(
+        None,
+        description="differences from the enrolled clips; null if not requested, or as `localization_note` explains",
+    )
 
 
 class ClipScore(Answer):
-    """The score of one clip: that of its most anomalous window."""
+    """Score of one clip: the score of its most anomalous window."""
 
     name: str
-    seconds: float
-    anomaly_score: float = Field(description="higher is more anomalous; it is neither bounded nor a probability")
-    is_anomalous: bool = Field(description="whether the score is above the decision threshold")
+    seconds: float = Field(description="duration, in seconds")
+    anomaly_score: float = Field(
+        description="anomaly score; higher is more anomalous, without bounds, and not a probability"
+    )
+    is_anomalous: bool = Field(description="true if the score is above the decision threshold")
     p_value: float = Field(
-        description="at most this share of healthy clips like those enrolled scores as high; not the probability of a "
-        "fault"
+        description="upper bound of the share of healthy clips with such a score, from 0 to 1; not the probability of "
+        "a fault"
     )
     acoustics: ClipAcoustics
     warnings: list[AcousticsWarning] = Field(
-        description="where the conditions are unlike all enrolled clips, of either domain; empty also where those were "
-        "enrolled before conditions were measured"
+        description="differences from all enrolled clips of both domains in how the clip was recorded; empty too if an "
+        "older version enrolled them"
     )
     windows: list[WindowScore]
 
 
 class Scores(Answer):
-    """The answer of `POST /score`."""
+    """Answer of `POST /score`."""
 
     machine_id: str
-    bundle: str = Field(examples=["offkey-small/3"])
+    bundle: str = Field(description="name and version of the model bundle", examples=["offkey-small/3"])
     backend: str = Field(
-        examples=["nearest"], description="how scores are measured; docs/scoring.md lists the backends"
+        examples=["nearest"], description="scoring backend; docs/reference/scoring.md lists all of them"
     )
-    generation: int = Field(description="of the bank that was compared with")
+    generation: int = Field(description="generation of the bank in the comparison")
     threshold: Threshold
     clips: list[ClipScore]
     localization_note: str | None = Field(
-        None, description="why nothing was localized, or which enrolled clips could not be compared with"
+        None, description="reason why nothing was localized, or enrolled clips that could not be compared"
     )
     timing_ms: dict[str, float] = Field(
         {},
-        description="milliseconds of the request until this answer was made, by stage; they add up to `total`",
+        description="time of the request by stage, in milliseconds; the stages add up to `total`",
         examples=[{"receive": 0.3, "queue": 0.1, "decode": 0.2, "embed": 6.1, "search": 0.1, "total": 7.7}],
     )

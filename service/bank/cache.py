@@ -108,20 +108,20 @@ class BankCache:
             mine.set()
 
     def _read(self, source: BankSource, machine_key: int) -> tuple[BankRows, Calibration]:
-        while True:
-            rows = source.bank_rows(machine_key)
-            options = self._backend, self._coreset_windows
-            if self._calibrations is not None:
-                cached = self._calibrations.get(machine_key, rows, *options)
-                if cached is not None:
-                    return rows, cached
-            try:
-                calibration_rows = source.calibration_rows(machine_key, rows.generation)
-            except BankChangedError:
-                continue
-            if self._calibrations is None:
-                return rows, Calibration.fit(rows, calibration_rows, *options)
-            return rows, self._calibrations.fit(machine_key, rows, calibration_rows, *options)
+        options = self._backend, self._coreset_windows
+        rows = source.bank_rows(machine_key)
+        if self._calibrations is not None:
+            cached = self._calibrations.get(machine_key, rows, *options)
+            if cached is not None:
+                return rows, cached
+        try:
+            calibration_rows = source.calibration_rows(machine_key, rows.generation)
+        except BankChangedError:
+            # Not two reads again: a bank that is changed without pause would never be loaded.
+            rows, calibration_rows = source.all_rows(machine_key)
+        if self._calibrations is None:
+            return rows, Calibration.fit(rows, calibration_rows, *options)
+        return rows, self._calibrations.fit(machine_key, rows, calibration_rows, *options)
 
     def _add(self, machine_key: int, bank: Bank) -> None:
         self._remove(machine_key)

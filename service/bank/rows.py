@@ -58,6 +58,9 @@ class BankSource(Protocol):
     def bank_rows(self, machine_key: int) -> BankRows:
         """Read a machine's rows at its current generation."""
 
+    def all_rows(self, machine_key: int) -> tuple[BankRows, CalibrationRows]:
+        """Read a machine's rows, and what their calibration is fitted to, as of one moment."""
+
     def calibration_rows(self, machine_key: int, generation: int) -> CalibrationRows:
         """Read what a calibration of the rows at `generation` is fitted to.
 

@@ -1,14 +1,13 @@
 """Serializes a calibration as safetensors.
 
 The arrays are tensors of the file. Everything else is a tree in JSON, in one more tensor. The types of the fields
-determine what the tree is converted to, so a file never names a class. Its only choice is among the backends below.
+determine what the tree is converted to, so a file names no class. It only chooses among the served backends.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from itertools import repeat
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -17,18 +16,10 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
 from service.bank.calibration import Calibration
+from service.domain.backends import BACKENDS
 from service.domain.backends.base import Backend
-from service.domain.backends.covariance import Mahalanobis
-from service.domain.backends.density import DensityRatio
-from service.domain.backends.neighbors import Nearest, NearestMean
 
-_BACKENDS: Mapping[str, type[Backend]] = {
-    "nearest": Nearest,
-    "nearest-mean": NearestMean,
-    "density-ratio": DensityRatio,
-    "mahalanobis": Mahalanobis,
-}
-_BACKEND_NAMES = {backend: name for name, backend in _BACKENDS.items()}
+_BACKEND_NAMES = {backend: name for name, backend in BACKENDS.items()}
 _TREE = "tree"
 
 
@@ -70,7 +61,7 @@ def _encode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
         return {"backend": _BACKEND_NAMES[kind], "fields": encoded} if kind in _BACKEND_NAMES else encoded
     if isinstance(value, Mapping):
         return [[_encode(key, arrays), _encode(part, arrays)] for key, part in value.items()]
-    if isinstance(value, tuple | frozenset):
+    if isinstance(value, frozenset):
         return [_encode(part, arrays) for part in value]
     raise TypeError(f"{type(value).__name__} cannot be serialized")
 
@@ -81,13 +72,10 @@ def _decode(kind: Any, tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
         name, transposed = tree
         return arrays[name].T if transposed else arrays[name]
     if kind is Backend:
-        return _decode(_BACKENDS[tree["backend"]], tree["fields"], arrays)
+        return _decode(BACKENDS[tree["backend"]], tree["fields"], arrays)
     if origin is Mapping:
         of_key, of_value = parameters
         return {_decode(of_key, key, arrays): _decode(of_value, value, arrays) for key, value in tree}
-    if origin is tuple:
-        kinds = repeat(parameters[0], len(tree)) if parameters[-1] is Ellipsis else parameters
-        return tuple(_decode(of, part, arrays) for of, part in zip(kinds, tree, strict=True))
     if origin is frozenset:
         return frozenset(_decode(parameters[0], part, arrays) for part in tree)
     types = _types(kind)

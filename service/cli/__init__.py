@@ -2,15 +2,18 @@
 
 import sys
 from importlib.metadata import entry_points
+from typing import NoReturn
 
 import typer
 from rich.console import Console
 
-from offkey.client import ProblemError, UnreachableError
-from offkey.errors import OffkeyError
-from service import __version__
+from offkey import OffkeyError, ProblemError, UnreachableError, __version__
 from service.cli import clips, demo, drift, jobs, keys, machines, serve, snapshots, synthesize, threshold
 
+_OWN_PACKAGES = ("offkey", "service", "training")
+
+# The modules of the commands import what only the service needs when a command runs: the client commands work
+# without it, and `offkey --help` is fast.
 app = typer.Typer(
     name="offkey",
     help="Hear when a machine sounds off: enroll healthy clips, score every clip after.",
@@ -40,9 +43,17 @@ def _main(
 
 
 def main() -> None:
-    """Run the command. What went wrong is one message on standard error and exit status 1."""
+    """Run the command. An error is one message on standard error and exit status 1."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in _OWN_PACKAGES:
+            raise
+        _fail(f"This command needs the service: pip install 'offkey[service]' ({error.name} is not installed).")
     except (ProblemError, UnreachableError, OffkeyError, OSError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"offkey: {error}", style="red", markup=False)
-        sys.exit(1)
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"offkey: {message}", style="red", markup=False)
+    sys.exit(1)

@@ -12,9 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from offkey.client import Client, ProblemError
-from offkey.schemas import ClipScore, EnrolledClip, Enrollment, Judgment, Scores, Threshold
-from offkey.vocabulary import Domain
+from offkey import Client, ClipScore, Domain, EnrolledClip, Enrollment, Judgment, ProblemError, Scores, Threshold
 from service.cli.common import URL, MachineId, Url, plain, progress
 from service.cli.jobs import followed
 
@@ -26,11 +24,11 @@ _REQUESTS_AT_ONCE = 4
 
 T = TypeVar("T")
 
-Files = Annotated[list[Path], typer.Argument(help="Audio files, or folders that are searched for them.")]
+Files = Annotated[list[Path], typer.Argument(help="Audio files, or folders with audio files.")]
 
-ConditionOption = Annotated[Domain, typer.Option(help="Condition the clips were recorded under.")]
+DomainOption = Annotated[Domain, typer.Option(help="Operating condition during the recording.")]
 RecordingOption = Annotated[
-    str | None, typer.Option(help="The one recording that all the clips were cut from; otherwise each is its own.")
+    str | None, typer.Option(help="Recording that all the clips are cut from; otherwise each clip is a recording.")
 ]
 
 
@@ -38,14 +36,14 @@ RecordingOption = Annotated[
 def enroll(
     files: Files,
     machine: MachineId,
-    domain: ConditionOption = Domain.SOURCE,
+    domain: DomainOption = Domain.SOURCE,
     recording: RecordingOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Enroll also what sounds anomalous.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Enroll clips that score as anomalous too.")] = False,
     url: Url = URL,
 ) -> None:
-    """Add normal clips to a machine's memory bank. The machine is created if there is none of that id.
+    """Add normal clips to a machine's memory bank. The machine is created if it does not exist.
 
-    A zip archive is handed over whole, and enrolled by the service while this command watches.
+    A zip archive is sent as a whole. The service enrolls it in a job while this command shows the progress.
     """
     if any(path.suffix.lower() == ".zip" for path in files):
         if len(files) > 1:
@@ -63,14 +61,14 @@ def enroll(
         with Client(url) as client, progress() as bar:
             _create_if_absent(client, machine)
             task = bar.add_task(f"enrolling into {machine}", total=len(paths))
-            ask = partial(client.enroll, machine, domain=domain, recording=recording, force=force)
-            for batch, answer in side_by_side(ask, batches(client, paths)):
+            send = partial(client.enroll, machine, domain=domain, recording=recording, force=force)
+            for batch, answer in send_all(send, batches(client, paths)):
                 newest = answer if newest is None or answer.generation > newest.generation else newest
                 counts.update(clip.status for clip in answer.clips)
                 notes += [str(plain(f"{clip.name}: {clip.status}. {clip.note}")) for clip in answer.clips if clip.note]
                 notes += warning_lines(answer.clips)
                 bar.advance(task, len(batch))
-    finally:  # where a later request fails, the earlier ones are done all the same
+    finally:  # if a later request fails, the earlier ones are done
         if newest is not None:
             held_back = counts["held-back"]
             for line in notes:
@@ -86,24 +84,24 @@ def enroll(
 def feedback(
     files: Files,
     machine: MachineId,
-    domain: ConditionOption = Domain.SOURCE,
+    domain: DomainOption = Domain.SOURCE,
     recording: RecordingOption = None,
     url: Url = URL,
 ) -> None:
-    """Say that the alarms of these clips were false: they are enrolled as normal."""
+    """Report that the alarms for these clips were false. The clips are enrolled as normal."""
     paths = audio_files(files)
     table = Table("clip", "clip id")
-    for column in ("score before", "threshold before", "score of its like", "threshold now"):
+    for column in ("score before", "threshold before", "score of such a clip now", "threshold now"):
         table.add_column(column, justify="right")
     try:
         with Client(url) as client, progress() as bar:
-            task = bar.add_task(f"learning for {machine}", total=len(paths))
+            task = bar.add_task(f"enrolling false alarms of {machine}", total=len(paths))
             for batch in batches(client, paths):
                 for clip in client.feedback(machine, batch, domain=domain, recording=recording).clips:
                     row = (f"{value:.2f}" for judged in (clip.before, clip.after) for value in _numbers(judged))
                     table.add_row(plain(clip.name), str(clip.clip_id), *row)
                 bar.advance(task, len(batch))
-    finally:  # where a later request fails, the earlier ones are done all the same
+    finally:  # if a later request fails, the earlier ones are done
         if table.row_count:
             Console().print(table)
 
@@ -112,7 +110,7 @@ def feedback(
 def score(
     files: Files,
     machine: MachineId,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per clip instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per clip instead of the table.")] = False,
     url: Url = URL,
 ) -> None:
     """Score clips. The exit status is 0 whether or not a clip is anomalous."""
@@ -121,10 +119,10 @@ def score(
     try:
         with Client(url) as client, progress() as bar:
             task = bar.add_task(f"scoring for {machine}", total=len(paths))
-            for batch, answer in side_by_side(partial(client.score, machine), batches(client, paths)):
+            for batch, answer in send_all(partial(client.score, machine), batches(client, paths)):
                 answers.append(answer)
                 bar.advance(task, len(batch))
-    finally:  # where a later request fails, the scores of the earlier ones are shown all the same
+    finally:  # if a later request fails, the scores of the earlier ones are shown
         if as_json:
             _print_json(answers)
         elif answers:
@@ -138,7 +136,7 @@ def score(
 
 
 def audio_files(files: Iterable[Path]) -> list[Path]:
-    """Files as given, and the audio files below folders, in order of name.
+    """Return files as given, and the audio files in folders in order of name.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no audio file.
@@ -175,10 +173,10 @@ def batches(client: Client, paths: Sequence[Path]) -> Iterable[list[Path]]:
         yield batch
 
 
-def side_by_side(ask: Callable[[list[Path]], T], batches: Iterable[list[Path]]) -> Iterator[tuple[list[Path], T]]:
-    """Ask for each batch, a few at once, so that every core has one; the answers come in order.
+def send_all(send: Callable[[list[Path]], T], batches: Iterable[list[Path]]) -> Iterator[tuple[list[Path], T]]:
+    """Send batches, a few at a time so that every core has one, and yield each with its answer, in order.
 
-    Where one fails, the answers of those that were under way beside it still come, then its error.
+    After an error no more are sent. The answers to those under way are yielded before it is raised.
     """
     under_way: deque[tuple[list[Path], Future[T]]] = deque()
 
@@ -189,7 +187,7 @@ def side_by_side(ask: Callable[[list[Path]], T], batches: Iterable[list[Path]]) 
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
         try:
             for batch in batches:
-                under_way.append((batch, pool.submit(ask, batch)))
+                under_way.append((batch, pool.submit(send, batch)))
                 if len(under_way) == _REQUESTS_AT_ONCE:
                     yield first()
             while under_way:
@@ -203,7 +201,7 @@ def side_by_side(ask: Callable[[list[Path]], T], batches: Iterable[list[Path]]) 
 
 
 def score_table(answers: Iterable[Scores]) -> Table:
-    """Clip, score, threshold, decision."""
+    """Return a table of clips with score, threshold and decision."""
     table = Table("clip", "machine")
     table.add_column("anomaly score", justify="right")
     table.add_column("threshold", justify="right")
@@ -221,7 +219,7 @@ def score_table(answers: Iterable[Scores]) -> Table:
 
 
 def warning_lines(clips: Iterable[EnrolledClip | ClipScore]) -> list[str]:
-    """What is unlike the enrolled clips, a line each."""
+    """Return a line for each warning about a clip."""
     return [str(plain(f"{clip.name}: {warning.detail}")) for clip in clips for warning in clip.warnings]
 
 
@@ -230,7 +228,7 @@ def _numbers(judged: Judgment) -> tuple[float, float]:
 
 
 def promise(threshold: Threshold) -> Iterator[str]:
-    """What a threshold promises for which domain, and what to enroll where that is not what was requested."""
+    """Yield the promised false-alarm rates, and what to enroll if they are not the requested one."""
     rates = ", ".join(
         f"{own.domain} {f'{own.promised_false_alarm_rate:.1%}' if own.promised_false_alarm_rate < 1.0 else 'unknown'}"
         for own in threshold.domains
@@ -240,7 +238,7 @@ def promise(threshold: Threshold) -> Iterator[str]:
 
 
 def places(clip: ClipScore) -> Iterator[str]:
-    """What stands out in a clip that is anomalous, window by window."""
+    """Yield the regions that differ most in an anomalous clip, window by window."""
     for window in clip.windows if clip.is_anomalous else ():
         for region in window.localization.regions if window.localization else ():
             yield (

@@ -1,4 +1,4 @@
-"""What the commands that talk to a service share."""
+"""Share options, the progress bar and text conversion among the commands."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from offkey.client import DEFAULT_URL
+from offkey.transport import DEFAULT_URL
 
 Url = Annotated[str, typer.Option("--url", envvar="OFFKEY_URL", help="Address of the service.")]
 MachineId = Annotated[str, typer.Option("--machine", "-m", help="Machine id, one physical unit.")]
@@ -16,7 +16,7 @@ URL: str = DEFAULT_URL
 
 
 def progress() -> Progress:
-    """A progress bar on standard error, so that standard output can be piped."""
+    """Return a progress bar on standard error, so that standard output can be piped."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -28,5 +28,5 @@ def progress() -> Progress:
 
 
 def plain(text: str) -> Text:
-    """Text from outside as a terminal may show it: no markup, no control characters."""
+    """Return text from outside without markup and control characters, safe for a terminal."""
     return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))

@@ -11,19 +11,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from offkey.client import Client
-from offkey.schemas import ClipScore, Scores
-from offkey.vocabulary import Domain
+from offkey import Client, ClipScore, Domain, Scores
 from service.cli.clips import score_table
 from service.cli.common import progress
-from service.synthetic import MACHINES, PlannedClip, plan_tree, write_tree
+
+if TYPE_CHECKING:
+    from service.synthetic import PlannedClip
 
 app = typer.Typer()
 
@@ -35,24 +35,24 @@ _PLAIN_FAULT = 60  # percent
 
 
 class DemoError(Exception):
-    """The demo could not be carried out."""
+    """The demo cannot run."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a machine's test clips, by severity of the fault in percent; 0 is healthy."""
+    """Scores of a machine's test clips, by severity of the fault in percent; 0 is healthy."""
 
     machine_id: str
     clips: Mapping[int, list[ClipScore]]
 
     def alarms(self, severity: int) -> str:
-        """`3 of 4`: how many clips of a severity were called anomalous."""
+        """Count the clips of a severity that were called anomalous, as `3 of 4`."""
         clips = self.clips[severity]
         return f"{sum(clip.is_anomalous for clip in clips)} of {len(clips)}"
 
     @property
     def separated(self) -> bool:
-        """Whether every clip with a plain fault scores above every healthy one."""
+        """Whether each clip with a plain fault scores above all healthy ones."""
         plain = [clip for severity, clips in self.clips.items() if severity >= _PLAIN_FAULT for clip in clips]
         return min(clip.anomaly_score for clip in plain) > max(clip.anomaly_score for clip in self.clips[0])
 
@@ -65,15 +65,18 @@ def demo(
     """Start the service, enroll and score synthetic machines over HTTP, and leave it up until Ctrl-C.
 
     The exit status is 1 if, for any machine, a clip with a plain fault (severity 60 % or more) does not score
-    above all healthy ones. Subtle faults (30 %) are scored and shown, but not counted: some are hard to hear.
+    above all healthy ones. Subtle faults (30 %) are scored and shown, but not counted: some are hard to detect.
     """
+    from service.synthetic import plan_tree  # here: needs `offkey[service]`
+
+    clips = plan_tree(severities=_SEVERITIES)
     console = Console()
     _end_on_signals()
     try:
         with tempfile.TemporaryDirectory(prefix="offkey-demo-") as folder:
             root = Path(folder)
             with _service(root / "data", _usable_port(port)) as url:
-                verdicts = _run(url, root / "clips", console)
+                verdicts = _run(url, root / "clips", clips, console)
                 console.print(_verdict_table(verdicts))
                 if not once:
                     console.print(f"The service is up at {url} (pages: {url}/docs). Ctrl-C ends it.")
@@ -85,8 +88,9 @@ def demo(
     raise SystemExit(0 if all(verdict.separated for verdict in verdicts) else 1)
 
 
-def _run(url: str, root: Path, console: Console) -> list[Verdict]:
-    clips = plan_tree(severities=_SEVERITIES)
+def _run(url: str, root: Path, clips: "list[PlannedClip]", console: Console) -> list[Verdict]:
+    from service.synthetic import MACHINES, write_tree
+
     verdicts: list[Verdict] = []
     answers: list[Scores] = []
     with Client(url) as client, progress() as bar:
@@ -103,7 +107,7 @@ def _run(url: str, root: Path, console: Console) -> list[Verdict]:
     return verdicts
 
 
-def _enroll(client: Client, bar: Progress, root: Path, clips: list[PlannedClip]) -> None:
+def _enroll(client: Client, bar: Progress, root: Path, clips: "list[PlannedClip]") -> None:
     task = bar.add_task(f"enrolling {clips[0].machine_id}", total=len(clips))
     for domain in Domain:
         paths = [root / clip.path for clip in clips if clip.domain == domain.value]
@@ -112,7 +116,7 @@ def _enroll(client: Client, bar: Progress, root: Path, clips: list[PlannedClip])
             bar.advance(task, len(batch))
 
 
-def _score(client: Client, bar: Progress, root: Path, clips: list[PlannedClip]) -> list[Scores]:
+def _score(client: Client, bar: Progress, root: Path, clips: "list[PlannedClip]") -> list[Scores]:
     task = bar.add_task(f"scoring {clips[0].machine_id}", total=len(clips))
     answers = []
     for batch in _batched([root / clip.path for clip in clips]):
@@ -130,7 +134,7 @@ def _verdict(machine_id: str, answers: list[Scores]) -> Verdict:
     clips: dict[int, list[ClipScore]] = {severity: [] for severity in (0, *_SEVERITIES)}
     for answer in answers:
         for clip in answer.clips:
-            # The name tells us the truth; the service does not look at it.
+            # The severity in the name is the truth. The service does not read it.
             clips[int(clip.name.removesuffix(".wav").rpartition("_severity_")[2])].append(clip)
     return Verdict(machine_id, clips)
 
@@ -179,7 +183,7 @@ def _service(data_dir: Path, port: int) -> Iterator[str]:
 
 
 def _usable_port(port: int) -> int:
-    """The port itself, or a free one if another program has it."""
+    """Return the port itself, or a free one if another program has it."""
     for candidate in (port, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -192,9 +196,9 @@ def _usable_port(port: int) -> int:
 
 
 def _end_on_signals() -> None:
-    """Let SIGINT and SIGTERM both end the demo in order, so that no service and no folder stays behind.
+    """End the demo in order at SIGINT and SIGTERM, so that no service and no folder is left.
 
-    SIGINT is set too: a shell that starts a command in the background has it ignored.
+    SIGINT is set too: a shell ignores it for a command in the background.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -4,7 +4,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from offkey.client import Client
+from offkey import Client
 from service.cli.clips import Files, audio_files, batches
 from service.cli.common import URL, MachineId, Url, progress
 
@@ -13,7 +13,7 @@ app = typer.Typer()
 
 @app.command()
 def drift(machine: MachineId, url: Url = URL) -> None:
-    """Tell whether a machine's scores of late are still those of its enrolled clips."""
+    """Compare the recent scores of a machine with those of its enrolled clips."""
     with Client(url) as client:
         found = client.drift(machine)
     table = Table("domain", "scored in the")
@@ -31,11 +31,11 @@ def drift(machine: MachineId, url: Url = URL) -> None:
 
 @app.command()
 def noise(files: Files, machine: MachineId, url: Url = URL) -> None:
-    """Post the background while a machine stands still, so that clips without the machine are told."""
+    """Add clips of the background while a machine stands still. Clips that resemble them get a warning."""
     paths = audio_files(files)
     added = 0
     with Client(url) as client, progress() as bar:
-        task = bar.add_task(f"posting the background of {machine}", total=len(paths))
+        task = bar.add_task(f"adding noise of {machine}", total=len(paths))
         for batch in batches(client, paths):
             added += client.add_noise(machine, batch).added
             bar.advance(task, len(batch))

@@ -1,35 +1,31 @@
 """`offkey jobs`, `offkey reembed` and `offkey models`."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from offkey.client import Client
-from offkey.schemas import Job
-from offkey.vocabulary import UNFINISHED, EntryStatus, JobState
+from offkey import Client, EntryStatus, Job, JobState
 from service.cli.common import URL, Url, plain, progress
 
 app = typer.Typer()
 
-_LOOK_SECONDS = 0.3
 _NOTEWORTHY = {EntryStatus.REFUSED, EntryStatus.HELD_BACK}
 
 
 @app.command()
 def jobs(
-    job_id: Annotated[int | None, typer.Argument(help="Show what became of this job's entries.")] = None,
-    cancel: Annotated[bool, typer.Option("--cancel", help="End the job; what it did already stays.")] = False,
+    job_id: Annotated[int | None, typer.Argument(help="Show this job and the results of its entries.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job. Its results so far stay.")] = False,
     url: Url = URL,
 ) -> None:
     """List the jobs of a service, the newest first, or show or cancel one."""
     with Client(url) as client:
         if job_id is None:
             if cancel:
-                raise typer.BadParameter("say which job is to be canceled")
+                raise typer.BadParameter("--cancel needs the id of a job")
             Console().print(job_table(client.jobs()))
             return
         found = client.cancel_job(job_id) if cancel else client.job(job_id)
@@ -44,18 +40,18 @@ def jobs(
 @app.command()
 def reembed(
     machine: Annotated[
-        str | None, typer.Option("--machine", "-m", help="One machine; otherwise all that need it.")
+        str | None, typer.Option("--machine", "-m", help="Machine to move; otherwise all machines of other bundles.")
     ] = None,
     url: Url = URL,
 ) -> None:
-    """Move banks to the bundle that serves, from the audio that was kept. Exit status 1 if one could not be moved."""
+    """Move banks to the current bundle, from the stored audio. The exit status is 1 if a bank cannot be moved."""
     with Client(url) as client:
         followed(client, client.reembed(machine), "moving machines")
 
 
 @app.command()
 def models(url: Url = URL) -> None:
-    """Show which bundles serve, and how many banks are of which."""
+    """List the model bundles and embedding spaces, with the number of banks of each."""
     table = Table("bundle", "embedding space", "")
     for column in ("machines", "clips", "clips without audio"):
         table.add_column(column, justify="right")
@@ -67,33 +63,30 @@ def models(url: Url = URL) -> None:
     Console().print(table)
 
 
-def job_table(found: Iterator[Job] | list[Job]) -> Table:
-    """A line for each job."""
-    table = Table("job", "kind", "machine", "state", "done", "what became of it")
+def job_table(found: Iterable[Job]) -> Table:
+    """Return a table with a line for each job."""
+    table = Table("job", "kind", "machine", "state", "done", "result")
     for job in found:
         total = "" if job.total is None else f" of {job.total}"
-        told = job.detail or job.result or _counts(job)
+        result = job.detail or job.result or _counts(job)
         table.add_row(
-            str(job.job_id), job.kind, plain(job.machine_id or ""), job.state, f"{job.done}{total}", plain(told)
+            str(job.job_id), job.kind, plain(job.machine_id or ""), job.state, f"{job.done}{total}", plain(result)
         )
     return table
 
 
 def followed(client: Client, job: Job, doing: str) -> Job:
-    """Wait for a job with a bar, then tell what needs a person. Ctrl-C leaves it running.
+    """Wait for a job with a progress bar, then print the entries that need a decision. Ctrl-C leaves the job running.
 
     Raises:
-        typer.Exit: it did not end well, or an entry was refused.
+        typer.Exit: the job failed or was canceled, or an entry was refused.
     """
     try:
         with progress() as bar:
             task = bar.add_task(doing, total=job.total)
-            while job.state in UNFINISHED:
-                time.sleep(_LOOK_SECONDS)
-                job = client.job(job.job_id)
-                bar.update(task, total=job.total, completed=job.done)
+            job = client.wait(job, on_progress=lambda now: bar.update(task, total=now.total, completed=now.done))
     except KeyboardInterrupt:
-        typer.echo(f"Job {job.job_id} goes on. `offkey jobs {job.job_id}` shows it, --cancel ends it.", err=True)
+        typer.echo(f"Job {job.job_id} continues. `offkey jobs {job.job_id}` shows it, --cancel cancels it.", err=True)
         raise
     for entry in client.job_entries(job.job_id):
         if entry.status in _NOTEWORTHY:

@@ -1,4 +1,4 @@
-"""`offkey keys create`, `list` and `revoke`: of a data folder whose service is stopped, or of a running service."""
+"""`offkey keys create`, `list` and `revoke`, for a running service or for the data folder of a stopped one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +10,14 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from offkey.client import Client
-from offkey.errors import ErrorKind, OffkeyError
+from offkey import Client, ErrorKind, Key, KeySettings, OffkeyError, Scope
 from offkey.keys import check_key_id
-from offkey.schemas import Key, KeySettings
-from offkey.vocabulary import Scope
 from service.cli.common import plain
 
 if TYPE_CHECKING:
     from service.store import Store
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API keys of a service.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke the API keys of a service.")
 
 Url = Annotated[
     str | None,
@@ -38,16 +35,16 @@ _PAGE = 1_000
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="By which the audit log names the key.")],
-    scope: Annotated[list[Scope], typer.Option(help="What it is good for; enroll implies score, admin both.")],
+    name: Annotated[str, typer.Argument(help="Name of the key in the audit log.")],
+    scope: Annotated[list[Scope], typer.Option(help="Permission; enroll includes score, admin includes both.")],
     machine_prefix: Annotated[
-        str | None, typer.Option(help="With which the ids of its machines begin; otherwise it is for all.")
+        str | None, typer.Option(help="Beginning of the machine ids that the key may use; otherwise all.")
     ] = None,
-    rate: Annotated[int | None, typer.Option(help="Most requests a minute; otherwise as many as come.")] = None,
+    rate: Annotated[int | None, typer.Option(help="Limit in requests a minute; otherwise none.")] = None,
     url: Url = None,
     data_dir: DataDir = _DATA,
 ) -> None:
-    """Make a key and print it, this once: only a hash of it is kept."""
+    """Create a key and print it. Only its hash is stored, so it cannot be printed again."""
     try:
         settings = KeySettings(name=name, scopes=scope, machine_prefix=machine_prefix, rate_per_minute=rate)
     except ValidationError as error:
@@ -56,11 +53,11 @@ def create(
         with Client(url) as client:
             made = client.create_key(name, scope, machine_prefix=machine_prefix, rate_per_minute=rate)
     else:
-        from service.usecases.keys import create_key  # here, so that --help does not wait for SQLAlchemy
+        from service.usecases.keys import create_key  # here: needs `offkey[service]`
 
         with _stopped(data_dir) as store:
             made = create_key(store, settings)
-    typer.echo(f"Key {made.key_id} is made. It is shown this once, so keep it now:", err=True)
+    typer.echo(f"Key {made.key_id} is created. It is not shown again, so store it now:", err=True)
     typer.echo(made.key)
 
 
@@ -95,11 +92,11 @@ def list_keys(url: Url = None, data_dir: DataDir = _DATA) -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key's id: what stands between `offkey_` and the next `_`.")],
+    key_id: Annotated[str, typer.Argument(help="Id of the key: the part between `offkey_` and the next `_`.")],
     url: Url = None,
     data_dir: DataDir = _DATA,
 ) -> None:
-    """Let a key open nothing from now on."""
+    """Revoke a key. It is refused from the next request on."""
     check_key_id(key_id)
     if url is not None:
         with Client(url) as client:
@@ -139,7 +136,7 @@ def _stopped(data_dir: Path) -> "Iterator[Store]":
     except OffkeyError as error:
         if error.kind is not ErrorKind.STORE_BUSY:
             raise
-        raise OffkeyError(error.kind, f"{error.detail} If it is the service, ask it: --url ADDRESS.") from error
+        raise OffkeyError(error.kind, f"{error.detail} If the service runs, use --url ADDRESS.") from error
     try:
         yield store
     finally:

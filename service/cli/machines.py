@@ -4,7 +4,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from offkey.client import Client
+from offkey import Client
 from service.cli.common import URL, Url, plain
 
 app = typer.Typer()
@@ -31,6 +31,6 @@ def machines(url: Url = URL) -> None:
 
 @app.command()
 def info(url: Url = URL) -> None:
-    """Show what a service runs, and its limits, as JSON."""
+    """Show the version, the model bundle and the limits of a service as JSON."""
     with Client(url) as client:
         typer.echo(client.info().model_dump_json(indent=2))

@@ -19,8 +19,8 @@ _DATA = Path("data")
 
 @app.command()
 def snapshot(file: Snapshot, data_dir: DataDir = _DATA) -> None:
-    """Pack a data folder into one file. The service may be running; the file appears whole or not at all."""
-    from service.store.snapshot.write import write_snapshot  # here, so that --help does not wait for SQLAlchemy
+    """Write the content of a data folder to one file. The service may be running. The file is written atomically."""
+    from service.store.snapshot.write import write_snapshot  # here: needs `offkey[service]`
 
     with _refusals():
         made = write_snapshot(data_dir, file)
@@ -32,10 +32,10 @@ def restore(
     file: Snapshot,
     data_dir: DataDir = _DATA,
     replace: Annotated[
-        bool, typer.Option("--replace", help="The folder may hold data; its database is lost for good.")
+        bool, typer.Option("--replace", help="Overwrite the database of the folder, if it has one.")
     ] = False,
 ) -> None:
-    """Make a data folder hold what a snapshot holds. The service must not be running."""
+    """Restore a data folder from a snapshot. The service must not be running."""
     from service.store.snapshot.restore import restore as run
 
     with _refusals():
@@ -47,18 +47,18 @@ def restore(
 def verify(
     path: Annotated[
         Path,
-        typer.Argument(help="A snapshot, or a data folder, whose service may be running.", envvar="OFFKEY_DATA_DIR"),
+        typer.Argument(help="A snapshot, or a data folder. Its service may be running.", envvar="OFFKEY_DATA_DIR"),
     ] = _DATA,
 ) -> None:
-    """Check every page, relation and embedding, and name the machines that are damaged. Exit status 1 if one is."""
+    """Check every page, relation and embedding, and name damaged machines. The exit status is 1 if there are any."""
     from service.store.snapshot.check import check_database
-    from service.store.snapshot.write import SnapshotError, damage_told, data_database, unpack
+    from service.store.snapshot.write import SnapshotError, damage_message, data_database, unpack
 
     with _refusals():
         if path.is_dir():
             report = check_database(data_database(path))
             if report.damage:
-                raise SnapshotError(damage_told(str(path), report))
+                raise SnapshotError(damage_message(str(path), report))
             contents = report.contents
         else:
             with tempfile.TemporaryDirectory() as folder:

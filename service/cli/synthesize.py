@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from service.cli.common import progress
-from service.synthetic import plan_tree, write_tree
 
 app = typer.Typer()
 
@@ -14,11 +13,13 @@ app = typer.Typer()
 @app.command()
 def synthesize(
     root: Annotated[Path, typer.Argument(help="Folder to write to; made if absent.")],
-    # Typer copies a default and nothing here changes it; `None` would make a second way to say "all".
+    # Typer copies a default and nothing here changes it; `None` would be a second form of "all".
     machine: Annotated[list[str], typer.Option("--machine", "-m", help="Only this machine; may be repeated.")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Another seed gives other clips of the same machines.")] = 0,
 ) -> None:
     """Write the synthetic example machines as a DCASE Task 2 tree of WAV files."""
+    from service.synthetic import plan_tree, write_tree  # here: needs `offkey[service]`
+
     try:
         clips = plan_tree(machine) if machine else plan_tree()
     except ValueError as error:

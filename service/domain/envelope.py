@@ -2,8 +2,8 @@
 
 A level, level difference or bandwidth is outside if its distance from the range of the enrolled clips exceeds a margin.
 The margin grows with the differences between enrolled clips and shrinks with their number. A spectrum is outside if it
-differs more from that of the nearest enrolled clip than enrolled recordings differ from each other. docs/shift.md has
-the measured rate of healthy clips outside; no rate is promised.
+differs more from that of the nearest enrolled clip than enrolled recordings differ from each other. The rate of healthy
+clips outside is measured in docs/reference/shift.md, not promised.
 """
 
 import math

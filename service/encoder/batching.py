@@ -61,7 +61,7 @@ class BatchingRunner:
                 self._queue.extend(requests)
                 self._changed.notify()
             for one in requests:
-                yield one.result.result()
+                yield one.future.result()
 
     def close(self) -> None:
         with self._changed:
@@ -78,7 +78,7 @@ class BatchingRunner:
                 self._run(batch)
             except Exception as error:
                 if len(batch) == 1:
-                    batch[0].result.set_exception(error)
+                    batch[0].future.set_exception(error)
                     continue
                 # An error that one window causes must not fail the others.
                 logger.exception("a batch of %d windows failed; each window is run alone", len(batch))
@@ -92,7 +92,7 @@ class BatchingRunner:
             batch, others = list[_Request](), deque[_Request]()
             for one in self._queue:
                 if self._closed or one.budget.unwanted.is_set():
-                    one.result.set_exception(stopping_error())
+                    one.future.set_exception(stopping_error())
                 elif not batch or (one.compatible_with(batch[0]) and self._has_room(batch)):
                     batch.append(one)
                 else:
@@ -106,10 +106,10 @@ class BatchingRunner:
     def _run(self, batch: "list[_Request]") -> None:
         outputs: Outputs = self._session.run(batch[0].outputs, {INPUT: self._stacked([one.samples for one in batch])})
         for row, one in enumerate(batch):
-            one.result.set_result([output[row : row + 1] for output in outputs])
+            one.future.set_result([output[row : row + 1] for output in outputs])
 
     def _stacked(self, windows: Sequence[Samples]) -> NDArray[np.float32]:
-        """Stack windows to `(rows, samples)`. `rows` is a power of two if that fits; added rows are zero."""
+        """Stack windows to `(rows, samples)`, with rows of zeros up to the next power of two if that fits."""
         length = len(windows[0])
         if length > self._max_samples:
             return windows[0][None, :]
@@ -129,7 +129,7 @@ class _Request:
         self.outputs = outputs
         self.budget = budget
         self.is_isolated = isolated
-        self.result: Future[Outputs] = Future()
+        self.future: Future[Outputs] = Future()
 
     def compatible_with(self, other: "_Request") -> bool:
         return (
@@ -141,7 +141,7 @@ class _Request:
     def isolated(self) -> "_Request":
         """Return the same request for a batch of its own."""
         again = _Request(self.samples, self.outputs, self.budget, isolated=True)
-        again.result = self.result
+        again.future = self.future
         return again
 
 

@@ -1,11 +1,10 @@
 """Authenticate the caller of a route and check its scope before anything of the body is read."""
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, Request, Response, Security
+from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
@@ -19,24 +18,25 @@ from service.usecases.service import Service
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-_bearer = HTTPBearer(
-    scheme_name="key",
-    bearerFormat="offkey_<key id>_<secret>",
-    description="Needed once a key exists. docs/how-to/security.md lists what each scope allows.",
-    auto_error=False,  # FastAPI's own error is not problem+json
-)
+# Written into the OpenAPI document by hand: as a dependency, FastAPI would read the header of every request again.
+SECURITY_SCHEMES = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "offkey_<key id>_<secret>",
+        "description": "Needed once a key exists. docs/how-to/keys.md lists what each scope allows.",
+    }
+}
 
 
 class RequiresScope:
-    """Dependency that names the scope of a route, and adds the key to its OpenAPI description."""
+    """The scope that a route requires, as a dependency."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
-    async def __call__(
-        self, request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-    ) -> None:
-        """Check the scope again. A route that is not an `AuthenticatedRoute` has no caller, and fails."""
+    async def __call__(self, request: Request) -> None:
+        """Check again. A route that is no `AuthenticatedRoute` has no caller, and fails."""
         caller: Caller = request.state.caller
         caller.check_scope(self.scope)
 
@@ -55,6 +55,7 @@ class AuthenticatedRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["responses"] = {**problems(401, 403, 429, 503), **(options.get("responses") or {})}
+        options["openapi_extra"] = {"security": [{"key": []}], **(options.get("openapi_extra") or {})}
         super().__init__(path, endpoint, **options)
         self._limited = BodyLimit(super().handle, self.max_body_bytes)
 

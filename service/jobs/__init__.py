@@ -1,1 +1,1 @@
-"""Jobs: what they do, who works them off, and what is told of them."""
+"""Run work that outlasts a request."""

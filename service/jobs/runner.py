@@ -105,7 +105,7 @@ class JobRunner:
             if self._stopping.is_set():  # the store was closed during the run; the job is resumed at the next start
                 return
             logger.exception("job %d failed", job.job_id)
-            self._fail(run, OffkeyError(ErrorKind.INTERNAL, "The service failed; the log says why."))
+            self._fail(run, OffkeyError(ErrorKind.INTERNAL, "The service failed; see its log."))
             return
         logger.info("job %d is done", job.job_id)
         self._clean(run, done=True)

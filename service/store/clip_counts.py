@@ -1,4 +1,4 @@
-"""How many clips every machine has, counted without the index that its clips are found by."""
+"""Count the clips of every machine without the index through which a bank reads them."""
 
 import threading
 
@@ -8,18 +8,18 @@ from service.store.schema import clip, machine
 
 
 class ClipCounts:
-    """A count of all clips, taken again when it does not know of a machine's generation.
+    """Caches one count of all clips, by machine and generation.
 
-    A damaged index would hide clips, which nothing in a clip tells. Counting reads through those of all machines: done
-    for each bank that is read, it would cost the more the more machines there are.
+    A damaged index would hide clips, which no checksum of a clip reveals. Counting reads the clips of all machines, so
+    a count for each bank would take longer the more machines there are.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: dict[int, tuple[int, int]] = {}  # by machine: generation, clips
+        self._found: dict[int, tuple[int, int]] = {}  # generation and clips by machine
 
     def of(self, connection: Connection, machine_key: int, generation: int) -> int:
-        """The clips of a machine at its present generation, as the transaction sees it."""
+        """Return the number of clips of a machine at a generation, which the transaction must have read."""
         with self._lock:
             known = self._found.get(machine_key)
             if known is None or known[0] != generation:

@@ -13,6 +13,7 @@ from service.domain.distance import Vectors
 from service.store.acoustics import acoustics_in, add_acoustics
 from service.store.audio import add_audio
 from service.store.embeddings import DTYPE, checksum
+from service.store.errors import translate_row_errors
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
 from service.store.schema import audio, clip, embedding
 from service.store.spectrograms import write_spectrograms
@@ -57,6 +58,7 @@ def clip_record(row: RowMapping) -> ClipRecord:
     )
 
 
+@translate_row_errors()
 def clips_by_content(connection: Connection, machine_key: int, sha256s: Sequence[str]) -> dict[str, Enrolled]:
     """Return which of these contents are enrolled for a machine, by sha256."""
     rows = connection.execute(_BY_CONTENT, {"machine_key": machine_key, "sha256s": sha256s})
@@ -92,7 +94,7 @@ def check_size(connection: Connection, grown: MachineRecord, limits: BankLimits)
             raise OffkeyError(
                 ErrorKind.BANK_FULL,
                 f"Machine {grown.machine_id} would have {count} {unit}; the limit is {limit}. Nothing was enrolled. "
-                "Delete clips that are no longer typical, or raise the limit (docs/scoring.md, Large banks).",
+                "Delete clips that are no longer typical, or raise the limit (docs/reference/scoring.md, Large banks).",
                 **{unit: count, f"max_{unit}_per_machine": limit},
             )
 

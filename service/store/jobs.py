@@ -12,6 +12,7 @@ from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import UNFINISHED, EntryStatus, JobKind, JobState, Scope
 from service.domain.access import Caller
 from service.store.database.base import Database
+from service.store.errors import translate_row_errors
 from service.store.schema import job, job_entry
 
 MAX_UNFINISHED_JOBS = 16
@@ -160,6 +161,7 @@ def cancel_job(connection: Connection, caller: Caller, job_id: int) -> JobRecord
     return _job(connection, job_id)
 
 
+@translate_row_errors()
 def next_job(connection: Connection) -> JobRecord | None:
     """Return the job to run and mark it as running: an interrupted one, otherwise the first in the queue."""
     row = (
@@ -260,6 +262,7 @@ def _visible(caller: Caller) -> Select[Any]:
     return query
 
 
+@translate_row_errors()
 def _job_of(connection: Connection, caller: Caller, job_id: int) -> JobRecord:
     row = connection.execute(_visible(caller).where(job.c.job_id == job_id)).mappings().one_or_none()
     if row is None:
@@ -267,6 +270,7 @@ def _job_of(connection: Connection, caller: Caller, job_id: int) -> JobRecord:
     return _record(row)
 
 
+@translate_row_errors()
 def _job(connection: Connection, job_id: int) -> JobRecord:
     return _record(connection.execute(select(job).where(job.c.job_id == job_id)).mappings().one())
 

@@ -11,6 +11,7 @@ from offkey.errors import ErrorKind, OffkeyError
 from offkey.keys import Token
 from offkey.vocabulary import Scope
 from service.store.database.base import Database, VersionedCache
+from service.store.errors import translate_row_errors
 from service.store.schema import api_key
 
 _ANY = ("any key",)  # entry of the cache
@@ -100,6 +101,7 @@ def create_key(
     return _key_record(row.one()), token
 
 
+@translate_row_errors()
 def revoke_key(connection: Connection, key_id: str) -> str | None:
     """Revoke a key and return its name. None if it was revoked before. Raises `OffkeyError` (unknown key)."""
     found = connection.execute(_BY_ID.where(api_key.c.key_id == key_id)).mappings().one_or_none()

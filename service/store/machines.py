@@ -6,6 +6,7 @@ from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select
 
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Domain, Rule
+from service.store.errors import translate_row_errors
 from service.store.records import MachineRecord
 from service.store.schema import clip, machine
 
@@ -31,6 +32,7 @@ _OF_ID = machines().where(machine.c.machine_id == bindparam("machine_id"))
 _OF_KEY = machines().where(machine.c.machine_key == bindparam("machine_key"))
 
 
+@translate_row_errors()
 def machine_of_id(connection: Connection, machine_id: str) -> MachineRecord:
     """Return a machine by its id. Raises `OffkeyError` (unknown machine)."""
     row = connection.execute(_OF_ID, {"machine_id": machine_id}).mappings().one_or_none()
@@ -42,6 +44,7 @@ def machine_of_id(connection: Connection, machine_id: str) -> MachineRecord:
     return machine_record(row)
 
 
+@translate_row_errors()
 def machine_of_key(connection: Connection, seen: MachineRecord) -> MachineRecord:
     """Return the machine of an earlier record. Raises `OffkeyError`: it was deleted since."""
     row = connection.execute(_OF_KEY, {"machine_key": seen.machine_key}).mappings().one_or_none()

@@ -12,6 +12,7 @@ from service.domain.distance import Vectors
 from service.store.audio import add_noise_audio
 from service.store.database.base import Database
 from service.store.embeddings import DTYPE, noise_checksum, stacked
+from service.store.errors import translate_row_errors
 from service.store.schema import machine, noise
 
 MAX_NOISE_WINDOWS = 1_000  # per machine
@@ -143,30 +144,48 @@ def add_noise(
     connection: Connection, machine_key: int, embedding_space_id: str, new: NewNoise
 ) -> tuple[NoiseRecord, bool]:
     """Store a noise clip. Returns it and whether it was already there."""
-    same = select(*_RECORD).where(
-        noise.c.machine_key == machine_key,
-        noise.c.sha256 == new.sha256,
-        noise.c.embedding_space_id == embedding_space_id,
-    )
-    known = connection.execute(same).mappings().one_or_none()
+    known = _noise_of_content(connection, machine_key, embedding_space_id, new.sha256)
     if known is None:
-        vectors = new.vectors.astype(DTYPE).tobytes()
-        connection.execute(
-            insert(noise).values(
-                machine_key=machine_key,
-                embedding_space_id=embedding_space_id,
-                sha256=new.sha256,
-                name=new.name,
-                seconds=new.seconds,
-                windows=len(new.vectors),
-                vectors=vectors,
-                checksum=noise_checksum(machine_key, embedding_space_id, len(new.vectors), vectors),
-                enrolled_at=datetime.now(UTC),
-            )
-        )
-    stored = NoiseRecord(**connection.execute(same).mappings().one())
+        _insert_noise(connection, machine_key, embedding_space_id, new)
+    stored = known or _noise_of_content(connection, machine_key, embedding_space_id, new.sha256)
+    assert stored is not None
     add_noise_audio(connection, stored.noise_id, new.audio)
     return stored, known is not None
+
+
+@translate_row_errors()
+def _noise_of_content(
+    connection: Connection, machine_key: int, embedding_space_id: str, sha256: str
+) -> NoiseRecord | None:
+    row = (
+        connection.execute(
+            select(*_RECORD).where(
+                noise.c.machine_key == machine_key,
+                noise.c.sha256 == sha256,
+                noise.c.embedding_space_id == embedding_space_id,
+            )
+        )
+        .mappings()
+        .one_or_none()
+    )
+    return None if row is None else NoiseRecord(**row)
+
+
+def _insert_noise(connection: Connection, machine_key: int, embedding_space_id: str, new: NewNoise) -> None:
+    vectors = new.vectors.astype(DTYPE).tobytes()
+    connection.execute(
+        insert(noise).values(
+            machine_key=machine_key,
+            embedding_space_id=embedding_space_id,
+            sha256=new.sha256,
+            name=new.name,
+            seconds=new.seconds,
+            windows=len(new.vectors),
+            vectors=vectors,
+            checksum=noise_checksum(machine_key, embedding_space_id, len(new.vectors), vectors),
+            enrolled_at=datetime.now(UTC),
+        )
+    )
 
 
 def check_noise_size(connection: Connection, machine_key: int) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, func, select
 
+from offkey.vocabulary import Domain
 from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
 from service.domain.spectrogram import Spectrogram
@@ -14,7 +15,7 @@ from service.store.acoustics import add_acoustics
 from service.store.audio import read_audio, read_noise_audio
 from service.store.clips import write_windows
 from service.store.database.base import Database
-from service.store.errors import isolate_machine
+from service.store.errors import isolate_machine, translate_row_errors
 from service.store.machines import machine_record, machines
 from service.store.noise import replace_noise
 from service.store.records import MachineRecord
@@ -139,9 +140,7 @@ def replace_embeddings(
     of_machine = select(clip.c.clip_id).where(clip.c.machine_key == machine_key)
     for table in (embedding, acoustics, spectrogram):
         connection.execute(delete(table).where(table.c.clip_id.in_(of_machine)))
-    for clip_id, domain in connection.execute(
-        select(clip.c.clip_id, clip.c.domain).where(clip.c.machine_key == machine_key)
-    ).all():
+    for clip_id, domain in _domains(connection, machine_key):
         new = own[clip_id]
         write_windows(connection, machine_key, clip_id, domain, new.vectors, new.starts)
         add_acoustics(connection, clip_id, new.acoustics)
@@ -149,3 +148,10 @@ def replace_embeddings(
     for noise_id, vectors in background.items():
         replace_noise(connection, machine_key, noise_id, embedding_space_id, vectors)
     connection.execute(delete(score).where(score.c.machine_key == machine_key))
+
+
+@translate_row_errors()
+def _domains(connection: Connection, machine_key: int) -> list[tuple[int, Domain]]:
+    """Return the id and domain of each clip of a machine."""
+    rows = connection.execute(select(clip.c.clip_id, clip.c.domain).where(clip.c.machine_key == machine_key))
+    return [(clip_id, Domain(domain)) for clip_id, domain in rows]

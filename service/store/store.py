@@ -138,7 +138,7 @@ class Store:
             logger.exception("the store cannot be read")
             raise OffkeyError(
                 ErrorKind.NOT_READY,
-                "The store cannot be read; the log says why. Check the data folder.",
+                "The store cannot be read; see the log. Check the data folder.",
                 retry_after=RETRY_AFTER_SECONDS,
             ) from error
 
@@ -215,6 +215,12 @@ class Store:
             if found != generation:
                 raise BankChangedError
             return calibration_rows(connection, machine_key)
+
+    def all_rows(self, machine_key: int) -> tuple[BankRows, CalibrationRows]:
+        """Return what `bank_rows` and `calibration_rows` return, as of one moment. Raises as `bank_rows` does."""
+        with self._reading_bank(machine_key) as (connection, generation, embedding_space_id):
+            rows = bank_rows(connection, self._counts, machine_key, generation, embedding_space_id)
+            return rows, calibration_rows(connection, machine_key)
 
     @contextmanager
     def _reading_bank(self, machine_key: int) -> Iterator[tuple[Connection, int, str | None]]:

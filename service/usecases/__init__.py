@@ -1,1 +1,1 @@
-"""What Offkey does for a request: decode, embed, search, score, enroll. Knows no HTTP."""
+"""Implement what Offkey does for a request: decode, embed, search, score, enroll. Independent of the protocol."""

@@ -42,11 +42,11 @@ class Slot:
         """Run a blocking job on a thread of the pool. Waits until one is free."""
         return await asyncio.wrap_future(self._pool.submit(lambda: job(*args, **kwargs)))
 
-    async def run_until(self, cancelled: Awaitable[object], budget: Budget, job: Callable[[], T]) -> T:
+    async def run_until(self, caller_left: Awaitable[object], budget: Budget, job: Callable[[], T]) -> T:
         """Run a blocking job unless its caller leaves first.
 
         Args:
-            cancelled: completes when the caller has left.
+            caller_left: completes when the caller has left.
             budget: budget of the request; it is marked as unwanted when the caller leaves, which stops the job.
             job: the work.
 
@@ -54,7 +54,7 @@ class Slot:
             CallerLeftError: the caller left.
         """
         work = asyncio.wrap_future(self._pool.submit(job))
-        left = asyncio.ensure_future(cancelled)
+        left = asyncio.ensure_future(caller_left)
         try:
             await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
             if work.done():

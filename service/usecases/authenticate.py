@@ -34,8 +34,8 @@ class Authenticator:
 
         Args:
             settings: settings of the service.
-            store: where the keys are.
-            pool: threads that read the store.
+            store: store of the keys.
+            pool: pool whose threads read the store.
 
         Raises:
             OpenToNetworkError: there is no key, and other computers could reach the service.

@@ -23,8 +23,8 @@ def localization_note(encoder: Encoder, bank: Bank) -> str | None:
     if not bank.reference.domains:
         return (
             f"Spectrograms are stored for {bank.clips_in_reference} of {compared} enrolled clips; localization needs "
-            "those of two recordings of one domain. Clips enrolled by an earlier version have none: delete them and "
-            "enroll them again."
+            "those of two recordings of one domain. Clips enrolled by an earlier version have no spectrogram. Delete "
+            "them and enroll them again."
         )
     if bank.clips_in_reference < compared:
         return (
@@ -42,7 +42,7 @@ def localize_windows(
     *,
     wanted: bool,
 ) -> list[Localization | None]:
-    """Localize each window of a clip. Returns None for each window if it is not wanted or impossible.
+    """Localize each window of a clip. Returns A window has None if localization is not wanted or impossible.
 
     Args:
         bank: bank of the machine.
@@ -64,7 +64,7 @@ def _localize(
     times = np.linspace(start_s, end_s, len(window) + 1)
     return Localization(
         domain=found.domain,
-        mean_deviation=round(found.usual, 2),
+        median_deviation=round(found.usual, 2),
         regions=[
             Region(
                 start_s=round(float(times[region.steps[0]]), 3),

@@ -1,4 +1,4 @@
-"""How a machine's decision threshold is chosen, and what it promises."""
+"""Choose the decision threshold of a machine, and report what it promises."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ _GAMMA_RATE = 0.1  # the baselines of DCASE Task 2 decide at the 0.9 quantile
 
 
 def settings_of(call: Call, record: MachineRecord) -> ThresholdChoice:
-    """What is in force for a machine: its own, or the service's default."""
+    """Return the threshold settings of a machine, or the defaults of the service."""
     rate = record.false_alarm_rate
     if rate is None and record.threshold_rule is not Rule.MANUAL:
         rate = _GAMMA_RATE if record.threshold_rule is Rule.GAMMA else call.service.settings.false_alarm_rate
@@ -26,7 +26,7 @@ def settings_of(call: Call, record: MachineRecord) -> ThresholdChoice:
 
 
 def get_threshold(call: Call, machine_id: str) -> ThresholdAnswer:
-    """The decision threshold in force.
+    """Return the decision threshold of a machine.
 
     Raises:
         OffkeyError: the machine is unknown, or its bank is empty, too small or of another embedding space.
@@ -36,17 +36,17 @@ def get_threshold(call: Call, machine_id: str) -> ThresholdAnswer:
 
 
 def threshold_of(call: Call, record: MachineRecord, bank: Bank) -> ThresholdAnswer:
-    """The decision threshold of a machine's bank, as it is answered."""
+    """Return the decision threshold of a bank. Equal calibration versions mean equal thresholds."""
     settings = settings_of(call, record)
     found = _choose(settings, bank)
     clips, pooled = bank.clips, bank.detector.pooled
-    # Only where a coreset is in force: a bank that fits has the threshold that it would have without the setting.
+    # Only if the coreset left clips out: otherwise the threshold is the same as without the setting.
     reduced = f":coreset-{call.service.settings.coreset_windows}" if bank.compared != clips else ""
-    asked = settings.decision_threshold if found.rule is Rule.MANUAL else settings.false_alarm_rate
+    requested = settings.decision_threshold if found.rule is Rule.MANUAL else settings.false_alarm_rate
     return ThresholdAnswer(
         decision_threshold=found.value,
         rule=found.rule,
-        calibration_version=f"{bank.generation}:{bank.detector.backend}:{found.rule}:{asked!r}{reduced}",
+        calibration_version=f"{bank.generation}:{bank.detector.backend}:{found.rule}:{requested!r}{reduced}",
         requested_false_alarm_rate=found.requested_false_alarm_rate,
         promised_false_alarm_rate=found.promised_false_alarm_rate,
         domains=[
@@ -101,6 +101,6 @@ def _warnings(found: Threshold, domain: Domain, promise: Promise, pooled: bool) 
         )
     if pooled:
         yield (
-            f"{recordings}: too few to tell how much healthy recordings of the {domain} domain differ, so the other "
+            f"{recordings}: too few to show how much healthy recordings of the {domain} domain differ, so the other "
             f"domain's deviation is used. Enroll {MIN_SCALE_RECORDINGS - promise.recordings} more."
         )

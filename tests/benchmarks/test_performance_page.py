@@ -1,4 +1,4 @@
-"""docs/performance.md shows the results that are kept, and none of another run."""
+"""docs/measurements/performance.md shows the committed results."""
 
 import importlib
 from pathlib import Path
@@ -17,7 +17,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_its_figures_are_those_of_the_results(page: ModuleType) -> None:
     written = page.PAGE.read_text(encoding="utf-8")
-    assert page.filled(written) == written, "make it anew: python benchmarks/performance_page.py"
+    assert page.filled(written) == written, "write it again: python benchmarks/performance_page.py"
 
 
 def test_every_table_is_shown_once(page: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Small cuts of benchmarks/conditions.py and drift.py: what docs/shift.md says of healthy and of altered clips."""
+"""Small runs of benchmarks/acoustics.py and drift.py, for the figures of docs/reference/shift.md."""
 
 import importlib
 from pathlib import Path
@@ -27,7 +27,7 @@ def drift(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", ["car_01", "car_02", "quadcopter_a"])
-def test_real_clips_are_warned_of_where_they_were_altered(acoustics: ModuleType, shared_dir: Path, name: str) -> None:
+def test_altered_real_clips_have_warnings(acoustics: ModuleType, shared_dir: Path, name: str) -> None:
     (machine,) = (one for one in read_tree(shared_dir / "data" / "machines") if one.name == name)
     found = acoustics.judge(machine, Noise.read(shared_dir / "data" / "noise", acoustics.RATE), 3)
     rates = found["rates"]
@@ -42,13 +42,13 @@ def test_real_clips_are_warned_of_where_they_were_altered(acoustics: ModuleType,
 
 
 @pytest.mark.parametrize("recordings", [20, 50])
-def test_healthy_streams_are_hardly_ever_said_to_drift(drift: ModuleType, recordings: int) -> None:
+def test_healthy_streams_are_rarely_reported_to_drift(drift: ModuleType, recordings: int) -> None:
     drawn = list(drift.streams(recordings, 600, 40))
-    told = [np.isfinite(drift.first_verdict(own, scores, every=10)) for own, scores in drawn]
-    assert np.mean(told) <= 0.05
+    found = [np.isfinite(drift.first_verdict(own, scores, every=10)) for own, scores in drawn]
+    assert np.mean(found) <= 0.05
 
 
-def test_a_shift_of_one_sigma_is_found_within_so_many_clips(drift: ModuleType) -> None:
+def test_a_shift_of_one_sigma_is_found_within_the_stated_number_of_clips(drift: ModuleType) -> None:
     drawn = list(drift.streams(50, 200, 40))
     first = np.array([drift.first_verdict(own, scores + own.scores.std(), every=5) for own, scores in drawn])
     assert np.mean(first <= 100) >= 0.9

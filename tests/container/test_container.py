@@ -1,4 +1,4 @@
-"""The image is built, brought up as docker-compose.yml says, used, killed and started again.
+"""The image is built, started as in docker-compose.yml, used, killed and started again.
 
 Runs on podman (whose build is buildah) and podman-compose. `.ci/container` prepares a Debian machine.
 """
@@ -69,7 +69,7 @@ class Node:
         )
 
     def state(self, field: str) -> str:
-        """A field of what podman knows of the container."""
+        """Return a field of the container from podman."""
         return self.run("inspect", "--format", f"{{{{{field}}}}}", self.container)
 
     def wait_until_ready(self) -> None:
@@ -109,7 +109,7 @@ def node() -> Iterator[Node]:
         # coreutils' timeout ends podman too, where Python's would leave it running behind podman-compose.
         command = ["timeout", "--kill-after=10", str(timeout), compose, "--in-pod=false", "--project-name", project]
         command += ["--file", "docker-compose.yml", "--file", "tests/container/host-network.yml"]
-        # Docker's format, since OCI's knows no health check; no layers, so that none are left behind.
+        # Docker's format, since OCI's has no health check; no layers, so that none remain.
         command += [f"--podman-build-args=--format=docker --layers=false {build_args}", *arguments]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout + 30)
         if done.returncode:

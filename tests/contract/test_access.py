@@ -156,7 +156,7 @@ def test_each_scope_opens_what_it_should(locked: tuple[TestClient, dict[str, str
         "POST /reembed", "POST /snapshots", "GET /snapshots", "GET /snapshots/{name}", "DELETE /snapshots/{name}",
     }  # fmt: skip
     assert found == {"score": score, "enroll": score | enroll, "admin": score | enroll | admin}
-    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "keys.md").read_text()
     for scope, own in (("score", score), ("enroll", enroll), ("admin", admin)):
         (row,) = re.findall(rf"^\| `{scope}` \|(.*)\|$", page, re.MULTILINE)
         assert set(re.findall(r"`([A-Z]+ /[^`]*)`", row)) == own

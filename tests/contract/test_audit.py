@@ -70,7 +70,7 @@ def test_every_change_is_written_down_with_who_made_it(api: TestClient, fan: Fan
     assert all(entry["key_id"] == made["key_id"] for entry in found if entry["who"] == "ops")
     (of_enrollment,) = [entry for entry in found if entry["action"] == "enroll"]
     assert of_enrollment["request_id"] == enrolled.headers["X-Request-ID"]
-    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "keys.md").read_text()
     assert all(f"`{action}`" in page for action in audit_module.Action)
 
 

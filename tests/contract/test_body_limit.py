@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch import as_process
-from offkey.client import Client, ProblemError
+from offkey import Client, ProblemError
 
 MEBIBYTE = 2**20
 pytestmark = pytest.mark.xdist_group("body-limit")  # one service for all

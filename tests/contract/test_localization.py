@@ -44,7 +44,7 @@ def test_a_tone_is_found_at_its_second_and_frequency(fan_api: TestClient, fan: F
         region = window["regions"][0]
         assert (region["start_s"], region["end_s"], region["change"]) == (7.0, 8.0, "louder")
         assert 3_500 < region["low_hz"] < 4_000 < region["high_hz"] < 4_500
-        assert region["deviation"] > 2 * window["mean_deviation"] > 0
+        assert region["deviation"] > 2 * window["median_deviation"] > 0
         assert region["p_value"] == pytest.approx(1 / 6)
         assert window["domain"] == "source"
         assert window["step_s"] == 0.5
@@ -55,7 +55,7 @@ def test_a_tone_is_found_at_its_second_and_frequency(fan_api: TestClient, fan: F
 def test_an_enrolled_clip_has_nothing_that_stands_out_as_much(fan_api: TestClient, fan: Fan) -> None:
     answer = fan_api.post("/score", params=FAN, content=fan(0)).json()
     found = answer["clips"][0]["windows"][0]["localization"]
-    assert max(found["profile"]) < 2 * found["mean_deviation"]
+    assert max(found["profile"]) < 2 * found["median_deviation"]
 
 
 def test_it_is_on_for_one_clip_and_off_for_many_unless_requested(fan_api: TestClient, fan: Fan) -> None:

@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that there are, at least one for each promise."""
+"""docs/reliability.md names existing tests, at least one for each guarantee."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ PAGE = (REPOSITORY / "docs" / "reliability.md").read_text()
 
 
 def functions(path: Path) -> set[str]:
-    """Names of the tests in a file, those of classes too."""
+    """Return the names of the tests in a file, including those of classes."""
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)} | {
         name.id
         for node in ast.walk(ast.parse(path.read_text()))
@@ -19,23 +19,23 @@ def functions(path: Path) -> set[str]:
     }
 
 
-def test_every_promise_names_tests_that_there_are() -> None:
-    promises = re.split(r"^## (?=\d\. )", PAGE, flags=re.MULTILINE)[1:]
-    assert [promise[0] for promise in promises] == list("123456")
-    for promise in promises:
-        named = re.findall(r"^- (tests/\S+\.py)::(test_\w+)$", promise, re.MULTILINE)
-        assert named, promise[:40]
+def test_every_guarantee_names_existing_tests() -> None:
+    guarantees = re.split(r"^## (?=\d\. )", PAGE, flags=re.MULTILINE)[1:]
+    assert [guarantee[0] for guarantee in guarantees] == list("123456")
+    for guarantee in guarantees:
+        named = re.findall(r"^- (tests/\S+\.py)::(test_\w+)$", guarantee, re.MULTILINE)
+        assert named, guarantee[:40]
         for file, name in named:
             assert name in functions(REPOSITORY / file), f"{file}::{name}"
 
 
-def test_every_reliability_test_is_told() -> None:
+def test_every_reliability_test_is_named() -> None:
     for path in (REPOSITORY / "tests" / "reliability").glob("test_*.py"):
         assert f"tests/reliability/{path.name}::" in PAGE, path.name
 
 
-def test_deadlines_do_not_hang_on_the_time_of_day() -> None:
-    """`time.time()` and naive dates are nowhere; dates are made where they are stored, or compared with stored ones."""
+def test_deadlines_do_not_depend_on_the_time_of_day() -> None:
+    """No code uses `time.time()` or naive dates. Dates are made only to be stored or compared with stored ones."""
     dated = set()
     for path in (REPOSITORY / "service").rglob("*.py"):
         text = path.read_text()
@@ -43,14 +43,14 @@ def test_deadlines_do_not_hang_on_the_time_of_day() -> None:
         if "datetime.now(UTC)" in text:
             dated.add(path.relative_to(REPOSITORY / "service").as_posix())
     assert dated <= {
-        "store/answered.py",
+        "store/idempotency.py",
         "store/audit.py",
-        "store/clip_rows.py",
+        "store/clips.py",
         "store/jobs.py",
         "store/keys.py",
         "store/noise.py",
-        "store/snapshot.py",
-        "store/store.py",
+        "store/snapshot/write.py",
+        "store/transaction.py",
         "usecases/drift.py",
         "usecases/score.py",
     }

@@ -63,7 +63,7 @@ def valid(encode: Callable[..., bytes]) -> dict[str, bytes]:
     }
 
 
-# Its id, domain, recording (None: it is one of its own), and embeddings `(windows, dim)`.
+# Clip id, domain, recording (None if the clip is its own recording), and embeddings `(windows, dim)`.
 BankClip = tuple[int, Domain, str | None, Vectors]
 
 
@@ -112,7 +112,7 @@ class Oracle:
 
 @pytest.fixture(scope="session")
 def oracle() -> type[Oracle]:
-    """`oracle(bank)` knows what a bank of `(clip_id, domain, recording, embeddings)` must answer."""
+    """`oracle(bank)` computes what a bank of `(clip_id, domain, recording, embeddings)` must answer."""
     return Oracle
 
 

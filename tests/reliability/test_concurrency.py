@@ -1,7 +1,7 @@
 """Readers and writers at once: every score is that of the bank at the generation which it names.
 
 What a bank was at a generation is put together from the writers' answers alone, and what it must answer then is
-computed anew from embeddings, without store, cache or index.
+computed from embeddings, without store, cache or index.
 """
 
 import os
@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 
 from offkey.vocabulary import Domain
 from service.app import create_app
+from service.domain.access import COMMAND_LINE
 from service.settings import Settings
 from service.usecases.clip import Clip, embed_clip
 from service.usecases.service import Service
@@ -95,11 +96,10 @@ def test_every_answer_is_right_for_its_generation(
     clips = [fan(number, seconds=1.0) for number in range(CLIPS)]
     probes = [fan(100 + number, seconds=1.0, severity=number / 4) for number in range(4)]
     histories = {f"fan-{number}": History() for number in range(machines)}
-    own = settings.model_copy(
-        update={"exact_limit": exact_limit, "workers": WRITERS + READERS, "max_cached_values": 10**6}
-    )
+    limits = settings.limits.model_copy(update={"exact_limit": exact_limit})
+    own = settings.model_copy(update={"limits": limits, "workers": WRITERS + READERS, "bank_cache_mb": 4})
     with TestClient(create_app(Service.open(own)), raise_server_exceptions=False) as api:
-        context = api.app.state.service
+        call = api.app.state.service.call(COMMAND_LINE)
         for machine in histories:
             api.put(f"/machines/{machine}")
         share = CLIPS // WRITERS
@@ -116,7 +116,7 @@ def test_every_answer_is_right_for_its_generation(
             for one in reading:
                 one.result(60)
         vectors = {
-            name: [embed_clip(context, context.encoders.current, Clip("", data)).vectors for data in files]
+            name: [embed_clip(call, call.service.encoders.current, Clip("", data)).vectors for data in files]
             for name, files in (("clips", clips), ("probes", probes))
         }
     checked = 0

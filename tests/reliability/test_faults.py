@@ -84,7 +84,7 @@ def test_a_change_whose_disk_fails_is_refused_and_nothing_is_half_done(
     base = fan(0, seconds=1.0)
     clips = (base[:-4] + number.to_bytes(4, "little") for number in range(10_000))
     enrolled: set[int] = set()
-    unsure: set[int] = set()  # deleted, but nobody was told so
+    unsure: set[int] = set()  # deleted, but not acknowledged
     rates: list[float | None] = [None]  # the last one that was acknowledged, and what may have come after
 
     def enroll() -> Any:

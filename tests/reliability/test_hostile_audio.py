@@ -79,7 +79,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 def post(api: TestClient, route: str, name: str, data: bytes) -> int:
     """Post a file; hold the answer against what every answer must be; return its status."""
-    # Scores of a bank that changes would each wait for it to be made anew.
+    # Scores of a bank that changes would each wait for it to be built.
     machine = {"/score": "fan-1", "/enroll": "victim"}[route]
     start = time.monotonic()
     answer = api.post(route, params={"machine_id": machine}, content=data)
@@ -139,8 +139,8 @@ def bomb(sample_rate: int, channels: int, seconds: int) -> bytes:
 def cpu_of_dead_decoders(api: TestClient) -> float:
     """Seconds of CPU time of the decoders that have ended; one that was refused a clip is among them in a moment."""
     time.sleep(0.3)
-    nursery = api.app.state.service.decoder.pool._process.pid
-    fields = Path(f"/proc/{nursery}/stat").read_text().rpartition(")")[2].split()
+    fork_server = api.app.state.service.decoder.pool._process.pid
+    fields = Path(f"/proc/{fork_server}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -136,10 +136,12 @@ def test_decoders_killed_at_random_cost_single_answers(
     def kill() -> int:
         rng, kills = random.Random(0), 0
         while not done.wait(rng.uniform(0.002, 0.02)):
-            nursery = decoders._process.pid
+            fork_server = decoders._process.pid
             try:
-                below = [int(pid) for pid in Path(f"/proc/{nursery}/task/{nursery}/children").read_text().split()]
-                if pids := [nursery] * (rng.random() < 0.03) or below:
+                below = [
+                    int(pid) for pid in Path(f"/proc/{fork_server}/task/{fork_server}/children").read_text().split()
+                ]
+                if pids := [fork_server] * (rng.random() < 0.03) or below:
                     os.kill(rng.choice(pids), signal.SIGKILL)
                     kills += 1
             except (FileNotFoundError, ProcessLookupError):

@@ -1,5 +1,6 @@
 """More than the service can do, for longer, and more slowly than anybody should: it stays what it was."""
 
+import json
 import os
 import random
 import resource
@@ -27,6 +28,11 @@ Fan = Callable[..., bytes]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads Linux's /proc")
 
 
+def limits(**values: float) -> str:
+    """Return OFFKEY_LIMITS with these limits changed."""
+    return json.dumps({**json.loads(os.environ["OFFKEY_LIMITS"]), **values})
+
+
 def client(url: str) -> httpx2.Client:
     # Without TLS there is nothing to verify, and loading certificates takes a tenth of a second.
     return httpx2.Client(base_url=url, timeout=60, verify=False)
@@ -42,7 +48,7 @@ def enroll(http: httpx2.Client, fan: Fan) -> None:
 def test_past_its_capacity_it_refuses_fast_and_answers_the_rest_right(
     serve: Callable[..., str], tmp_path: Path, fan: Fan
 ) -> None:
-    url, probe = serve(tmp_path, OFFKEY_WORKERS="1", OFFKEY_QUEUE_LIMIT="2"), fan(9)
+    url, probe = serve(tmp_path, OFFKEY_WORKERS="1", OFFKEY_LIMITS=limits(queue_limit=2)), fan(9)
     with client(url) as http:
         enroll(http, fan)
         right = http.post("/score", params=FAN, content=probe).json()["clips"]
@@ -153,7 +159,7 @@ def test_slow_clients_are_cut_off_and_nobody_waits_for_them(
 ) -> None:
     limit = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 8 * SLOW)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    url = serve(tmp_path, OFFKEY_QUEUE_LIMIT=str(2 * SLOW), OFFKEY_MAX_BODY_SECONDS="4", OFFKEY_MAX_HEADER_SECONDS="4")
+    url = serve(tmp_path, OFFKEY_LIMITS=limits(queue_limit=2 * SLOW, max_body_seconds=4, max_header_seconds=4))
     with client(url) as http, ExitStack() as stack:
         enroll(http, fan)
         probe = fan(9)

@@ -1,4 +1,4 @@
-"""How long a service takes to be ready does not hang on how much is enrolled."""
+"""The time until a service is ready does not depend on how much is enrolled."""
 
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""Requests made up from the OpenAPI document: none is a failure, and each answer is what the document says."""
+"""Requests generated from the OpenAPI document: none fails the service, and each answer matches the document."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -98,5 +98,5 @@ def test_made_up_requests(admin: httpx2.Client, mode: GenerationMode, fan: Calla
 
         ask()
     assert len(statuses) > 20
-    if mode is GenerationMode.POSITIVE:  # or it would be told of refusals alone
+    if mode is GenerationMode.POSITIVE:  # otherwise all could be refused
         assert {label for label, found in statuses.items() if min(found) >= 300} <= NEVER_DONE

@@ -25,6 +25,7 @@ from offkey.errors import ErrorKind, OffkeyError
 from offkey.schemas import Enrollment, MachineSettings, ThresholdSettings
 from offkey.vocabulary import Domain
 from service.bank import BankCache
+from service.domain.access import COMMAND_LINE
 from service.domain.distance import Vectors
 from service.settings import Settings
 from service.store import Store
@@ -33,8 +34,8 @@ from service.store.snapshot.write import write_snapshot
 from service.usecases import machines as usecase
 from service.usecases.clip import Clip, embed_clip
 from service.usecases.enroll import EnrollOptions, enroll_clips
-from service.usecases.score import score_clips
-from service.usecases.service import Context
+from service.usecases.score import ScoreOptions, score_clips
+from service.usecases.service import Service
 from service.usecases.threshold import get_threshold
 
 TORTURE = "OFFKEY_TORTURE" in os.environ
@@ -52,9 +53,9 @@ class Bank:
     """A machine of the model: what is enrolled, by sha256, in order."""
 
     generation: int
-    clips: dict[str, Clip] = field(default_factory=dict)
+    clips: dict[str, StoredClip] = field(default_factory=dict)
     threshold: ThresholdSettings = field(default_factory=ThresholdSettings)
-    answers: dict[str, tuple[Any, Enrollment]] = field(default_factory=dict)  # by Idempotency-Key
+    answers: dict[str, tuple[Any, Enrollment]] = field(default_factory=dict)  # key: Idempotency-Key
 
     def domain_of(self, recording: str | None) -> Domain | None:
         return next((clip[1] for clip in self.clips.values() if recording is not None and clip[2] == recording), None)
@@ -73,11 +74,11 @@ class Model:
 
 
 @pytest.fixture(scope="module")
-def opened(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
-    """A context whose encoder and decoders every sequence uses."""
-    context = Context.open(Settings(data_dir=tmp_path_factory.mktemp("data"), bundle=bundle, workers=1))
-    yield context
-    context.close()
+def opened(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose encoder and decoders every sequence uses."""
+    service = Service.open(Settings(data_dir=tmp_path_factory.mktemp("data"), bundle=bundle, workers=1))
+    yield service
+    service.close()
 
 
 @contextmanager
@@ -90,10 +91,10 @@ def refused(*kinds: ErrorKind) -> Iterator[None]:
 class Machines(RuleBasedStateMachine):
     """What can be done to the machines of a service, through its use cases."""
 
-    opened: ClassVar[Context]
+    opened: ClassVar[Service]
     folder_of_all: ClassVar[Path]
-    uploads: ClassVar[Sequence[Clip]]
-    vectors: ClassVar[dict[str, Vectors]]  # by sha256
+    files: ClassVar[Sequence[Clip]]
+    vectors: ClassVar[dict[str, Vectors]]  # key: sha256
     oracle: ClassVar[Callable[..., Any]]
 
     def __init__(self) -> None:
@@ -105,16 +106,16 @@ class Machines(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        banks = BankCache(exact_limit=10_000, max_values=2_048)  # a bank or two
-        self.context = replace(self.opened, store=Store.open(self.data), banks=banks)
+        banks = BankCache(exact_limit=10_000, max_bytes=8_192)  # a bank or two
+        self.call = replace(self.opened, store=Store.open(self.data), banks=banks).call(COMMAND_LINE)
 
     def teardown(self) -> None:
-        self.context.store.close()
+        self.call.store.close()
         shutil.rmtree(self.folder)
 
     @rule(machine=IDS)
     def put(self, machine: str) -> None:
-        answer, created = usecase.put_machine(self.context, machine, MachineSettings())
+        answer, created = usecase.put_machine(self.call, machine, MachineSettings())
         assert created is (machine not in self.model.machines)
         if created:
             self.model.machines[machine] = Bank(self.model.deleted_machine.get(machine, -1) + 1)
@@ -124,9 +125,9 @@ class Machines(RuleBasedStateMachine):
     def delete(self, machine: str) -> None:
         if machine not in self.model.machines:
             with refused(ErrorKind.UNKNOWN_MACHINE):
-                usecase.delete_machine(self.context, machine)
+                usecase.delete_machine(self.call, machine)
             return
-        usecase.delete_machine(self.context, machine)
+        usecase.delete_machine(self.call, machine)
         self.model.deleted_machine[machine] = self.model.machines.pop(machine).generation
 
     @rule(
@@ -137,12 +138,12 @@ class Machines(RuleBasedStateMachine):
         key=st.sampled_from([None, None, "key"]),
     )
     def enroll(self, machine: str, numbers: list[int], domain: Domain, recording: str | None, key: str | None) -> None:
-        posted = [self.uploads[number] for number in numbers]
-        acoustics = EnrollOptions(domain, recording)
-        request = machine, acoustics, [upload.name for upload in posted]
+        posted = [self.files[number] for number in numbers]
+        options = EnrollOptions(domain, recording)
+        request = machine, options, [clip.name for clip in posted]
 
         def send() -> Enrollment:
-            return enroll_clips(self.context, machine, acoustics, posted, key)
+            return enroll_clips(self.call, machine, options, posted, key)
 
         earlier = None if key is None else self.model.answer_of(key)
         if earlier is not None and earlier[0] != request:
@@ -153,34 +154,34 @@ class Machines(RuleBasedStateMachine):
         elif machine not in self.model.machines:
             with refused(ErrorKind.UNKNOWN_MACHINE):
                 send()
-        elif self.conflicts(machine, posted, acoustics):
+        elif self.conflicts(machine, posted, options):
             with refused(ErrorKind.DOMAIN_CONFLICT):
                 send()
         else:
             answer = send()
-            self.enrolled(machine, posted, acoustics, answer)
+            self.enrolled(machine, posted, options, answer)
             if key is not None:
                 self.model.machines[machine].answers[key] = request, answer
 
-    def conflicts(self, machine: str, posted: list[Clip], acoustics: EnrollOptions) -> bool:
+    def conflicts(self, machine: str, posted: list[Clip], options: EnrollOptions) -> bool:
         bank = self.model.machines[machine]
-        known = [bank.clips[upload.sha256] for upload in posted if upload.sha256 in bank.clips]
-        new = [upload for upload in posted if upload.sha256 not in bank.clips]
-        other = bank.domain_of(acoustics.recording) not in (None, acoustics.domain)
-        return any(clip[1] is not acoustics.domain for clip in known) or (bool(new) and other)
+        known = [bank.clips[clip.sha256] for clip in posted if clip.sha256 in bank.clips]
+        new = [clip for clip in posted if clip.sha256 not in bank.clips]
+        other = bank.domain_of(options.recording) not in (None, options.domain)
+        return any(clip[1] is not options.domain for clip in known) or (bool(new) and other)
 
-    def enrolled(self, machine: str, posted: list[Clip], acoustics: EnrollOptions, answer: Enrollment) -> None:
+    def enrolled(self, machine: str, posted: list[Clip], options: EnrollOptions, answer: Enrollment) -> None:
         bank, added = self.model.machines[machine], False
-        for upload, told in zip(posted, answer.clips, strict=True):
-            if upload.sha256 in bank.clips:
-                assert (told.status, told.clip_id) == ("duplicate", bank.clips[upload.sha256][0])
+        for clip, result in zip(posted, answer.clips, strict=True):
+            if clip.sha256 in bank.clips:
+                assert (result.status, result.clip_id) == ("duplicate", bank.clips[clip.sha256][0])
                 continue
-            assert told.status == "enrolled"
-            assert told.clip_id is not None
-            assert told.clip_id > self.model.last_clip  # never used again
-            self.model.last_clip = told.clip_id
-            found = told.clip_id, acoustics.domain, acoustics.recording, self.vectors[upload.sha256]
-            bank.clips[upload.sha256] = found
+            assert result.status == "enrolled"
+            assert result.clip_id is not None
+            assert result.clip_id > self.model.last_clip  # never used again
+            self.model.last_clip = result.clip_id
+            found = result.clip_id, options.domain, options.recording, self.vectors[clip.sha256]
+            bank.clips[clip.sha256] = found
             added = True
         bank.generation += added
         assert answer.generation == bank.generation
@@ -190,10 +191,10 @@ class Machines(RuleBasedStateMachine):
         bank = self.model.machines.get(machine)
         if bank is None or not bank.clips:
             with refused(ErrorKind.UNKNOWN_MACHINE, ErrorKind.UNKNOWN_CLIP):
-                usecase.delete_clip(self.context, machine, max(self.model.last_clip, 1))
+                usecase.delete_clip(self.call, machine, max(self.model.last_clip, 1))
             return
         sha256 = list(bank.clips)[number % len(bank.clips)]
-        usecase.delete_clip(self.context, machine, bank.clips.pop(sha256)[0])
+        usecase.delete_clip(self.call, machine, bank.clips.pop(sha256)[0])
         bank.generation += 1
 
     @rule(machine=IDS, rate=st.sampled_from([None, 0.3, 0.01]), value=st.sampled_from([None, None, 1.5]))
@@ -205,34 +206,34 @@ class Machines(RuleBasedStateMachine):
         )
         if machine not in self.model.machines:
             with refused(ErrorKind.UNKNOWN_MACHINE):
-                usecase.put_threshold(self.context, machine, chosen)
+                usecase.put_threshold(self.call, machine, chosen)
             return
-        usecase.put_threshold(self.context, machine, chosen)
+        usecase.put_threshold(self.call, machine, chosen)
         self.model.machines[machine].threshold = chosen
 
     @rule(machine=IDS, number=NUMBERS)
     def score(self, machine: str, number: int) -> None:
-        upload, bank = self.uploads[number], self.model.machines.get(machine)
+        clip, bank = self.files[number], self.model.machines.get(machine)
         if bank is None:
             with refused(ErrorKind.UNKNOWN_MACHINE):
-                score_clips(self.context, machine, [upload], 1, localize=False)
+                score_clips(self.call, machine, [clip], ScoreOptions())
             return
         right = self.right(bank)
         if isinstance(right, ErrorKind):
             with refused(right):
-                score_clips(self.context, machine, [upload], 1, localize=False)
+                score_clips(self.call, machine, [clip], ScoreOptions())
             return
-        answer = score_clips(self.context, machine, [upload], 1, localize=False)
-        (clip,) = answer.clips
+        answer = score_clips(self.call, machine, [clip], ScoreOptions())
+        (scored,) = answer.clips
         assert answer.generation == bank.generation
-        assert clip.anomaly_score == pytest.approx(right.score(self.vectors[upload.sha256]), **CLOSE)
-        for window, embedding in zip(clip.windows, self.vectors[upload.sha256], strict=True):
+        assert scored.anomaly_score == pytest.approx(right.score(self.vectors[clip.sha256]), **CLOSE)
+        for window, embedding in zip(scored.windows, self.vectors[clip.sha256], strict=True):
             assert window.neighbors[0].clip_id in right.nearest(embedding)
         wanted = bank.threshold.decision_threshold
         if wanted is None:
-            wanted = right.threshold(bank.threshold.false_alarm_rate or self.context.settings.false_alarm_rate)
+            wanted = right.threshold(bank.threshold.false_alarm_rate or self.call.service.settings.false_alarm_rate)
         assert answer.threshold.decision_threshold == pytest.approx(wanted, **CLOSE)
-        assert get_threshold(self.context, machine) == answer.threshold
+        assert get_threshold(self.call, machine) == answer.threshold
 
     def right(self, bank: Bank) -> Any:
         """The oracle of a bank, or why it cannot score."""
@@ -245,7 +246,7 @@ class Machines(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.context.store.close()
+        self.call.store.close()
         self.open()
 
     @rule()
@@ -257,19 +258,19 @@ class Machines(RuleBasedStateMachine):
     @rule()
     def unpack(self) -> None:
         assert self.snapshot is not None
-        self.context.store.close()
+        self.call.store.close()
         restore(self.snapshot, self.data, replace=True)
         self.model = deepcopy(self.packed)
         self.open()
 
     @invariant()
     def all_is_there_and_nothing_else(self) -> None:
-        listed = usecase.list_machines(self.context, "", 100).machines
+        listed = usecase.list_machines(self.call, "", 100).machines
         assert [one.machine_id for one in listed] == sorted(self.model.machines)
         for one in listed:
             bank = self.model.machines[one.machine_id]
             assert one.generation == bank.generation
-            clips = usecase.list_clips(self.context, one.machine_id, 0, 100).clips
+            clips = usecase.list_clips(self.call, one.machine_id, 0, 100).clips
             assert {clip.sha256: (clip.clip_id, clip.domain, clip.recording) for clip in clips} == {
                 sha256: clip[:3] for sha256, clip in bank.clips.items()
             }
@@ -277,14 +278,14 @@ class Machines(RuleBasedStateMachine):
     @invariant()
     def every_bank_scores_as_the_oracle(self) -> None:
         for machine, bank in self.model.machines.items():
-            right, record = self.right(bank), self.context.store.machine(machine)
+            right, record = self.right(bank), self.call.store.machine(machine)
             if isinstance(right, ErrorKind):
                 with refused(right):
-                    self.context.bank(record)
+                    self.call.bank(record)
                 continue
-            found = self.context.bank(record)
+            found = self.call.bank(record)
             assert found.generation == bank.generation
-            windows = self.vectors[self.uploads[-1].sha256]
+            windows = self.vectors[self.files[-1].sha256]
             scores, named = found.score(windows, 1)
             assert scores.max() == pytest.approx(right.score(windows), **CLOSE)
             assert all(near[0].clip_id in right.nearest(one) for near, one in zip(named, windows, strict=True))
@@ -300,14 +301,15 @@ def memory() -> Iterator[Path]:
 
 @pytest.mark.timeout(7_200 if TORTURE else 600)  # a failure is made small first
 def test_every_sequence_ends_as_the_model_says(
-    opened: Context, fan: Callable[..., bytes], oracle: Callable[..., Any], memory: Path
+    opened: Service, fan: Callable[..., bytes], oracle: Callable[..., Any], memory: Path
 ) -> None:
     clips = [fan(number, seconds=1.0) for number in range(CLIPS - 1)]
     clips.append(fan(CLIPS, seconds=11.0))  # of two windows
     Machines.opened, Machines.folder_of_all, Machines.oracle = opened, memory, oracle
-    Machines.uploads = [Clip(f"{number}.wav", clip) for number, clip in enumerate(clips)]
+    Machines.files = [Clip(f"{number}.wav", clip) for number, clip in enumerate(clips)]
     Machines.vectors = {
-        upload.sha256: embed_clip(opened, opened.encoders.current, upload).vectors for upload in Machines.uploads
+        clip.sha256: embed_clip(opened.call(COMMAND_LINE), opened.encoders.current, clip).vectors
+        for clip in Machines.files
     }
     run_state_machine_as_test(
         Machines,

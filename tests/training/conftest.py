@@ -1,15 +1,11 @@
-"""A small world of made-up clips and a tiny random encoder: real code, no published weights, no recordings."""
+"""Synthetic clips and a tiny random encoder: real code without published weights or recordings."""
 
 import csv
 import functools
-import hashlib
 import json
 import os
-import shutil
-import tempfile
+import runpy
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,39 +13,26 @@ import pytest
 import soundfile
 import torch
 
-from service.encoder.bundle import MODEL_FILE
 from training.config import Config, from_table, to_table
 from training.encoders import EfficientAT16k
-from training.graph import Graph, write_graph
-from training.student import Student
 
 LABELS = ("hum", "buzz", "hiss", "rumble")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _each_student_is_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Give a student that was traced before, to the last bit the same, the graph it has: a trace takes seconds."""
+@pytest.fixture(scope="session")
+def trace_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of traces, which all workers and the process of `warm_offkey` share."""
     own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"  # of all workers
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "traces"
     folder.mkdir(exist_ok=True)
+    return folder
 
-    def write(student: Student, path: Path) -> Graph:
-        digest = hashlib.sha256(f"{student} {student.readout.layers} {student.encoder.sizes}".encode())
-        for name, value in (*student.named_parameters(), *student.named_buffers()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.detach().numpy().tobytes())
-        kept = folder / digest.hexdigest()
-        if not kept.exists():
-            made = Path(tempfile.mkdtemp(dir=folder))
-            graph = write_graph(student, made / MODEL_FILE)
-            (made / "graph.json").write_text(json.dumps(asdict(graph)))
-            with suppress(OSError):  # another worker was first
-                made.rename(kept)
-        shutil.copyfile(kept / MODEL_FILE, path)
-        about = json.loads((kept / "graph.json").read_text())
-        return Graph(**{**about, "linear": tuple(about["linear"])})
 
+@pytest.fixture(scope="session", autouse=True)
+def _each_architecture_is_traced_once(trace_folder: Path) -> Iterator[None]:
+    traces = runpy.run_path(str(Path(__file__).with_name("traces.py")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.export.write_graph", write)
+        patch.setattr(torch.onnx, "export", traces["reuse"](trace_folder))
         yield
 
 

@@ -1,4 +1,4 @@
-"""The table of settings in docs/training.md and the config cannot part."""
+"""The table of settings in docs/reference/training-settings.md and the config cannot part."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.config import Config, to_table
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "training-settings.md"
 
 
 def test_every_key_is_listed_with_its_default() -> None:

@@ -15,9 +15,9 @@ from rich.progress import Progress
 
 from service.encoder.bundle import BundleError, file_sha256, load_manifest
 from training import export as export_module
-from training.build import build_student
 from training.config import Config
 from training.export import export_run
+from training.factory import build_student
 from training.graph import ExportError, Graph, check_parity, synthetic_waveforms, write_graph
 from training.loop import train
 from training.run import Run
@@ -54,7 +54,7 @@ def traced(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_module, "write_graph", copy)
 
 
-def test_a_run_that_measured_nothing_says_so(bundle: Path) -> None:
+def test_the_card_of_a_run_without_measurements_says_so(bundle: Path) -> None:
     assert "Not recorded: the run measured no held-out mixtures" in (bundle / "CARD.md").read_text()
 
 
@@ -93,7 +93,7 @@ def test_blocks_behind_the_read_out_are_not_in_the_graph(bundle: Path) -> None:
     assert sum(node.op_type == "Conv" for node in graph.node) == stem + 2 * blocks
 
 
-def test_only_permissive_clips_are_heard_and_each_is_attributed(bundle: Path) -> None:
+def test_only_permissive_clips_are_used_and_each_is_attributed(bundle: Path) -> None:
     with (bundle / "ATTRIBUTION.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["clip"] for row in rows} == {f"{number}.wav" for number in range(10)}
@@ -115,28 +115,28 @@ def test_weights_that_differ_from_the_graph_are_refused_and_leave_nothing(run: R
     assert list((tmp_path / "models" / "tiny").iterdir()) == []
 
 
-def test_an_embedding_that_hangs_on_its_batch_mates_is_refused(
+def test_an_embedding_that_depends_on_its_batch_mates_is_refused(
     tiny_config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    config = tiny_config()
+    config = tiny_config(readout={"layers": ["block_00"]})
     student = build_student(config)
     grids = student.encoder.grids
     student.encoder.grids = lambda logmel, layers: {
         name: grid + grid.mean(dim=0, keepdim=True) for name, grid in grids(logmel, layers).items()
     }
     write_graph(student, tmp_path / "model.onnx")
-    with pytest.raises(ExportError, match="changes with the clips beside it"):
+    with pytest.raises(ExportError, match="depends on the other clips of its batch"):
         check_parity(student, tmp_path / "model.onnx", config.window)
 
 
 @pytest.mark.usefixtures("traced")
-def test_a_bundle_is_replaced_only_when_asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_is_replaced_only_on_request(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = tmp_path / "models"
     bundle = export_run(run, "tiny", "1", models)
     (bundle / "golden.npz").write_bytes(b"damaged")
     with pytest.raises(BundleError, match="damaged"):
         load_manifest(bundle)
-    with pytest.raises(ExportError, match="already there"):
+    with pytest.raises(ExportError, match="exists"):
         export_run(run, "tiny", "1", models)
 
     def broken(*_: object) -> float:
@@ -190,3 +190,21 @@ def test_golden_waveforms_are_reproducible_and_unlike_each_other() -> None:
     first, second = (synthetic_waveforms(3, 8_000, 16_000) for _ in range(2))
     assert np.array_equal(first, second)
     assert np.abs(np.corrcoef(first)[np.triu_indices(3, 1)]).max() < 0.5
+
+
+def _fail_to_replace(folder: Path) -> None:
+    with export_module._replaceable(folder) as move_away:
+        move_away()
+        assert not folder.exists()
+        raise OSError("the disk is full")
+
+
+def test_a_failed_replacement_restores_the_bundle(tmp_path: Path) -> None:
+    folder = tmp_path / "1"
+    folder.mkdir()
+    (folder / "file").write_text("old")
+
+    with pytest.raises(OSError, match="full"):
+        _fail_to_replace(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    assert (folder / "file").read_text() == "old"

@@ -132,7 +132,7 @@ def test_convolutions_are_refused(tiny_config: Callable[..., Config], tree: Path
         export_run(run, "cnn", "1", tmp_path / "models", int8=Int8(tree))
 
 
-def test_a_teacher_in_int8_hears_one_window_at_a_time(int8: Path) -> None:
+def test_a_teacher_in_int8_embeds_one_window_at_a_time(int8: Path) -> None:
     waveform = 0.1 * torch.randn(3, 8_000, generator=torch.Generator().manual_seed(0))
     teacher = Bundle(int8, 16_000, 0.5, 1)
     alone = torch.cat([teacher.vectors(row[None])[0] for row in waveform])

@@ -64,7 +64,7 @@ def test_a_ratio_that_is_no_number_is_refused(snr: float) -> None:
 
 
 @given(low=st.floats(-40, 40), width=st.floats(0, 40), seed=st.integers(0, 2**32), step=st.integers(0, 2**32))
-def test_ratios_are_where_they_were_asked(low: float, width: float, seed: int, step: int) -> None:
+def test_ratios_are_as_requested(low: float, width: float, seed: int, step: int) -> None:
     drawn = Snr([low, low + width], "uniform").draw(50, generator_at(seed, step))
     assert bool(((drawn >= low - 1e-4) & (drawn <= low + width + 1e-4)).all())
     fixed = Snr([low]).draw(3, generator_at(seed, step))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.config import ObjectiveConfig
-from training.objective import ANCHOR_PERIOD, Answers, Objective, anchored, target
+from training.objective import ANCHOR_PERIOD, Objective, Predictions, anchored, target
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:
@@ -39,7 +39,7 @@ def test_the_parts_are_weighted_and_each_kind_uses_its_own() -> None:
     expected = {"retain": 2 * aligned + 3 * tagged, "tagging": 3 * tagged, "alignment": 2 * aligned}
     for kind, total in expected.items():
         objective = Objective(ObjectiveConfig(kind=kind, tagging_weight=3, alignment_weight=2))
-        losses = objective(Answers((embedding,), logits), (clean,), (noise,), tags, torch.full((4,), 0.5))
+        losses = objective(Predictions((embedding,), logits), (clean,), (noise,), tags, torch.full((4,), 0.5))
         assert float(losses.total) == pytest.approx(total, rel=1e-5)
         assert float(losses.alignment) == pytest.approx(aligned, rel=1e-5)
         assert float(losses.tagging) == pytest.approx(tagged, rel=1e-5)
@@ -53,11 +53,13 @@ def test_vectors_on_the_target_cost_nothing_and_layers_count_alike() -> None:
     reached = tuple(target(a, b, half) for a, b in zip(clean, noise, strict=True))
     objective = Objective(ObjectiveConfig(kind="alignment"))
     nothing = torch.zeros(2, 2)
-    assert float(objective(Answers(reached, nothing), clean, noise, nothing, half).total) == pytest.approx(0, abs=1e-12)
+    assert float(objective(Predictions(reached, nothing), clean, noise, nothing, half).total) == pytest.approx(
+        0, abs=1e-12
+    )
     for layer in range(2):
         shifted = tuple(each + (place == layer) * 0.1 for place, each in enumerate(reached))
         width = clean[layer].shape[-1]
-        loss = float(objective(Answers(shifted, nothing), clean, noise, nothing, half).total)
+        loss = float(objective(Predictions(shifted, nothing), clean, noise, nothing, half).total)
         assert loss == pytest.approx(0.01 * width / 2, rel=1e-4)
 
 
@@ -66,11 +68,11 @@ def test_the_anchor_compares_unmixed_sounds_with_the_teachers_embeddings_of_them
     clean, noise, mixtures = (unit(rows, 8, seed=seed) for seed in (0, 1, 2))
     nothing, half = torch.zeros(rows, 2), torch.full((rows,), 0.5)
     objective = Objective(ObjectiveConfig(kind="alignment", anchor_weight=0.5))
-    kept = objective(Answers((mixtures,), nothing, (anchored(clean, noise),)), (clean,), (noise,), nothing, half)
+    kept = objective(Predictions((mixtures,), nothing, (anchored(clean, noise),)), (clean,), (noise,), nothing, half)
     assert float(kept.anchor) == pytest.approx(0, abs=1e-12)
     assert float(kept.total) == pytest.approx(float(kept.alignment))
     moved = anchored(clean, noise) + 0.1
-    lost = objective(Answers((mixtures,), nothing, (moved,)), (clean,), (noise,), nothing, half)
+    lost = objective(Predictions((mixtures,), nothing, (moved,)), (clean,), (noise,), nothing, half)
     assert float(lost.anchor) == pytest.approx(0.01 * 8, rel=1e-4)
     assert float(lost.total) == pytest.approx(float(lost.alignment) + 0.5 * 0.01 * 8, rel=1e-4)
 
@@ -80,6 +82,6 @@ def test_raw_vectors_are_compared_by_the_mean_square_of_the_paper(space: Literal
     clean, noise = 3 * torch.ones(2, 8), torch.zeros(2, 8)
     objective = Objective(ObjectiveConfig(kind="alignment", space=space))
     found = objective(
-        Answers((torch.zeros(2, 8),), torch.zeros(2, 1)), (clean,), (noise,), torch.zeros(2, 1), torch.ones(2)
+        Predictions((torch.zeros(2, 8),), torch.zeros(2, 1)), (clean,), (noise,), torch.zeros(2, 1), torch.ones(2)
     )
     assert float(found.alignment) == pytest.approx(9.0)

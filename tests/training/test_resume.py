@@ -1,4 +1,4 @@
-"""An interrupted run goes on as if nothing had been, or says why it cannot."""
+"""An interrupted run resumes to the same losses, or raises an error with the reason."""
 
 import csv
 import dataclasses
@@ -23,6 +23,10 @@ from training.run import Run, RunError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 10
+SECTIONS: dict[str, dict[str, object]] = {
+    "optim": {"steps": STEPS, "batch": 4, "learning_rate": 0.003, "ema_decay": 0.8},
+    "loop": {"checkpoint_steps": 2, "keep_checkpoints": 2},
+}
 
 
 def columns(run: Run) -> dict[str, list[float]]:
@@ -36,18 +40,17 @@ def go_on(run: Run, config: Config | None = None) -> Run:
         return resume(run, config or run.config, progress)
 
 
-@pytest.fixture
-def config(tiny_config: Callable[..., Config]) -> Config:
-    return tiny_config(
-        optim={"steps": STEPS, "batch": 4, "learning_rate": 0.003, "ema_decay": 0.8},
-        loop={"checkpoint_steps": 2, "keep_checkpoints": 2},
-    )
-
-
-@pytest.fixture
-def whole(config: Config, tmp_path: Path) -> Run:
+@pytest.fixture(scope="module")
+def trained(make_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("resume")
     with Progress(disable=True) as progress:
-        return train(config, "whole", tmp_path / "runs", progress)
+        return train(make_config(folder / "cache", **SECTIONS), "whole", folder / "runs", progress)
+
+
+@pytest.fixture
+def whole(trained: Run, tmp_path: Path) -> Run:
+    """A copy of a finished run, which a test may change."""
+    return Run(Path(shutil.copytree(trained.folder, tmp_path / "runs" / "whole")))
 
 
 @contextmanager
@@ -64,10 +67,10 @@ def no_room(size: int) -> Iterator[None]:
 
 
 def test_a_killed_run_goes_on_to_the_same_losses(
-    whole: Run, config: Config, write_toml: Callable[[Config], Path], tmp_path: Path
+    whole: Run, tiny_config: Callable[..., Config], write_toml: Callable[[Config], Path], tmp_path: Path
 ) -> None:
     runs = tmp_path / "killed"
-    shutil.rmtree(config.data.cache)  # as cold as it was for the other
+    config = tiny_config(**SECTIONS)
     process = subprocess.Popen(
         [sys.executable, "-m", "training", "train", str(write_toml(config)), "--runs", str(runs)],
         cwd=REPOSITORY,
@@ -94,11 +97,11 @@ def test_a_killed_run_goes_on_to_the_same_losses(
     assert all(expected[name].equal(found[name]) for name in expected)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_over(whole: Run, config: Config, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_starts_over(whole: Run, tmp_path: Path) -> None:
     run = Run(tmp_path / "copy")
     shutil.copytree(whole.folder, run.folder)
     shutil.rmtree(run.folder / "checkpoints")
-    with pytest.raises(RunError, match=r"`seed` was 0 when .* began and is 1 now"):
+    with pytest.raises(RunError, match=r"`seed` was 0 when .* was started and is 1 now"):
         go_on(run, dataclasses.replace(run.config, seed=1))
     go_on(run)
     assert columns(run) == columns(whole)
@@ -111,7 +114,7 @@ def test_the_newest_checkpoints_are_kept_without_what_only_training_needs_in_the
     assert teacher == [f"teacher.student.readout.whitening.{part}" for part in ("matrix", "mean")], "its projection"
 
 
-def test_what_has_changed_is_named(whole: Run, tmp_path: Path) -> None:
+def test_what_has_changed_is_named(whole: Run) -> None:
     with pytest.raises(RunError, match="is finished: it made all 10 steps"):
         go_on(whole)
     shutil.rmtree(whole.checkpoints[-1])
@@ -123,7 +126,7 @@ def test_what_has_changed_is_named(whole: Run, tmp_path: Path) -> None:
         assert value in result.output
     about = (whole.folder / "run.json").read_text()
     (whole.folder / "run.json").write_text(about.replace('"learning_rate": 0.003', '"learning_rate": 0.004'))
-    with pytest.raises(RunError, match=r"`optim.learning_rate` was 0.003 when .* began and is 0.004 now"):
+    with pytest.raises(RunError, match=r"`optim.learning_rate` was 0.003 when .* was started and is 0.004 now"):
         go_on(whole)
     fingerprint = whole.about["data_fingerprint"]
     (whole.folder / "run.json").write_text(about.replace(fingerprint, "0" * 64))
@@ -131,9 +134,9 @@ def test_what_has_changed_is_named(whole: Run, tmp_path: Path) -> None:
         go_on(whole)
 
 
-def test_a_full_disk_ends_the_run_and_spares_the_checkpoint_before(whole: Run, config: Config, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_run_and_spares_the_checkpoint_before(whole: Run) -> None:
     shutil.rmtree(whole.checkpoints[-1])
-    with no_room(20_000), pytest.raises(RunError, match=rf"step {STEPS} could not be written: .*00000008 is as it was"):
+    with no_room(20_000), pytest.raises(RunError, match=rf"step {STEPS} could not be written: .*00000008 is intact"):
         go_on(whole)
     assert [path.name for path in (whole.folder / "checkpoints").iterdir()] == ["00000008"]
     go_on(whole)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from training.build import build_student
 from training.config import Config, ConfigError, ObjectiveConfig
+from training.factory import build_student
 from training.loop import resume, train
 from training.mixing import mix
 from training.objective import Objective

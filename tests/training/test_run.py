@@ -1,4 +1,4 @@
-"""A run folder tells where a student came from, and its checkpoints are whole."""
+"""A run folder has the provenance of a student, and complete checkpoints."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ def run(tmp_path: Path) -> Run:
     return Run.create(tmp_path, "small", Config(seed=7), {"data_fingerprint": "abc"})
 
 
-def test_the_folder_tells_config_origin_revision_and_environment(run: Run) -> None:
+def test_the_folder_has_config_provenance_revision_and_environment(run: Run) -> None:
     assert run.config == Config(seed=7)
     assert run.about["data_fingerprint"] == "abc"
     assert run.about["git_revision"]
@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(run: Run, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_module, "save_file", half_written)
-    with pytest.raises(RunError, match=r"step 10 .*No space left.* 00000005|00000005 is as it was.*--resume"):
+    with pytest.raises(RunError, match=r"step 10 .*No space left.* 00000005|00000005 is intact.*--resume"):
         run.save(10, {"weight": torch.zeros(3)}, {}, keep=9)
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["00000005"]
     assert run.latest()[1]["step"] == 5
@@ -67,7 +67,7 @@ def test_what_is_missing_or_damaged_is_named(run: Run, tmp_path: Path) -> None:
     (run.folder / "checkpoints" / "00000002" / "state.json").write_text(json.dumps({})[:1])
     with pytest.raises(RunError, match="00000002 is damaged"):
         run.latest()
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         _ = Run(tmp_path / "nowhere").about
 
 

@@ -1,22 +1,23 @@
-"""The teacher is frozen, and what it remembers is what it would say again."""
+"""The teacher is frozen, and cached vectors equal computed ones."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from training.build import build_student
 from training.config import Config
 from training.data.shard import Shard
+from training.factory import build_student
+from training.learner import Learner
 from training.processes import Processes
 from training.sounds import Sounds
 from training.student import Level, Student
 from training.teacher import FrozenStudent, Teacher
-from training.trainer import Learner, Trainer
+from training.trainer import Trainer
 
 
 class World:
-    """A student, its teacher and windows to hear."""
+    """A student, its teacher and windows."""
 
     def __init__(self, config: Config, student: Student | None = None) -> None:
         self.student = student or build_student(config)
@@ -46,12 +47,12 @@ def test_the_student_learns_and_the_teacher_does_not(tiny_config: Callable[..., 
     changed = [name for name, value in world.student.state_dict().items() if not torch.equal(value, student[name])]
     assert any(name.startswith("encoder.features.0.") for name in changed)
     assert not any("running" in name or "whitening" in name for name in changed), "batch norm or projection moved"
-    assert not any(name.startswith("encoder.features.4.") for name in changed), "a block behind the read-out moved"
+    assert not any(name.startswith("encoder.features.4.") for name in changed), "a block after the read-out changed"
     assert not any(each.requires_grad for each in world.ask(3))
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_config: Callable[..., Config]) -> None:
-    """AdamW hides the scale of a gradient, so losses alone would not tell."""
+    """AdamW removes the scale of a gradient, so losses alone would not show it."""
     found = []
     for parts in (1, 4):
         world = World(tiny_config(optim={"batch": 4, "accumulate": parts, "clip_norm": 1e9}))

@@ -28,13 +28,13 @@ def test_weights_of_every_encoder_come_back(name: str, tmp_path: Path, monkeypat
     encoder = ENCODERS[name].tiny(seed=3)
     digest = write_weights(encoder, tmp_path / "encoder.safetensors")
 
-    (tmp_path / "any").write_bytes(b"")  # whoever reads the other files of a bundle reads this one
+    (tmp_path / "any").write_bytes(b"")  # readable like the other files of a bundle
     assert (tmp_path / "encoder.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
 
-    class Said:
+    class Stored:
         weights_sha256 = digest
 
-    monkeypatch.setattr("training.weights.load_manifest", lambda _: Said)
+    monkeypatch.setattr("training.weights.load_manifest", lambda _: Stored)
     again = read_weights(tmp_path, name)
     assert not again.training
     assert again.layers == encoder.layers
@@ -69,11 +69,11 @@ def test_a_bundle_is_a_start(make_config: Callable[..., Config], clips: Path, tm
     second = export_run(still, "second", "1", tmp_path / "models", weights=False)
     manifest = load_manifest(second)
     assert manifest.provenance.encoder == "tiny/1"
-    assert sum(part.clips for part in manifest.provenance.data) == 10, "what its start heard, each clip once"
+    assert sum(part.clips for part in manifest.provenance.data) == 10, "the clips of its start, each once"
     with (second / "ATTRIBUTION.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 10
     assert (second / "LICENSE.tiny").is_file(), "the license of the published weights goes on"
-    assert "a student can start here | no" in (second / "CARD.md").read_text()
+    assert "a student can start from it | no" in (second / "CARD.md").read_text()
     with pytest.raises(CheckpointError, match=r"No student can start from .*: its graph has no gradients"):
         read_weights(second, "efficientat-16k")
     with pytest.raises(CheckpointError, match="holds efficientat-16k, not beats"):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.build import build_student
 from training.config import Config, ConfigError
 from training.data.orders import WithoutReplacement
 from training.data.windows import Window
+from training.factory import build_student
 from training.mixing import mix
 from training.sounds import Sounds
 from training.whitening import Covariance, fit_whitening
@@ -29,9 +29,9 @@ def test_moments_equal_those_of_numpy(tiny_config: Callable[..., Config], covari
         drawn = [sounds.noises[noise[2 * pair + turn]] for pair in range(mixtures)]
         waves.append(mix(clean, sounds.audio.batch(drawn), 0.0))
     with torch.no_grad():
-        heard = [student.read(wave).pooled.double().numpy() for wave in waves]
-    _, first, second = heard
-    everything = np.concatenate(heard)
+        pooled = [student.read(wave).pooled.double().numpy() for wave in waves]
+    _, first, second = pooled
+    everything = np.concatenate(pooled)
     rows = first - second if covariance == "within-noise" else everything
     expected = np.cov(rows.T, bias=True)
     fit_whitening(
@@ -70,5 +70,5 @@ def test_none_leaves_the_read_out_alone_and_one_noise_is_too_few(tiny_config: Ca
     fit(sounds.noises[:1], "none", 0)
     assert torch.equal(student.readout.whitening.matrix, torch.eye(student.dim))
     for noises, mixtures in ((sounds.noises[:1], 4), (sounds.noises, 0)):
-        with pytest.raises(ConfigError, match="a pair of mixtures and two noises"):
+        with pytest.raises(ConfigError, match="at least one pair of mixtures and two noises"):
             fit(noises, "total", mixtures)

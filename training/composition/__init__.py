@@ -1,1 +1,1 @@
-"""Machine-like sources and noises for training, composed of recordings and of made-up sound."""
+"""Composes machine-like sources and noises for training from recordings and synthetic sound."""

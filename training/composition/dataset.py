@@ -1,4 +1,4 @@
-"""A folder of composed clips with the manifest that training reads, and the credits of what they are made of."""
+"""Writes a folder of composed clips, with a manifest for training and the credits of the recordings."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
@@ -20,65 +20,65 @@ SET = "composed"
 SOURCE, NOISE = "source", "noise"
 TRAIN, HELD_OUT = "train", "held-out"  # splits
 
-_HELD_OUT_SHARE = 0.1  # of the recordings, where no split of them is named
+_HELD_OUT_SHARE = 0.1  # share of the recordings that is held out if no split is named
 
-_PEAK = 0.9  # of full scale, which no clip exceeds
-_SOUNDS = 0.5  # RMS of a sound of unit power; what is silent has less
+_PEAK = 0.9  # largest absolute sample of a clip, as a share of full scale
+_SOUNDS = 0.5  # smallest RMS of a sound of unit power that is not silent
 _ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class Composition:
-    """What is to be composed."""
+    """Options of a composition."""
 
-    manifest: Path  # of the recordings
-    roles: tuple[str, ...]
-    sources: int
-    noises: int
-    held_out: int  # clips of each role for measuring, of recordings that no other clip is composed of
-    held_out_splits: tuple[str, ...]  # of the recordings, kept for them; empty: a tenth of the recordings
-    seed: int
-    permissive: bool  # only of clips that weights may be published of
+    manifest: Path  # manifest of the recordings
+    roles: tuple[str, ...]  # roles of the recordings to use
+    sources: int  # number of machine-like clips
+    noises: int  # number of noise clips
+    held_out: int  # held-out clips of each role, composed of recordings that no other clip uses
+    held_out_splits: tuple[str, ...]  # splits of the recordings for held-out clips; empty: a tenth of the recordings
+    seed: int  # seed of all random choices
+    permissive: bool  # only recordings whose license allows publishing the weights
 
 
 @dataclass(frozen=True)
 class Composed:
-    """What was composed, and the recordings that were of no use, with the reason."""
+    """Result of a composition."""
 
-    manifest: Path
-    refused: Mapping[str, str]
+    manifest: Path  # manifest of the composed clips
+    refused: Mapping[str, str]  # reasons, by recording that could not be used
 
 
-def compose(asked: Composition, folder: Path, progress: Callable[[str, int, int], None]) -> Composed:
-    """Write the clips, their manifest and their credits below a folder that is not there yet.
+def compose(composition: Composition, folder: Path, progress: Callable[[str, int, int], None]) -> Composed:
+    """Write the clips, their manifest and their credits into a new folder.
 
-    Clip n hangs on the seed and on n alone.
+    Clip n depends on the seed and on n alone.
 
     Args:
-        asked: what.
-        folder: is made.
-        progress: told what is being done, how much of it is done, and how much there is.
+        composition: options.
+        folder: new or empty folder.
+        progress: callback with the name of a step, its number of done items and their total.
 
     Raises:
-        DataError: the folder holds something, or no recording is steady.
+        DataError: the folder is not empty, or no recording is steady.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise DataError(f"{folder} is not empty. Compose into a new folder, or empty it first.")
-    clips = Catalog.from_csv(asked.manifest).select(roles=asked.roles, permissive=asked.permissive)
-    apart = _held_out(clips, asked) if asked.held_out else frozenset()
+        raise DataError(f"{folder} is not empty. Choose a new folder, or empty this one first.")
+    clips = Catalog.from_csv(composition.manifest).select(roles=composition.roles, permissive=composition.permissive)
+    apart = _held_out(clips, composition) if composition.held_out else frozenset()
     kept = [clip for clip in clips if clip not in apart]
     recordings = Recordings(kept, lambda done: progress("decoding", done, len(clips)))
-    parts = [(TRAIN, "", recordings, asked.sources, asked.noises)]
+    parts = [(TRAIN, "", recordings, composition.sources, composition.noises)]
     refused = dict(recordings.refused)
-    if asked.held_out:
+    if composition.held_out:
         others = [clip for clip in clips if clip in apart]
         try:
             own = Recordings(others, lambda done: progress("decoding", len(kept) + done, len(clips)))
         except DataError as error:
             raise DataError(
-                f"Of the held-out recordings: {error} Hold out more of them (--held-out-split), or none (--held-out 0)."
+                f"Held-out recordings: {error} Hold out more of them (--held-out-split), or none (--held-out 0)."
             ) from error
-        parts.append((HELD_OUT, f"{HELD_OUT}-", own, asked.held_out, asked.held_out))
+        parts.append((HELD_OUT, f"{HELD_OUT}-", own, composition.held_out, composition.held_out))
         refused |= own.refused
     rows: list[tuple[str, str, str, str, str]] = []  # path, role, label, license, split
     used: set[Clip] = set()
@@ -87,7 +87,7 @@ def compose(asked: Composition, folder: Path, progress: Callable[[str, int, int]
         for role, count, make in ((SOURCE, sources, compose_machine), (NOISE, noises, compose_noise)):
             (folder / role).mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                made = _sounding(make, sounds, asked.seed, number, role, split)
+                made = _sounding(make, sounds, composition.seed, number, role, split)
                 path = f"{role}/{prefix}{number:06d}.flac"
                 _write(folder / path, made)
                 used.update(made.clips)
@@ -106,17 +106,17 @@ def compose(asked: Composition, folder: Path, progress: Callable[[str, int, int]
     return Composed(manifest, refused)
 
 
-def _held_out(clips: Sequence[Clip], asked: Composition) -> frozenset[Clip]:
-    """Choose the recordings that only held-out clips are composed of."""
-    if asked.held_out_splits:
-        found = frozenset(clip for clip in clips if clip.split in asked.held_out_splits)
+def _held_out(clips: Sequence[Clip], composition: Composition) -> frozenset[Clip]:
+    """Choose the recordings that only held-out clips use."""
+    if composition.held_out_splits:
+        found = frozenset(clip for clip in clips if clip.split in composition.held_out_splits)
     else:
         found = choose(clips, _HELD_OUT_SHARE)
     if not found or len(found) == len(clips):
         known = ", ".join(sorted({clip.split or "none" for clip in clips}))
         raise DataError(
-            f"{len(found)} of {len(clips)} recordings would be held out, so none is left to compose from. The splits "
-            f"are: {known}. Name one of several, or compose no held-out clips."
+            f"{len(found)} of {len(clips)} recordings would be held out; at least one must be held out, and one must "
+            f"remain. The splits are: {known}. Choose one of several, or compose no held-out clips."
         )
     return found
 
@@ -129,13 +129,13 @@ def _sounding(
     role: str,
     split: str,
 ) -> Piece:
-    """The first of some attempts that is not silent: grains may fall outside of the window, say."""
+    """Compose a clip; repeat if the result is silent, for example because its grains are outside of the window."""
     for attempt in range(_ATTEMPTS):
         state = [seed, (SOURCE, NOISE).index(role), number, attempt, *([1] if split == HELD_OUT else [])]
         made = make(np.random.default_rng(state), recordings)
         if np.isfinite(made.sound).all() and made.sound.std() > _SOUNDS:
             return made
-    raise DataError(f"{_ATTEMPTS} attempts at {role} {number} were silent. Are the recordings?")
+    raise DataError(f"{_ATTEMPTS} attempts at {role} {number} were silent. Check whether the recordings are silent.")
 
 
 def _write(path: Path, made: Piece) -> None:
@@ -144,4 +144,4 @@ def _write(path: Path, made: Piece) -> None:
 
 
 def _license(made: Piece) -> str:
-    return "; ".join(sorted({clip.license for clip in made.clips})) or "made up, no recording"
+    return "; ".join(sorted({clip.license for clip in made.clips})) or "synthetic, no recording"

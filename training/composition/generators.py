@@ -1,4 +1,4 @@
-"""Made-up sound: noise of a color, tones, impacts, and what sets them going and stops them."""
+"""Generates synthetic sound: colored noise, tones, impacts and envelopes."""
 
 import numpy as np
 
@@ -14,18 +14,18 @@ from training.composition.shaping import (
 )
 
 _HIGHEST_TONE = 7_800.0  # Hz
-_WALK = SAMPLE_RATE // 100  # samples between the steps of a random walk
-_RING_SECONDS = 0.08  # of an impact
+_WALK = SAMPLE_RATE // 100  # samples between two steps of a random walk
+_RING_SECONDS = 0.08  # length of an impact
 
 
 def colored_noise(rng: np.random.Generator) -> Sound:
-    """Noise that falls by up to 9 dB per octave, or rises by 1, with resonances."""
+    """Generate noise with a slope of -9 to 1 dB per octave, and resonances."""
     curve = rng.uniform(-9, 1) * OCTAVES + bumps(rng, int(rng.integers(0, 4)), 10, 0.2, 1.5)
     return filter_by(rng.standard_normal(SAMPLES), curve - curve.max())
 
 
 def tones(rng: np.random.Generator, base: float, count: int) -> Sound:
-    """`count` harmonics of a base in Hz that wanders a little, each at a level of its own."""
+    """Generate `count` harmonics of a slowly varying base in Hz, each with its own level."""
     speed = 1 + _walk(rng, rng.uniform(0, 0.002), 10 * _WALK)
     phase = 2 * np.pi * base * np.cumsum(speed) / SAMPLE_RATE
     slope = rng.uniform(0, 1.5)
@@ -39,7 +39,7 @@ def tones(rng: np.random.Generator, base: float, count: int) -> Sound:
 
 
 def impacts(rng: np.random.Generator, rate: float) -> Sound:
-    """Blows, `rate` a second, stronger and weaker in turn, each ringing at up to three frequencies."""
+    """Generate `rate` impacts per second of periodic strength, each with up to three resonances."""
     jitter, depth = rng.uniform(0, 0.05), rng.uniform(0, 1)
     slow = rate / int(rng.integers(2, 10))
     blows = np.zeros(SAMPLES)
@@ -62,18 +62,18 @@ def impacts(rng: np.random.Generator, rate: float) -> Sound:
 
 
 def envelope(rng: np.random.Generator, rate: float) -> Sound:
-    """A course between 0 and 1 that comes again `rate` times a second: a swell, a pulse or a decay."""
+    """Generate an envelope between 0 and 1 with `rate` periods per second: a sine, a pulse or a decay."""
     time = np.arange(SAMPLES) / SAMPLE_RATE
-    turns = (rate * time + rng.uniform(0, 1) + _walk(rng, rng.uniform(0, 0.01), _WALK)) % 1
+    cycles = (rate * time + rng.uniform(0, 1) + _walk(rng, rng.uniform(0, 0.01), _WALK)) % 1
     kind = int(rng.integers(3))
     if kind == 0:
-        course = 0.5 + 0.5 * np.sin(2 * np.pi * turns)
+        shape = 0.5 + 0.5 * np.sin(2 * np.pi * cycles)
     elif kind == 1:
         width = rng.uniform(0.05, 0.5)
-        course = np.clip(np.minimum(turns, width - turns) * 40, 0, 1)
+        shape = np.clip(np.minimum(cycles, width - cycles) * 40, 0, 1)
     else:
-        course = np.exp(-turns * rng.uniform(3, 15))
-    return course.astype(np.float32)
+        shape = np.exp(-cycles * rng.uniform(3, 15))
+    return shape.astype(np.float32)
 
 
 def _walk(rng: np.random.Generator, step: float, every: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -1,4 +1,4 @@
-"""A sound that a machine might make: it goes on and on, or comes again and again."""
+"""Composes machine-like sounds: steady or periodic."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,38 +22,38 @@ from training.composition.shaping import (
 )
 from training.data.catalog import Clip
 
-MADE_UP = "rotor"  # the label of a sound that is made of no recording
+SYNTHETIC = "rotor"  # label of a sound without recordings
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A sound of unit power, what it is, and the clips it is made of."""
+    """A composed sound of unit power."""
 
     sound: Sound
     label: str
-    clips: tuple[Clip, ...]
+    clips: tuple[Clip, ...]  # recordings that it is composed of
 
 
 def compose_machine(rng: np.random.Generator, recordings: Recordings) -> Piece:
-    """A steady recording, a rhythm of grains, or a rotor of tones, noise and impacts; in some room, at some speed."""
+    """Compose a steady recording, a rhythm of grains, or a rotor of tones, noise and impacts, with a random filter."""
     first = _KINDS[int(rng.choice(len(_KINDS), p=_SHARES))](rng, recordings)
     sound, clips = first.sound, first.clips
     if rng.random() < 0.35:
-        beside = recordings.draw(rng, steady=True)
-        sound = sound + to_unit_power(beside.sound) * decibels(rng.uniform(-12, 0))
-        clips = (*clips, beside.clip)
+        second = recordings.draw(rng, steady=True)
+        sound = sound + to_unit_power(second.sound) * decibels(rng.uniform(-12, 0))
+        clips = (*clips, second.clip)
     sound = filter_by(sound, bumps(rng, int(rng.integers(0, 4)), 6, 0.1, 0.6))
     return Piece(to_unit_power(sound), first.label, clips)
 
 
 def _steady(rng: np.random.Generator, recordings: Recordings) -> Piece:
-    heard = recordings.draw(rng, steady=True)
-    sound = heard.sound
+    excerpt = recordings.draw(rng, steady=True)
+    sound = excerpt.sound
     if rng.random() < 0.4:
         sound = filter_by(sound, bumps(rng, 3, 8))
     if rng.random() < 0.3:
         sound = at_speed(sound, float(np.exp(rng.uniform(-0.4, 0.4))))
-    return Piece(to_unit_power(sound), heard.clip.label, (heard.clip,))
+    return Piece(to_unit_power(sound), excerpt.clip.label, (excerpt.clip,))
 
 
 def _rhythm(rng: np.random.Generator, recordings: Recordings) -> Piece:
@@ -74,11 +74,11 @@ def _rhythm(rng: np.random.Generator, recordings: Recordings) -> Piece:
 def _rotor(rng: np.random.Generator, recordings: Recordings) -> Piece:
     rate = log_uniform(rng, 12, 300)
     hum = to_unit_power(tones(rng, rate, int(rng.integers(3, 40)))) * rng.uniform(0, 1)
-    course = envelope(rng, rate / int(rng.integers(1, 4))) ** rng.uniform(0, 1)
-    sound = hum + to_unit_power(colored_noise(rng)) * rng.uniform(0.1, 1) * course
+    shape = envelope(rng, rate / int(rng.integers(1, 4))) ** rng.uniform(0, 1)
+    sound = hum + to_unit_power(colored_noise(rng)) * rng.uniform(0.1, 1) * shape
     if rng.random() < 0.4:
         sound = sound + to_unit_power(impacts(rng, rate / 2)) * rng.uniform(0.1, 0.8)
-    return Piece(to_unit_power(roll(sound.astype(np.float32), rng)), MADE_UP, ())
+    return Piece(to_unit_power(roll(sound.astype(np.float32), rng)), SYNTHETIC, ())
 
 
 _KINDS: tuple[Callable[[np.random.Generator, Recordings], Piece], ...] = (_steady, _rhythm, _rotor)

@@ -1,4 +1,4 @@
-"""Recordings to compose from, and the parts of them that sound."""
+"""Loads recordings to compose from, and draws excerpts of their audible parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from service.audio.decode import AudioLimits, decode
 from training.composition.shaping import FRAME, SAMPLE_RATE, SAMPLES, Sound, log_uniform, roll
 from training.data.catalog import Clip, DataError
 
-_STEADY = 0.2  # of a clip's RMS, that even its quiet frames reach
-_ACTIVE = 0.3  # of a clip's RMS, that a frame worth a grain reaches
+_STEADY = 0.2  # level of the quiet frames of a steady clip, as a share of its RMS
+_ACTIVE = 0.3  # level of a frame that can start a grain, as a share of the clip's RMS
 _SHORTEST_GRAIN, _LONGEST_GRAIN = 0.02, 0.4  # seconds
 _LEAST_GRAIN = 64  # samples
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A sound, and the clip that it is from."""
+class Excerpt:
+    """A sound and the clip that it was taken from."""
 
     sound: Sound
     clip: Clip
 
 
 class Recordings:
-    """Clips of one length in memory, and which of them are steady.
+    """Clips of one length in memory.
 
-    A clip that cannot be decoded, or in which nothing sounds, is named in `refused`, with the reason, and left out.
+    A clip that cannot be decoded or is silent is left out; `refused` has the reason.
     """
 
     def __init__(self, clips: Sequence[Clip], progress: Callable[[int], None] = lambda _: None) -> None:
-        """Decode clips; shorter ones are repeated, of longer ones the beginning counts.
+        """Decode clips; shorter ones are repeated, longer ones are cut.
 
         Raises:
-            DataError: none of them is steady enough to be a machine.
+            DataError: no clip is steady enough for a machine.
         """
         self.refused: dict[str, str] = {}
         self._clips: list[Clip] = []
@@ -57,23 +57,23 @@ class Recordings:
             self._active.append(np.flatnonzero(frames > _ACTIVE * whole))
         if not steady:
             raise DataError(
-                f"None of {len(clips)} clips sounds on and on, so no machine can be composed of them. "
-                f"{len(self.refused)} were no use at all{_first(self.refused)}."
+                f"None of {len(clips)} clips is steady, so no machine can be composed of them. "
+                f"{len(self.refused)} clips could not be used{_first(self.refused)}."
             )
         self._steady = np.array(steady)
 
-    def draw(self, rng: np.random.Generator, *, steady: bool) -> Heard:
-        """A recording, begun anywhere; `steady`: one that never pauses."""
+    def draw(self, rng: np.random.Generator, *, steady: bool) -> Excerpt:
+        """Draw a recording with a random start; `steady` selects recordings without pauses."""
         index = int(rng.choice(self._steady) if steady else rng.integers(len(self._clips)))
-        return Heard(roll(self._sounds[index], rng), self._clips[index])
+        return Excerpt(roll(self._sounds[index], rng), self._clips[index])
 
-    def grain(self, rng: np.random.Generator) -> Heard:
-        """A short piece `(n,)` out of the loud part of a recording, faded in and out."""
+    def grain(self, rng: np.random.Generator) -> Excerpt:
+        """Draw a short piece `(n,)` of the loud part of a recording, faded in and out."""
         index = int(rng.integers(len(self._clips)))
         begin = int(rng.choice(self._active[index])) * FRAME
         length = max(int(SAMPLE_RATE * log_uniform(rng, _SHORTEST_GRAIN, _LONGEST_GRAIN)), _LEAST_GRAIN)
         piece = self._sounds[index][begin : begin + length]
-        return Heard(piece * np.hanning(len(piece)).astype(np.float32) ** 0.5, self._clips[index])
+        return Excerpt(piece * np.hanning(len(piece)).astype(np.float32) ** 0.5, self._clips[index])
 
 
 def _read(clip: Clip) -> Sound:
@@ -82,4 +82,4 @@ def _read(clip: Clip) -> Sound:
 
 
 def _first(refused: dict[str, str]) -> str:
-    return next((f", the first: {name}: {reason}" for name, reason in refused.items()), "").removesuffix(".")
+    return next((f"; the first is {name}: {reason}" for name, reason in refused.items()), "").removesuffix(".")

@@ -1,6 +1,6 @@
-"""Shaping a sound of `SECONDS`: its spectrum, its speed, its course over time.
+"""Changes the spectrum, speed and phase of sounds of `SECONDS`.
 
-A sound is a float32 array `(SAMPLES,)`, heard as a loop: what leaves it at the end enters at the beginning.
+A sound is a float32 array `(SAMPLES,)` that is treated as a loop: its end continues at its beginning.
 """
 
 import math
@@ -17,40 +17,42 @@ SAMPLES = SECONDS * SAMPLE_RATE
 FRAME = SAMPLE_RATE // 20  # 50 ms
 
 _LOWEST = 20.0  # Hz
-OCTAVES = np.log2(np.maximum(np.fft.rfftfreq(SAMPLES, 1 / SAMPLE_RATE), _LOWEST) / _LOWEST)  # above 20 Hz, per bin
+OCTAVES = np.log2(
+    np.maximum(np.fft.rfftfreq(SAMPLES, 1 / SAMPLE_RATE), _LOWEST) / _LOWEST
+)  # octaves above 20 Hz, per bin
 _HIGHEST_OCTAVE = float(OCTAVES[-1])
 _POWER_FLOOR = 1e-12
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number between two, every octave as likely."""
+    """Draw a number between two; every octave has the same probability."""
     return float(np.exp(rng.uniform(math.log(low), math.log(high))))
 
 
 def decibels(db: float) -> float:
-    """The factor of amplitude that a level in dB is."""
+    """Convert a level in dB to a factor of amplitude."""
     return float(10 ** (db / 20))
 
 
 def to_unit_power(sound: NDArray[np.floating]) -> Sound:
-    """Without its mean, at an RMS of 1. What is silent stays silent."""
+    """Remove the mean and scale to an RMS of 1; silence stays silent."""
     centered = sound - sound.mean()
     unit: Sound = (centered / math.sqrt(float(np.mean(centered**2)) + _POWER_FLOOR)).astype(np.float32)
     return unit
 
 
 def roll(sound: Sound, rng: np.random.Generator) -> Sound:
-    """The same loop, begun elsewhere."""
+    """Rotate the loop by a random number of samples."""
     return np.roll(sound, rng.integers(SAMPLES))
 
 
 def filter_by(sound: NDArray[np.floating], curve: Curve) -> Sound:
-    """A sound through a filter of this gain in dB, without a phase of its own."""
+    """Filter a sound with a zero-phase filter of this gain in dB."""
     return np.fft.irfft(np.fft.rfft(sound) * 10 ** (curve / 20), SAMPLES).astype(np.float32)
 
 
 def bumps(rng: np.random.Generator, count: int, gain_db: float, narrowest: float = 0.1, widest: float = 1.2) -> Curve:
-    """A gain of `count` hills and valleys of up to `gain_db`, between two widths in octaves: a room, a housing."""
+    """Draw the gain of a room or housing: `count` peaks and dips of up to `gain_db`, between two widths in octaves."""
     curve: Curve = np.zeros_like(OCTAVES)
     for _ in range(count):
         center = rng.uniform(0.5, _HIGHEST_OCTAVE)
@@ -60,7 +62,7 @@ def bumps(rng: np.random.Generator, count: int, gain_db: float, narrowest: float
 
 
 def at_speed(sound: Sound, speed: float) -> Sound:
-    """Played faster or slower, pitch and rhythm alike."""
+    """Change the speed, and with it pitch and rhythm."""
     place = np.arange(SAMPLES) * speed
     whole = place.astype(np.int64)
     part = (place - whole).astype(np.float32)
@@ -68,6 +70,6 @@ def at_speed(sound: Sound, speed: float) -> Sound:
 
 
 def without_time(sound: Sound, rng: np.random.Generator) -> Sound:
-    """The same spectrum at random phases: what was an event becomes a steady noise of its color."""
+    """Randomize the phases: the result is stationary noise with the same spectrum."""
     spectrum = np.abs(np.fft.rfft(sound))
     return np.fft.irfft(spectrum * np.exp(2j * np.pi * rng.random(len(spectrum))), SAMPLES).astype(np.float32)

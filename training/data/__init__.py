@@ -1,1 +1,1 @@
-"""Which clips there are, their samples, and the order in which training hears them."""
+"""Clips, their samples, and the order in which training draws them."""

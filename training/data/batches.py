@@ -1,8 +1,8 @@
-"""Batches of sources and noises, each found by its number alone.
+"""Batches of sources and noises that are addressed by number.
 
-What batch n holds hangs on the seed and on n, on nothing that was drawn before. So any number of workers gives the
-same sequence, a run resumes at n without touching the audio before it, and the shards of several processes are
-together the batch that one process would have had.
+Batch n depends on the seed and on n alone, not on earlier draws. So the sequence is the same for any number of workers,
+a run resumes at n without reading earlier audio, and the shards of several processes together are the batch of one
+process.
 """
 
 from collections.abc import Sequence
@@ -21,25 +21,25 @@ from training.data.windows import AudioCache, Window
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The classes of a tagging head: C of sources, then N of noises."""
+    """Classes of a tagging head: C classes of sources, then N classes of noises."""
 
     sources: tuple[str, ...]
     noises: tuple[str, ...]
 
     @classmethod
     def of(cls, sources: Sequence[Window], noises: Sequence[Window]) -> "Vocabulary":
-        """All labels that these windows have."""
+        """Collect the labels of windows."""
         return cls(classes(window.clip for window in sources), classes(window.clip for window in noises))
 
     def __len__(self) -> int:
-        """C + N."""
+        """Return C + N."""
         return len(self.sources) + len(self.noises)
 
     def tags(self, sources: Sequence[Window], noises: Sequence[Window]) -> Tensor:
-        """Multi-hot tags `(batch, C + N)` of mixtures of these; a clip may have several labels.
+        """Return multi-hot tags `(batch, C + N)` of mixtures; a clip may have several labels.
 
         Raises:
-            KeyError: a label that is not known.
+            KeyError: a label is not in the vocabulary.
         """
         source_places = {label: place for place, label in enumerate(self.sources)}
         noise_places = {label: place for place, label in enumerate(self.noises, start=len(self.sources))}
@@ -52,7 +52,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process mixes: rows of `sources` and `noises` belong together."""
+    """Sounds of one process to mix: row n of `sources` with row n of `noises`."""
 
     number: int
     sources: Tensor  # (rows, samples)
@@ -62,7 +62,7 @@ class Batch:
     noise_windows: tuple[Window, ...]
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same on another device; does not wait for the copy where the memory is pinned."""
+        """Copy to another device; asynchronous if the memory is pinned."""
         return replace(
             self,
             sources=self.sources.to(device, non_blocking=True),
@@ -71,14 +71,14 @@ class Batch:
         )
 
     def pin_memory(self) -> "Batch":
-        """The same in memory from which a GPU copies; the `DataLoader` calls this."""
+        """Copy to pinned memory, for fast copies to a GPU; called by the `DataLoader`."""
         return replace(
             self, sources=self.sources.pin_memory(), noises=self.noises.pin_memory(), tags=self.tags.pin_memory()
         )
 
 
 class Batches(Dataset[Batch]):
-    """All batches of a run: sources balanced by label or by clip, noises without replacement."""
+    """Batches of a run: sources balanced by label or by clip, noises without replacement."""
 
     def __init__(
         self,
@@ -91,16 +91,16 @@ class Batches(Dataset[Batch]):
         balance: Literal["label", "clip"] = "label",
         shard: Shard = Shard(),  # noqa: B008 (frozen)
     ) -> None:
-        """Fix the order of everything.
+        """Create the batches.
 
         Args:
-            audio: where the samples are.
+            audio: samples of the windows.
             sources: windows of one length.
             noises: windows of the same length.
-            size: mixtures in a batch, over all processes.
-            seed: of both orders, not negative.
-            balance: draw every label of the sources equally often, or every window.
-            shard: which rows this process gets.
+            size: number of mixtures in a batch, over all processes.
+            seed: seed of both orders, not negative.
+            balance: unit of the sources that is drawn equally often: labels or windows.
+            shard: rows of this process.
 
         Raises:
             ValueError: `size` does not divide among the processes.
@@ -119,7 +119,7 @@ class Batches(Dataset[Batch]):
         self._noise_order = WithoutReplacement(len(self.noises), seed, 2)
 
     def windows(self, number: int) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
-        """Sources and noises of this process's rows of a batch, without their samples."""
+        """Return sources and noises of this process's rows of a batch, without their samples."""
         draws = range(number * self.size, (number + 1) * self.size)[self._rows]
         return (
             tuple(self.sources[self._source_order[draw]] for draw in draws),
@@ -127,7 +127,7 @@ class Batches(Dataset[Batch]):
         )
 
     def __getitem__(self, number: int) -> Batch:
-        """Batch `number`, from 0 without end: the rows of this process."""
+        """Load this process's rows of batch `number`, from 0 without end."""
         sources, noises = self.windows(number)
         return Batch(
             number,
@@ -139,24 +139,24 @@ class Batches(Dataset[Batch]):
         )
 
     def loader(self, start: int, stop: int, *, workers: int = 0, pin: bool = False) -> DataLoader[Batch]:
-        """Batches `start` to `stop - 1` in their order, loaded ahead by this many worker processes.
+        """Create a loader of batches `start` to `stop - 1`.
 
         Args:
-            start: the first; to resume, the number of batches that were already used.
-            stop: one behind the last.
-            workers: 0 loads in this process.
-            pin: see `Batch.pin_memory`.
+            start: first batch; to resume, the number of batches that were used.
+            stop: end of the range, exclusive.
+            workers: processes that load batches in advance; 0 loads in this process.
+            pin: pinned memory, see `Batch.pin_memory`.
         """
         return DataLoader(
             self,
             batch_size=None,
             sampler=range(start, stop),
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             pin_memory=pin,
-            generator=torch.Generator(),  # the default takes a number from the global one at each start
+            generator=torch.Generator(),  # the default draws from the global generator at each start
         )
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

@@ -1,4 +1,4 @@
-"""Clips, what is known of them, and the choice among them."""
+"""Catalogs of clips: reading a manifest, and selecting clips."""
 
 import csv
 import hashlib
@@ -7,48 +7,48 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COLUMNS = ("path", "set", "role", "label", "licence", "permissive")
-_NAMED = 3  # absent clips that an error names; more would bury the file's name
+_NAMED = 3  # missing clips that an error names
 
 
 class DataError(Exception):
-    """A manifest, a folder or a selection of clips is not usable."""
+    """A manifest, a folder or a selection of clips cannot be used."""
 
 
 @dataclass(frozen=True)
 class Clip:
     """One recording, or one channel of it."""
 
-    path: Path  # absolute
-    name: str  # the path as its collection has it
+    path: Path  # absolute path
+    name: str  # path inside its collection
     set: str
     role: str
-    labels: tuple[str, ...]  # at least one
+    labels: tuple[str, ...]  # one or more labels
     license: str
-    permissive: bool  # may weights trained on it be published
-    source: str  # whom to credit
-    split: str = ""  # the collection's own: train, test, a fold
-    domain: str = ""  # DCASE: source, target; of supplemental clips also noise
-    condition: str = ""  # DCASE: normal, anomaly; empty where the name hides it
-    channel: int | None = None  # None: the mean of all
+    permissive: bool  # whether weights that were trained on it may be published
+    source: str  # attribution
+    split: str = ""  # split of the collection: train, test, a fold
+    domain: str = ""  # DCASE: source, target, or noise in supplemental clips
+    condition: str = ""  # DCASE: normal, anomaly; empty if the name does not contain it
+    channel: int | None = None  # None for the mean of all channels
 
     @property
     def label(self) -> str:
-        """All labels in one word, for people and fingerprints."""
+        """All labels, joined for messages and fingerprints."""
         return ";".join(self.labels)
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Clips of one or more collections, in their order."""
+    """Clips of one or more collections, in order."""
 
     clips: tuple[Clip, ...]
 
     @classmethod
     def from_csv(cls, manifest: Path) -> "Catalog":
-        """Read a manifest; paths in it are relative to its folder, several labels are parted by `;`.
+        """Read a manifest; its paths are relative to its folder, and several labels are separated by `;`.
 
         Raises:
-            DataError: no such file, columns missing, a row without a label, or a clip that is named but absent.
+            DataError: no such file, a missing column, a row without a label, or a missing clip.
         """
         if not manifest.is_file():
             raise DataError(f"There is no data manifest at {manifest}. Set `data.manifest=PATH`.")
@@ -56,26 +56,26 @@ class Catalog:
         clips = tuple(_clip(row, manifest.parent) for row in rows)
         unlabeled = next((clip.name for clip in clips if not clip.labels), None)
         if unlabeled is not None:
-            raise DataError(f"{manifest} gives no label for {unlabeled}.")
+            raise DataError(f"{manifest} has no label for {unlabeled}.")
         check_present(manifest, clips)
         return cls(clips)
 
     def select(
         self, *, roles: Sequence[str], labels: Sequence[str] = (), without: Sequence[str] = (), permissive: bool
     ) -> tuple[Clip, ...]:
-        """Clips of these roles with a label in `labels` (if any are named) and none in `without`.
+        """Select clips by role, label and license.
 
         Args:
-            roles: as in the manifest's column.
-            labels: keep only these; empty keeps all.
-            without: leave these out.
-            permissive: keep only clips whose weights may be published.
+            roles: roles of the clips.
+            labels: labels of which a clip must have at least one; empty selects all.
+            without: labels of which a clip must have none.
+            permissive: whether to select only clips whose license allows publishing the weights.
 
         Raises:
-            DataError: a label names no clip, or nothing is left.
+            DataError: no clip has one of the labels, or the selection is empty.
         """
-        known = {label for clip in self.clips if clip.role in roles for label in clip.labels}
-        unknown = sorted({*labels, *without} - known)
+        present = {label for clip in self.clips if clip.role in roles for label in clip.labels}
+        unknown = sorted({*labels, *without} - present)
         if unknown:
             raise DataError(f"No clip of role {', '.join(roles)} has the label {', '.join(unknown)}.")
         wanted, unwanted = set(labels), set(without)
@@ -90,8 +90,8 @@ class Catalog:
             found, before = tuple(clip for clip in found if clip.permissive), len(found)
             if not found:
                 raise DataError(
-                    f"None of {before} clips of role {', '.join(roles)} is permissive. Say so of their collection if "
-                    "weights trained on them may be published; else set `data.permissive=false`."
+                    f"None of {before} clips of role {', '.join(roles)} is permissive. Mark their collection as "
+                    "permissive if weights trained on them may be published; otherwise set `data.permissive=false`."
                 )
         if not found:
             raise DataError(f"No clip of role {', '.join(roles)} is left. Check `data` in the config.")
@@ -99,10 +99,10 @@ class Catalog:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header.
+    """Read the rows of a CSV file with a header.
 
     Raises:
-        DataError: no such file, not UTF-8 text, a column is missing, or a row is cut off.
+        DataError: no such file, not UTF-8 text, a missing column, or a truncated row.
     """
     if not path.is_file():
         raise DataError(f"There is no label file at {path}.")
@@ -111,22 +111,22 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             reader = csv.DictReader(file, skipinitialspace=True)
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no CSV file in UTF-8: {error}.") from error
+        raise DataError(f"{path} is not a CSV file in UTF-8: {error}.") from error
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
         raise DataError(f"{path} has no column {', '.join(missing)}.")
     for number, row in enumerate(rows, start=1):
         if any(row[column] is None for column in columns):
-            raise DataError(f"Row {number} of {path} is cut off: it has fewer fields than the header.")
+            raise DataError(f"Row {number} of {path} is truncated: it has fewer fields than the header.")
     return rows
 
 
 def check_present(listing: Path, clips: Iterable[Clip]) -> None:
-    """Raise `DataError` if clips that `listing` names are not on disk."""
+    """Raise `DataError` if clips of `listing` are not on disk."""
     absent = [clip.name for clip in clips if not clip.path.is_file()]
     if absent:
         raise DataError(
-            f"{listing} names {len(absent)} clips that are absent, the first: {', '.join(absent[:_NAMED])}."
+            f"{listing} names {len(absent)} missing clips; the first ones are {', '.join(absent[:_NAMED])}."
         )
 
 
@@ -145,29 +145,29 @@ def _clip(row: dict[str, str], root: Path) -> Clip:
 
 
 def _fold(extra: str) -> str:
-    """The number of the fold where `extra` is `fold=N`."""
+    """Return the number of the fold if `extra` is `fold=N`."""
     key, _, number = extra.partition("=")
     return number if key == "fold" else ""
 
 
 def split_labels(text: str, separator: str) -> tuple[str, ...]:
-    """The labels in a field, each once, in their order."""
+    """Split a field into labels, without duplicates, in order."""
     return tuple(dict.fromkeys(label for part in text.split(separator) if (label := part.strip())))
 
 
 def choose(clips: Iterable[Clip], share: float) -> frozenset[Clip]:
-    """Choose a share of clips, rounded down, by a hash of their names: for the same names always the same."""
+    """Choose a share of clips, rounded down, by a hash of their names; the choice depends on the names alone."""
     ordered = sorted(clips, key=lambda clip: hashlib.sha256(clip.name.encode()).digest())
     return frozenset(ordered[: int(share * len(ordered))])
 
 
 def classes(clips: Iterable[Clip]) -> tuple[str, ...]:
-    """The labels, sorted: the order of a tagging head."""
+    """List the labels, sorted as in a tagging head."""
     return tuple(sorted({label for clip in clips for label in clip.labels}))
 
 
 def fingerprint(clips: Iterable[Clip], contents: dict[Path, str]) -> str:
-    """SHA-256 over the names, labels, channels and contents of the clips, in any order."""
+    """Hash the names, labels, channels and contents of clips (SHA-256), independent of their order."""
     lines = sorted(
         f"{clip.name},{clip.label},{contents[clip.path]}" + ("" if clip.channel is None else f",{clip.channel}")
         for clip in clips

@@ -1,4 +1,4 @@
-"""The bytes of a clip, or of one channel of it."""
+"""Reads a clip, or one channel of it."""
 
 import io
 from pathlib import Path
@@ -11,16 +11,16 @@ _BLOCK_FRAMES = 65_536
 
 
 class UnreadableError(Exception):
-    """A file is there but of no use."""
+    """A clip cannot be read."""
 
 
 def read_clip(path: Path, channel: int | None, limits: AudioLimits) -> bytes:
-    """A whole file as it is, or one channel of it as a WAV file, read block by block up to the limit of a clip.
+    """Read a whole file, or one channel of it as a WAV file, block by block up to the limit of a clip.
 
     Args:
-        path: of the clip.
-        channel: counted from 0; None is the file as it is.
-        limits: of a clip.
+        path: path of the clip.
+        channel: channel, counted from 0; None for the whole file.
+        limits: limits of a clip.
 
     Raises:
         UnreadableError: the file cannot be read, is not audio, or has no such channel.
@@ -34,8 +34,10 @@ def read_clip(path: Path, channel: int | None, limits: AudioLimits) -> bytes:
     try:
         with soundfile.SoundFile(path) as file:
             if channel >= file.channels:
-                raise UnreadableError(f"It has no channel {channel}: it has {file.channels}, counted from 0.")
-            left = int(limits.max_seconds * file.samplerate) + 1  # one more, so that the decoder can tell
+                raise UnreadableError(f"The file has no channel {channel}: it has {file.channels}, counted from 0.")
+            left = (
+                int(limits.max_seconds * file.samplerate) + 1
+            )  # one more, so that the decoder detects a clip that is too long
             with soundfile.SoundFile(wave, "w", file.samplerate, 1, format="W64", subtype="FLOAT") as mono:
                 while left > 0 and len(block := file.read(min(left, _BLOCK_FRAMES), "float32", always_2d=True)):
                     mono.write(block[:, channel])

@@ -1,4 +1,4 @@
-"""Whom the clips that were heard are owed to, in a CSV file beside what was made of them."""
+"""Credits of the clips that a data set or a bundle was made of, as a CSV file."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ ATTRIBUTION_FILE = "ATTRIBUTION.csv"
 
 
 class Credit(NamedTuple):
-    """A line: a clip, its terms, whom to credit, and its page if it has one."""
+    """One line of the file: a clip, its license, its source, and its page if there is one."""
 
     set: str
     clip: str
@@ -22,14 +22,14 @@ class Credit(NamedTuple):
 
 
 def credit(clip: Clip) -> Credit:
-    """What a clip owes."""
+    """Create the credit of a clip."""
     # ESC-50 names clips `<fold>-<freesound number>-<take>-<class>`.
     page = f"https://freesound.org/s/{clip.path.stem.split('-')[1]}/" if clip.set == "esc50" else ""
     return Credit(clip.set, clip.name, clip.license, clip.source, page)
 
 
 def credits_text(credits_: Iterable[Credit]) -> str:
-    """CSV with a header, each credit once, sorted."""
+    """Format credits as CSV with a header, sorted and without duplicates."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Credit._fields)
@@ -38,10 +38,10 @@ def credits_text(credits_: Iterable[Credit]) -> str:
 
 
 def write_credits(path: Path, credits_: Iterable[Credit]) -> None:
-    """Write them to a file."""
+    """Write credits to a file."""
     path.write_text(credits_text(credits_), encoding="utf-8")
 
 
 def read_credits(path: Path) -> tuple[Credit, ...]:
-    """Read what `write_credits` wrote. Raises `DataError` if it is absent or cut off."""
+    """Read a file of credits. Raises `DataError` if it is missing or truncated."""
     return tuple(Credit(*(row[field] for field in Credit._fields)) for row in read_table(path, Credit._fields))

@@ -1,4 +1,4 @@
-"""Endless, seeded orders of windows in which any draw is found at once: a run resumes without replaying."""
+"""Endless, seeded orders of windows with random access, so that a run resumes without replaying draws."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 class WithoutReplacement:
-    """Everything once in random order, then again in another: noise in arXiv 2510.25182 is drawn so."""
+    """Draws without replacement, then again in another order, as noise is drawn in arXiv 2510.25182."""
 
     def __init__(self, count: int, *seed: int) -> None:
         if count < 1:
@@ -18,7 +18,7 @@ class WithoutReplacement:
         self._permutation: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     def __getitem__(self, draw: int) -> int:
-        """The index drawn; costs a permutation when the epoch is another than that of the last draw."""
+        """Return the index of a draw; computes a permutation if the epoch differs from that of the previous draw."""
         epoch, place = divmod(draw, self.count)
         if epoch != self._epoch:
             self._permutation = np.random.default_rng([*self.seed, epoch]).permutation(self.count)
@@ -27,14 +27,14 @@ class WithoutReplacement:
 
 
 class ClassBalanced:
-    """Every class once in random order, then again in another; of a class its members without replacement.
+    """Draws every class once per round in random order, and the members of a class without replacement.
 
-    So after any number of whole rounds all classes were drawn equally often, and the n-th round takes the n-th
-    member of each. A thing of several classes is a member of each of them.
+    After whole rounds all classes were drawn equally often. Round n draws the n-th member of each class. An item with
+    several classes is a member of each of them.
     """
 
     def __init__(self, labels: Sequence[Sequence[str]], seed: int) -> None:
-        """`labels`: the classes of each thing."""
+        """Create the order from the classes of each item."""
         members: dict[str, list[int]] = {}
         for index, own in enumerate(labels):
             for label in own:
@@ -44,6 +44,6 @@ class ClassBalanced:
         self._within = [WithoutReplacement(len(own), seed, 1, number) for number, own in enumerate(self._members)]
 
     def __getitem__(self, draw: int) -> int:
-        """The index drawn."""
+        """Return the index of a draw."""
         chosen = self._rounds[draw]
         return self._members[chosen][self._within[chosen][draw // len(self._members)]]

@@ -1,22 +1,22 @@
-"""The part of every batch that one of several processes handles."""
+"""The part of every batch that belongs to one of several processes."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Process `rank` of `world`; by default the only one."""
+    """Process `rank` of `world` processes; by default the only one."""
 
     rank: int = 0
     world: int = 1
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` unless 0 <= rank < world."""
+        """Raise `ValueError` unless 0 <= rank < world."""
         if not 0 <= self.rank < self.world:
-            raise ValueError(f"A rank is from 0 to world - 1, not {self.rank} of {self.world}.")
+            raise ValueError(f"A rank must be from 0 to world - 1, not {self.rank} of {self.world}.")
 
     def rows(self, total: int) -> slice:
-        """Which of `total` rows are ours; the shards of all ranks in their order are the whole.
+        """Return the slice of `total` rows that belongs to this process; all ranks in order make the whole batch.
 
         Raises:
             ValueError: the rows do not divide.

@@ -1,4 +1,4 @@
-"""Clips decoded and resampled once, cut into windows of one length."""
+"""Decodes and resamples clips once, and cuts them into windows of one length."""
 
 import os
 import tempfile
@@ -19,28 +19,28 @@ from service.encoder.bundle import file_sha256
 from training.data.catalog import Clip, DataError
 from training.data.channels import UnreadableError, read_clip
 
-_OPEN = 512  # maps kept; the kernel allows a process some 65,000
+_OPEN = 512  # open memory maps; the kernel allows a process about 65,000
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a clip: `length` samples from `start`."""
+    """A segment of a clip: `length` samples from `start`."""
 
     clip: Clip
-    content: str  # SHA-256 of the clip's file, and the channel if one was chosen
+    content: str  # SHA-256 of the clip's file, with the channel if one is selected
     start: int
     length: int
 
     @property
     def key(self) -> str:
-        """The same for the same sound, wherever its file lies."""
+        """Key by content, independent of the path of the file."""
         return f"{self.content}-{self.start}-{self.length}"
 
 
 class AudioCache:
-    """Decoded waveforms at one rate, kept as memory-mapped arrays below `folder`.
+    """Decoded waveforms at one rate, stored as memory-mapped arrays below `folder`.
 
-    A clip that cannot be decoded is named in `refused`, with the reason, and left out.
+    A clip that cannot be decoded is left out; `refused` has the reason.
     """
 
     def __init__(self, folder: Path, sample_rate: int, limits: AudioLimits | None = None) -> None:
@@ -52,10 +52,10 @@ class AudioCache:
         self._open: OrderedDict[str, Samples] = OrderedDict()
 
     def windows(self, clips: Iterable[Clip], seconds: float) -> tuple[Window, ...]:
-        """Cut clips on a grid of `seconds`; what is left at the end of a clip is not heard.
+        """Cut clips into windows of `seconds`; the remainder at the end of a clip is dropped.
 
-        Clips are hashed and decoded on all cores. A clip shorter than `seconds` is one window, repeated until it is
-        full. Windows in which nothing sounds are left out: no signal-to-noise ratio can be set for them.
+        Clips are hashed and decoded on all cores. A clip shorter than `seconds` is repeated to fill one window. Silent
+        windows are left out, because no signal-to-noise ratio can be set for them.
 
         Raises:
             DataError: no clip could be decoded.
@@ -63,19 +63,19 @@ class AudioCache:
         length = round(seconds * self.sample_rate)
         found: list[Window] = []
         clips = tuple(clips)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder and the hash let other threads run
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder and the hash release the GIL
             for clip, own in zip(clips, pool.map(lambda clip: self._cut(clip, length), clips), strict=True):
                 if isinstance(own, str):
                     self.refused[clip.name] = own
                 else:
                     found.extend(own)
         if not found:
-            first = next(iter(self.refused.items()), ("", "there are none"))
-            raise DataError(f"No clip could be used; the first, {first[0]}: {first[1]}")
+            first = next(iter(self.refused.items()), ("", "no clips were given"))
+            raise DataError(f"No clip could be used; the first is {first[0]}: {first[1]}")
         return tuple(found)
 
     def batch(self, windows: Sequence[Window]) -> Tensor:
-        """Samples of windows, `(batch, samples)`; all must have one length."""
+        """Load the samples `(batch, samples)` of windows of one length."""
         found = torch.empty(len(windows), windows[0].length)
         for row, window in zip(found.numpy(), windows, strict=True):
             samples = self._samples(window.content)[window.start : window.start + window.length]
@@ -83,11 +83,11 @@ class AudioCache:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without open maps, which would travel to a worker process as samples."""
+        """Drop open maps, which would be copied to a worker process as samples."""
         return {**vars(self), "_open": OrderedDict()}
 
     def _cut(self, clip: Clip, length: int) -> list[Window] | str:
-        """Windows of a clip, or why there are none."""
+        """Cut a clip into windows, or return the reason why it cannot be used."""
         try:
             content = self._content(clip)
             samples = self._cached(content)
@@ -119,7 +119,7 @@ class AudioCache:
             return None
         try:
             samples: Samples = np.load(path, mmap_mode="r")
-        except (ValueError, EOFError):  # cut short by a full disk, say: decoded again
+        except (ValueError, EOFError):  # truncated, for example by a full disk: decoded again
             return None
         return samples
 
@@ -128,20 +128,23 @@ class AudioCache:
         if samples is None:
             samples = self._cached(content)
             if samples is None:
-                raise DataError(f"{self._path(content)} is gone or damaged. Start again: it is made anew.")
-        self._open[content] = samples  # the latest is last
+                raise DataError(f"{self._path(content)} is missing or damaged. Start again to decode the clip again.")
+        self._open[content] = samples  # most recently used last
         if len(self._open) > _OPEN:
             self._open.popitem(last=False)
         return samples
 
 
 def _varies(samples: Samples) -> bool:
-    """Is there a sound? Silence with an offset is none either."""
+    """Return whether the samples are not constant; a constant offset is silence."""
     return bool(np.any(samples != samples[:1]))
 
 
 def save_array(path: Path, array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
-    """Write a `.npy` so that no reader ever sees half of it."""
+    """Write a `.npy` file of a cache atomically.
+
+    It is not flushed to disk, because a cache is filled at every step and its readers detect truncated files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:

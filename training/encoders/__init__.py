@@ -1,4 +1,4 @@
-"""Encoders by name. A built-in one is one file with an `Encoder` in it, and one line in `registry`."""
+"""Encoders by name. A built-in encoder needs one file with a subclass of `Encoder`, and one line in `registry`."""
 
 from training.encoders.ast import AST
 from training.encoders.base import CheckpointError, Encoder, FrontEnd

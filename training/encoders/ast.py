@@ -21,18 +21,18 @@ STRIDE = 10  # mel bands and frames from patch to patch
 FREQ = 12  # patches in 128 mel bands
 TIME = 101  # patches in the 1,024 frames of training
 EXTRA = 2  # tokens for the whole clip: CLS and distillation
-HEAD_DIM = 64  # of every DeiT
+HEAD_DIM = 64  # head size of every DeiT
 
-# ImageNet's heads, which published files still carry and AST does not use.
+# Heads for ImageNet, which are in published files and which AST does not use.
 _UNUSED = ("v.head.", "v.head_dist.")
 
 
 @dataclass(frozen=True)
 class ASTConfig:
-    """Sizes, those of the published base model by default; `classes` of the head (AudioSet: 527).
+    """Sizes, by default of the published base model; `classes` is the size of the head (AudioSet: 527).
 
-    `frames`: pad with silence or cut every clip to so many frames, 1,024 in the published evaluations. None
-    takes a clip at its own length.
+    `frames` is the number of frames to which every clip is padded with silence or cut, 1,024 in the published
+    evaluations. With None a clip keeps its length.
     """
 
     dim: int = 768
@@ -58,10 +58,10 @@ class DeiT(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
 
     def positions(self, time: int) -> Tensor:
-        """`(FREQ, time, dim)`: the middle of the positions for fewer patches, stretched ones for more.
+        """Compute positions `(FREQ, time, dim)`: the middle ones for fewer patches, interpolated ones for more.
 
-        As published for clips of another length than 1,024 frames: cut around the center, or interpolate
-        linearly with half-pixel centers. Both are one gather of two neighbors here, since a branch on the length
+        As published for clips of other lengths than 1,024 frames, positions are cut around the center, or interpolated
+        linearly with half-pixel centers. Both are one gather of two neighbors here, because a branch on the length
         cannot be exported.
         """
         table = torch.unflatten(self.pos_embed[0, EXTRA:], 0, (FREQ, TIME))
@@ -76,7 +76,7 @@ class DeiT(nn.Module):
         return table.index_select(1, before) * (1 - weight) + table.index_select(1, after) * weight
 
     def embed(self, logmel: Tensor) -> Tensor:
-        """`(batch, frames, mels)` -> what enters the first block, `(batch, 2 + freq * time, dim)`."""
+        """Embed `(batch, frames, mels)` as the input of the first block, `(batch, 2 + freq * time, dim)`."""
         require_patch(logmel)
         patches = self.patch_embed(logmel.transpose(1, 2))  # (batch, freq, time, dim): AST has frequency first
         patches = (patches + self.positions(patches.shape[2])).flatten(1, 2)
@@ -84,17 +84,17 @@ class DeiT(nn.Module):
         return torch.cat([extra.expand(patches.shape[0], -1, -1), patches], dim=1)
 
     def last(self, x: Tensor) -> Tensor:
-        """The last block, then the final norm."""
+        """Apply the last block and the final norm."""
         out: Tensor = self.norm(self.blocks[-1](x))
         return out
 
 
 class AST(Encoder):
-    """AST fine-tuned on AudioSet: 16 kHz, a token for 16 mel bands by 160 ms, every 10 bands and every 100 ms.
+    """AST fine-tuned on AudioSet: 16 kHz, one token for 16 mel bands and 160 ms, every 10 bands and every 100 ms.
 
-    Layers: `layer_00` is what enters the first block; the others are what the blocks give, which is not
-    normalized in a pre-norm transformer, but for the last (`layer_12`), which goes through the final norm as
-    the published head sees it. Frames that do not fill a patch are dropped.
+    Layers: `layer_00` is the input of the first block; the others are outputs of the blocks. Outputs are not normalized
+    in a pre-norm transformer, except for the last (`layer_12`): it has the final norm, as in the published head. Frames
+    that do not fill a patch are dropped.
     """
 
     name: ClassVar[str] = "ast"
@@ -120,7 +120,7 @@ class AST(Encoder):
         return FREQ, self.config.dim
 
     def tokens(self, logmel: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """All tokens of each of `layers`: CLS, distillation, then `freq * time`, frequency by frequency."""
+        """Compute all tokens of each of `layers`: CLS, distillation, then `freq * time`, frequency by frequency."""
         steps = [*self.v.blocks[:-1], self.v.last]
         return read_out(self.v.embed(logmel), steps, layers)
 
@@ -129,18 +129,18 @@ class AST(Encoder):
         return {layer: torch.unflatten(x[:, EXTRA:], 1, (FREQ, -1)).transpose(1, 2) for layer, x in found.items()}
 
     def logits(self, logmel: Tensor) -> Tensor:
-        """`(batch, classes)`: the head on the mean of the CLS and the distillation token."""
+        """Compute logits `(batch, classes)`: the head on the mean of the CLS and the distillation token."""
         last = self.layers[-1]
         out: Tensor = self.mlp_head(self.tokens(logmel, [last])[last][:, :EXTRA].mean(dim=1))
         return out
 
     @classmethod
     def from_checkpoint(cls, path: Path, frames: int | None = None) -> Self:
-        """Load `.pth` files as published: a state dict, with or without the prefix `module.`.
+        """Load a published `.pth` file: a state dict, with or without the prefix `module.`.
 
         Args:
-            path: the file; stride 10 in time and frequency, 1,024 frames.
-            frames: as in `ASTConfig`.
+            path: path of a file with stride 10 in time and frequency, 1,024 frames.
+            frames: value of `ASTConfig.frames`.
 
         Raises:
             CheckpointError: as `Encoder.from_checkpoint`.
@@ -169,7 +169,7 @@ class AST(Encoder):
 
 
 def _config(state: dict[str, Tensor], frames: int | None, path: Path) -> ASTConfig:
-    """Sizes from shapes, since the file holds nothing else."""
+    """Read the sizes from the shapes of the weights, because the file has no settings."""
     needed = ("v.dist_token", "v.blocks.0.mlp.fc1.weight", "mlp_head.1.weight")
     missing = [name for name in needed if name not in state]
     if missing:

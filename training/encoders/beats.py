@@ -24,7 +24,7 @@ from training.encoders.vit import PATCH, join_heads, layer_names, read_out, requ
 
 FREQ = 8  # patches of 16 in 128 mel bands
 
-# What every published checkpoint has.
+# Settings of every published checkpoint.
 _HANDLED = {
     "input_patch_size": PATCH,
     "conv_bias": False,
@@ -34,20 +34,20 @@ _HANDLED = {
     "relative_position_embedding": True,
     "gru_rel_pos": True,
 }
-# Every layer stores the table of the first, which all of them use.
+# Every layer stores a copy of the first layer's table, which all layers share.
 _BIAS = "encoder.layers.{}.self_attn.relative_attention_bias.weight"
 
 
 @dataclass(frozen=True)
 class BEATsConfig:
-    """Sizes, those of the published base model by default; `classes` of the head of fine-tuned ones."""
+    """Sizes, by default of the published base model; `classes` is the size of the head of fine-tuned models."""
 
     patch_dim: int = 512
     dim: int = 768
     hidden: int = 3072
     heads: int = 12
     depth: int = 12
-    conv_pos: int = 128  # tokens that the position convolution sees
+    conv_pos: int = 128  # length of the position convolution, in tokens
     conv_pos_groups: int = 16
     num_buckets: int = 320
     max_distance: int = 800  # tokens
@@ -55,7 +55,7 @@ class BEATsConfig:
 
 
 class PositionConv(nn.Module):
-    """Grouped convolution over tokens whose weight is normalized per tap: weight_g * weight_v / ||weight_v||."""
+    """Grouped convolution over tokens with normalized weights per tap: weight_g * weight_v / ||weight_v||."""
 
     def __init__(self, dim: int, taps: int, groups: int) -> None:
         super().__init__()
@@ -69,9 +69,9 @@ class PositionConv(nn.Module):
         return self.weight_v.square().sum(dim=(0, 1), keepdim=True).sqrt()  # (1, 1, taps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, tokens, dim)` -> the same shape."""
+        """Transform tokens `(batch, tokens, dim)` to the same shape."""
         weight = self.weight_v * (self.weight_g / self._norm())
-        # In bfloat16 oneDNN's grouped convolution is wrong by nine tenths on processors with AMX (torch 2.13).
+        # In bfloat16 oneDNN's grouped convolution has errors of 90 % on processors with AMX (torch 2.13).
         with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not x.is_cpu):
             rows = x.transpose(1, 2)
             rows = rows.float() if x.is_cpu else rows
@@ -97,7 +97,7 @@ class RelativeAttention(nn.Module):
             self.relative_attention_bias = nn.Embedding(config.num_buckets, config.heads)
 
     def position_bias(self, tokens: int, device: torch.device) -> Tensor:
-        """`(heads, query, key)`, by the bucket of key - query."""
+        """Compute the bias `(heads, query, key)` by the bucket of key - query."""
         position = torch.arange(tokens, device=device)
         distance = position[None] - position[:, None]
         buckets = bucket(distance, self.relative_attention_bias.num_embeddings, self.max_distance)
@@ -105,7 +105,7 @@ class RelativeAttention(nn.Module):
         return bias.permute(2, 0, 1)
 
     def forward(self, x: Tensor, bias: Tensor, padding: Tensor | None) -> Tensor:
-        """`(batch, tokens, dim)` -> the same shape; `padding` `(batch, tokens)` is true where not to look."""
+        """Transform tokens `(batch, tokens, dim)` to the same shape; `padding` `(batch, tokens)` masks tokens."""
         query, key, value = (
             linear(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, dim / heads)
             for linear in (self.q_proj, self.k_proj, self.v_proj)
@@ -121,10 +121,10 @@ class RelativeAttention(nn.Module):
 
 
 def bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
-    """Number distances as T5 does (arXiv 1910.10683, section 2.1): one by one when short, then logarithmically.
+    """Compute the bucket of distances as in T5 (arXiv 1910.10683, section 2.1): linear, then logarithmic.
 
-    The first half of the `buckets` is for distances of at most zero, the second for positive ones; all from
-    `max_distance` on share one.
+    The first half of the `buckets` is for distances of at most zero, the second half for positive ones. All distances
+    from `max_distance` on share one bucket.
     """
     half = buckets // 2
     exact = half // 2
@@ -135,7 +135,7 @@ def bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each added to a scaled residual and normalized after."""
+    """Attention and MLP, each with a scaled residual and a layer norm after it."""
 
     def __init__(self, config: BEATsConfig, *, has_table: bool) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Layer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, bias: Tensor, padding: Tensor | None) -> Tensor:
-        """`(batch, tokens, dim)` -> the same shape."""
+        """Transform tokens `(batch, tokens, dim)` to the same shape."""
         x = self.self_attn_layer_norm(x * self.residual_scale + self.self_attn(x, bias, padding))
         mixed = self.fc2(functional.gelu(self.fc1(x)))
         out: Tensor = self.final_layer_norm(x * self.residual_scale + mixed)
@@ -164,7 +164,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(config, has_table=i == 0) for i in range(config.depth))
 
     def forward(self, x: Tensor, layers: Sequence[str], padding: Tensor | None) -> dict[str, Tensor]:
-        """`(batch, tokens, dim)` -> the same shape for each of `layers`."""
+        """Transform tokens `(batch, tokens, dim)` to the same shape for each of `layers`."""
         if padding is not None:
             x = x.masked_fill(padding[:, :, None], 0.0)
         x = self.layer_norm(x + self.pos_conv(x))
@@ -176,10 +176,10 @@ class Transformer(nn.Module):
 
 
 class BEATs(Encoder):
-    """BEATs, pre-trained or fine-tuned: 16 kHz, a token for every 16 mel bands by 160 ms.
+    """BEATs, pre-trained or fine-tuned: 16 kHz, one token for 16 mel bands and 160 ms.
 
-    Layers: `layer_00` is what enters the first transformer layer (after the position convolution and its norm),
-    `layer_06` what the sixth gives, `layer_12` the last. Frames that do not fill a patch are dropped.
+    Layers: `layer_00` is the input of the first transformer layer (after the position convolution and its norm),
+    `layer_06` the output of the sixth, `layer_12` that of the last. Frames that do not fill a patch are dropped.
     """
 
     name: ClassVar[str] = "beats"
@@ -212,10 +212,10 @@ class BEATs(Encoder):
         return FREQ, self.config.dim
 
     def grids(self, logmel: Tensor, layers: Sequence[str], padding: Tensor | None = None) -> dict[str, Tensor]:
-        """As `Encoder.grids`, and for clips padded to one length with their padding masked.
+        """Compute grids as `Encoder.grids`, optionally with a mask of padding.
 
-        `padding` `(batch, frames)` is true where a frame is padding: no token attends to it, and the grid there
-        means nothing. `fold_padding` makes it from a mask of samples.
+        `padding` `(batch, frames)` is true for frames of padding. No token attends to them, and their cells of the grid
+        have no meaning. `fold_padding` computes it from a mask of samples.
         """
         require_patch(logmel)
         patches = self.patch_embedding(logmel.unsqueeze(1))  # (batch, patch_dim, time, freq)
@@ -227,25 +227,25 @@ class BEATs(Encoder):
         return {layer: torch.unflatten(x, 1, (-1, FREQ)) for layer, x in found.items()}
 
     def logits(self, logmel: Tensor, padding: Tensor | None = None) -> Tensor:
-        """`(batch, classes)` of a fine-tuned checkpoint: the head on every token, averaged over tokens heard.
+        """Compute logits `(batch, classes)` of a fine-tuned model: the head's mean over tokens without padding.
 
         Raises:
             ValueError: the encoder has no head.
         """
         if self.config.classes is None:
-            raise ValueError("this BEATs has no head: load a fine-tuned checkpoint")
+            raise ValueError("this BEATs has no head; load a fine-tuned checkpoint")
         last = self.layers[-1]
         each = self.predictor(self.grids(logmel, [last], padding)[last].flatten(1, 2))  # (batch, tokens, classes)
         if padding is None:
             mean: Tensor = each.mean(dim=1)
             return mean
-        heard = ~fold_padding(padding, each.shape[1])[:, :, None]
-        total: Tensor = (each * heard).sum(dim=1) / heard.sum(dim=1)
+        valid = ~fold_padding(padding, each.shape[1])[:, :, None]
+        total: Tensor = (each * valid).sum(dim=1) / valid.sum(dim=1)
         return total
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> Self:
-        """Load `.pt` files as published: `{"cfg", "model"}`, and `label_dict` in fine-tuned ones.
+        """Load a published `.pt` file: `{"cfg", "model"}`, and `label_dict` in fine-tuned models.
 
         Raises:
             CheckpointError: as `Encoder.from_checkpoint`.
@@ -277,11 +277,11 @@ class BEATs(Encoder):
 
 
 def fold_padding(padding: Tensor, length: int) -> Tensor:
-    """Shorten a mask `(batch, longer)` to `(batch, length)`: true where all that falls together is true.
+    """Shorten a mask `(batch, longer)` to `(batch, length)`; a result is true if its whole segment is true.
 
-    As published: the mask is cut into `length` equal runs, a remainder at its end dropped. From frames to
-    tokens this treats the tokens as if all came one after another in time, although eight share their time; so
-    the tokens of the patch in which a clip ends are split among heard and padding by band.
+    As published, the mask is cut into `length` equal segments and the remainder is dropped. This treats tokens as a
+    sequence in time, although eight tokens share one time. So the tokens of the last patch of a clip are split into
+    valid ones and padding by band.
     """
     run = padding.shape[1] // length
     return torch.unflatten(padding[:, : run * length], 1, (length, run)).all(dim=2)
@@ -305,7 +305,7 @@ def _config(cfg: Any, path: Path) -> BEATsConfig:
 
 
 def _without_copies(state: dict[str, Tensor], depth: int, path: Path) -> dict[str, Tensor]:
-    """Drop the copies of the position bias, which must be there and equal."""
+    """Remove the copies of the position bias. Raises `CheckpointError` if one is missing or differs."""
     table = state.get(_BIAS.format(0))
     state = dict(state)
     for name in map(_BIAS.format, range(1, depth)):
@@ -313,5 +313,5 @@ def _without_copies(state: dict[str, Tensor], depth: int, path: Path) -> dict[st
         if copy is None:
             raise CheckpointError(f"{path} does not fit BEATs: missing: {name}.")
         if table is not None and not torch.equal(copy, table):
-            raise CheckpointError(f"{path}: {name} differs from that of the first layer, which all layers share.")
+            raise CheckpointError(f"{path}: {name} differs from the one of the first layer, which all layers share.")
     return state

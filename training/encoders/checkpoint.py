@@ -1,4 +1,4 @@
-"""Reading published checkpoints: nothing but tensors is unpickled, and every key must find its place."""
+"""Reads published checkpoints: only tensors are unpickled, and every key must match."""
 
 import pickle
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def read_checkpoint(path: Path) -> Any:
     """Unpickle a `.pt` or `.pth` file with `weights_only=True`, on the CPU.
 
     Raises:
-        CheckpointError: there is no such file, it is no checkpoint, or it holds anything but plain data.
+        CheckpointError: no such file, not a checkpoint, or a checkpoint with other objects than plain data.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint at {path}. Check the path in `encoder.checkpoint`.")
@@ -29,23 +29,23 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def as_state_dict(found: Any, path: Path) -> dict[str, Tensor]:
-    """Check that what a checkpoint holds is a plain mapping of names to tensors.
+    """Check that the content of a checkpoint is a mapping of names to tensors, and return it.
 
     Raises:
-        CheckpointError: it is something else.
+        CheckpointError: the content is something else.
     """
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         kind = type(found).__name__
         keys = ", ".join(map(str, list(found)[:_NAMES_SHOWN])) if isinstance(found, Mapping) else ""
-        raise CheckpointError(f"{path} is no plain state dict: it holds a {kind} ({keys}).")
+        raise CheckpointError(f"{path} is not a plain state dict: it contains a {kind} ({keys}).")
     return {str(name): value for name, value in found.items()}
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state dict in which no key may be missing, unexpected or of another shape.
+    """Load a state dict. No key may be missing, unexpected or of another shape.
 
     Raises:
-        CheckpointError: names the keys.
+        CheckpointError: the keys differ; the message names them.
     """
     own = module.state_dict()
     faults = {

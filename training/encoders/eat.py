@@ -1,4 +1,4 @@
-"""EAT (W. Chen et al., arXiv 2401.03497) and SSLAM (T. Alex et al., ICLR 2025), which differ in training alone.
+"""EAT (W. Chen et al., arXiv 2401.03497) and SSLAM (T. Alex et al., ICLR 2025), which differ only in their training.
 
 A post-norm vision transformer over spectrogram patches. Parameters are named as in the published fairseq
 checkpoints.
@@ -20,7 +20,7 @@ from training.encoders.vit import PATCH, Block, PatchEmbedding, layer_names, rea
 
 FREQ = 8  # patches of 16 in 128 mel bands
 
-# What every published checkpoint has.
+# Settings of every published checkpoint.
 _HANDLED = {"layer_norm_first": False, "norm_eps": 1e-6}
 _HANDLED_IMAGE = {
     "patch_size": PATCH,
@@ -31,30 +31,30 @@ _HANDLED_IMAGE = {
     "use_alibi_encoder": False,
 }
 _HANDLED_HEAD = {"prediction_mode": "CLS_TOKEN", "use_fc_norm": True}
-# Published files also hold what only pre-training used: its decoder, and the moving average of the weights.
+# Published files also have the decoder of the pre-training and the moving average of the weights.
 _DECODER = "modality_encoders.IMAGE.decoder."
 _AVERAGE = "_ema"
 
 
 @dataclass(frozen=True)
 class EATConfig:
-    """Sizes, those of the published base model by default; `classes` of the head of fine-tuned ones.
+    """Sizes, by default of the published base model; `classes` is the size of the head of fine-tuned models.
 
-    `frames`: pad with silence or cut every clip to so many frames, 1,024 in the published evaluations on 10 s
-    clips. None pads to the next whole patch alone, which hears a clip of any length to its end.
+    `frames` is the number of frames to which every clip is padded with silence or cut, 1,024 in the published
+    evaluations on 10 s clips. With None a clip is padded to the next whole patch, so all of it is used.
     """
 
     dim: int = 768
     hidden: int = 3072
     heads: int = 12
     depth: int = 12
-    positions: int = 6144  # tokens that have one: 768 patches in time
+    positions: int = 6144  # tokens with a position: 768 patches in time
     classes: int | None = None
     frames: int | None = None
 
 
 class Positions(nn.Module):
-    """A fixed vector for each token, taken from the checkpoint as it is stored there."""
+    """Adds a fixed vector of the checkpoint to each token."""
 
     positions: Tensor
 
@@ -66,12 +66,12 @@ class Positions(nn.Module):
         count = tokens.shape[1]
         if count > self.positions.shape[1]:
             longest = self.positions.shape[1] // FREQ * PATCH / 100
-            raise ValueError(f"the clip is longer than {longest:g} s, for which this EAT has positions: cut it")
+            raise ValueError(f"the clip is longer than {longest:g} s, the length of this EAT's positions; cut it")
         return tokens + self.positions[:, :count]
 
 
 class ContextEncoder(nn.Module):
-    """What is left of EAT's context encoder without a prenet: one layer norm before the blocks."""
+    """EAT's context encoder without a prenet: one layer norm before the blocks."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class ContextEncoder(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Normalized log-mel -> tokens that enter the first block, CLS before the patches."""
+    """Embeds a normalized log-mel as the tokens of the first block, CLS before the patches."""
 
     def __init__(self, config: EATConfig) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class PatchEncoder(nn.Module):
         self.context_encoder = ContextEncoder(config.dim)
 
     def forward(self, logmel: Tensor) -> Tensor:
-        """`(batch, frames, mels)` -> `(batch, 1 + time * freq, dim)`."""
+        """Embed `(batch, frames, mels)` as `(batch, 1 + time * freq, dim)`."""
         require_patch(logmel)
         tokens = self.fixed_positional_encoder(self.local_encoder(logmel).flatten(1, 2))
         cls = self.extra_tokens.expand(tokens.shape[0], -1, -1)
@@ -102,10 +102,10 @@ class PatchEncoder(nn.Module):
 
 
 class EAT(Encoder):
-    """EAT, pre-trained or fine-tuned: 16 kHz, a token for every 16 mel bands by 160 ms.
+    """EAT, pre-trained or fine-tuned: 16 kHz, one token for 16 mel bands and 160 ms.
 
-    Layers: `layer_00` is what enters the first block, `layer_12` what the last gives. A clip is padded with
-    zeros in the log-mel domain to whole patches, before normalization as published.
+    Layers: `layer_00` is the input of the first block, `layer_12` the output of the last. As published, a clip is
+    padded with zeros in the log-mel domain to whole patches, before normalization.
     """
 
     name: ClassVar[str] = "eat"
@@ -140,7 +140,7 @@ class EAT(Encoder):
         return FREQ, self.config.dim
 
     def tokens(self, logmel: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """All tokens of each of `layers`, CLS first: `(batch, 1 + time * freq, dim)`."""
+        """Compute all tokens of each of `layers`, CLS first: `(batch, 1 + time * freq, dim)`."""
         return read_out(self.modality_encoders["IMAGE"](logmel), list(self.blocks), layers)
 
     def grids(self, logmel: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -148,24 +148,24 @@ class EAT(Encoder):
         return {layer: torch.unflatten(x[:, 1:], 1, (-1, FREQ)) for layer, x in found.items()}
 
     def logits(self, logmel: Tensor) -> Tensor:
-        """`(batch, classes)` of a fine-tuned checkpoint: the head on the CLS token.
+        """Compute logits `(batch, classes)` of a fine-tuned model: the head on the CLS token.
 
         Raises:
             ValueError: the encoder has no head.
         """
         if self.config.classes is None:
-            raise ValueError("this EAT has no head: load a fine-tuned checkpoint")
+            raise ValueError("this EAT has no head; load a fine-tuned checkpoint")
         last = self.layers[-1]
         out: Tensor = self.head(self.fc_norm(self.tokens(logmel, [last])[last][:, 0]))
         return out
 
     @classmethod
     def from_checkpoint(cls, path: Path, frames: int | None = None) -> Self:
-        """Load fairseq `.pt` files as published, pre-trained or fine-tuned; float16 weights become float32.
+        """Load a published fairseq `.pt` file, pre-trained or fine-tuned; float16 weights become float32.
 
         Args:
-            path: the file.
-            frames: as in `EATConfig`.
+            path: path of the file.
+            frames: value of `EATConfig.frames`.
 
         Raises:
             CheckpointError: as `Encoder.from_checkpoint`.
@@ -198,7 +198,7 @@ class EAT(Encoder):
 
 
 class SSLAM(EAT):
-    """EAT trained further on mixtures with a loss that retains both sources; layers and files are EAT's."""
+    """EAT with further training on mixtures and a loss that retains both sources; layers and files are those of EAT."""
 
     name: ClassVar[str] = "sslam"
     attribution: ClassVar[str] = "SSLAM, T. Alex et al., University of Surrey: https://github.com/ta012/SSLAM"
@@ -219,7 +219,7 @@ def _config(model: Mapping[str, Any], state: Mapping[str, Tensor], frames: int |
         hidden=round(dim * float(model.get("mlp_ratio", 4.0))),
         heads=published.number(model, "num_heads", path),
         depth=published.number(model, "depth", path),
-        # How long a clip may be is told by the file alone; a file without positions is refused on loading.
+        # The maximum length of a clip depends on the file; a file without positions is refused on loading.
         positions=FREQ if positions is None else positions.shape[1],
         classes=classes,
         frames=frames,

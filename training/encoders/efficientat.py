@@ -29,7 +29,7 @@ KAISER_BETA = 8.0
 
 
 def mel_bank(bins: int) -> Tensor:
-    """Triangular mel filters as Kaldi defines them, `(bins, MELS)`, for bins of `BIN_HERTZ` from 0 Hz up."""
+    """Compute Kaldi's triangular mel filters `(bins, MELS)` for bins of `BIN_HERTZ` from 0 Hz up."""
     high = _mel(torch.tensor(MEL_HIGH, dtype=torch.float64))
     step = high / (MELS + 1)
     left = step * torch.arange(MELS, dtype=torch.float64)  # (MELS,), the lower edge of each band
@@ -43,17 +43,17 @@ def _mel(hertz: Tensor) -> Tensor:
 
 
 class MelFrontEnd(FrontEnd):
-    """Pre-emphasis, windowed power spectrum, mel, log: `(batch, samples)` -> `(batch, frames, MELS)`.
+    """Computes the log-mel `(batch, frames, MELS)` of waveforms `(batch, samples)`.
 
-    At 32 kHz it is the published front end. At 16 kHz it gives what the published one gives for the same sound
-    brought to 32 kHz, at half the work: a window of half as many samples, DFT bins at the same frequencies, and
-    every band that lies wholly above 8 kHz at the log floor. The 32 kHz difference filter takes a point between
-    two samples, so it is joined with an interpolation. Only the two frames that touch each end of a clip differ,
-    since there the published one mirrors the filtered signal.
+    At 32 kHz it is the published front end. At 16 kHz the result equals that of the published front end for the same
+    sound resampled to 32 kHz, at half the cost: the window has half as many samples, DFT bins have the same
+    frequencies, and bands above 8 kHz have the log floor. The 32 kHz difference filter needs a value between two
+    samples, so it includes an interpolation. Only the two frames at each end of a clip differ, because the published
+    front end mirrors the filtered signal there.
 
-    The DFT is two steps of decimation in frequency (Cooley and Tukey, 1965) down to matrix products, which graph
-    runtimes do fastest: samples half a period apart are added for the even bins and subtracted for the odd ones, and
-    the even bins are split once more. It takes half the products of a dense matrix.
+    The DFT is two steps of decimation in frequency (Cooley and Tukey, 1965) and then matrix products, which are fastest
+    in graph runtimes: samples half a period apart are added for the even bins and subtracted for the odd ones, and the
+    even bins are split again. It takes half the products of a dense matrix.
     """
 
     low_hz = 0.0
@@ -69,7 +69,7 @@ class MelFrontEnd(FrontEnd):
         self.published = sample_rate == PUBLISHED_RATE
         period = round(sample_rate / BIN_HERTZ)  # samples
         bank = mel_bank(period // 2 + 1)  # (bins, MELS)
-        bank[-1] = 0  # at half the sample rate a bin has no sine part: its power is not like that of the others
+        bank[-1] = 0  # the Nyquist bin has no sine part, so its power is not comparable
         self._bands = int((bank.sum(dim=0) > 0).sum())
         step = PUBLISHED_RATE // sample_rate
         full = round(WINDOW_HOPS * HOP_SECONDS * PUBLISHED_RATE)
@@ -92,7 +92,7 @@ class MelFrontEnd(FrontEnd):
 
     @property
     def min_samples(self) -> int:
-        """The shortest waveform whose ends can be mirrored."""
+        """Length of the shortest waveform that can be mirrored at its ends, in samples."""
         return (5 * self.hop // 4 if self.published else 3 * self.hop // 2) + 2
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -100,15 +100,15 @@ class MelFrontEnd(FrontEnd):
         return functional.pad(logmel, (0, MELS - self._bands), value=(math.log(LOG_FLOOR) + 4.5) / 5)
 
     def _frames(self, waveform: Tensor) -> Tensor:
-        """Filtered frames of 2.5 hops, `(batch, frames, 2.5 hop)`, one for each hop."""
+        """Filter a waveform and cut it into frames of 2.5 hops, one per hop: `(batch, frames, 2.5 hop)`."""
         if self.published:
             filtered = waveform[:, 1:] - PRE_EMPHASIS * waveform[:, :-1]
             reach = 5 * self.hop // 4
-            # What rounds the last frame up to whole blocks is not heard, here and below.
+            # Padding to whole blocks is in no frame, here and below.
             mirrored = functional.pad(filtered, (reach, reach), mode="reflect")
             blocks = self._blocks(functional.pad(mirrored, (0, self.hop // 2)))
         else:
-            # The published difference filter costs one sample at 32 kHz, half a one at 16 kHz.
+            # The published difference filter shortens the signal by one sample at 32 kHz, by half a sample at 16 kHz.
             half = 3 * self.hop // 2
             mirrored = functional.pad(waveform, (half, half - 1), mode="reflect")
             padded = self._blocks(functional.pad(mirrored, (0, self.hop)))
@@ -116,11 +116,11 @@ class MelFrontEnd(FrontEnd):
         return torch.cat([blocks[:, :-2], blocks[:, 1:-1], blocks[:, 2:, : self.hop // 2]], dim=2)
 
     def _blocks(self, signal: Tensor) -> Tensor:
-        """`(batch, samples)` -> `(batch, blocks, hop)`; what is left at the end is dropped."""
+        """Cut `(batch, samples)` into `(batch, blocks, hop)`; the remainder is dropped."""
         return signal[:, : signal.shape[1] // self.hop * self.hop].reshape(signal.shape[0], -1, self.hop)
 
     def _mel_power(self, frames: Tensor) -> Tensor:
-        """Power in the mel bands, `(batch, frames, bands)`."""
+        """Compute the power in the mel bands, `(batch, frames, bands)`."""
         quarter = len(self.get_buffer("cosine_0"))
         windowed = frames * self.window
         overlap = len(self.window) - 2 * quarter
@@ -131,21 +131,21 @@ class MelFrontEnd(FrontEnd):
         return self._part(0, first + second) + self._part(1, first - second) + self._part(2, odd)
 
     def _part(self, part: int, folded: Tensor) -> Tensor:
-        """What the bins of one part of the spectrum add to the mel bands."""
+        """Compute the contribution of one part of the spectrum to the mel bands."""
         real, imaginary = folded @ self.get_buffer(f"cosine_{part}"), folded @ self.get_buffer(f"sine_{part}")
         return (real * real + imaginary * imaginary) @ self.get_buffer(f"bank_{part}")
 
 
 def _decimated(period: int) -> tuple[tuple[int, Tensor], ...]:
-    """What two steps of decimation leave of a DFT: how many samples, and which bins they give."""
+    """Return the parts of a DFT after two steps of decimation: number of samples, and bins."""
     bins = torch.arange(period // 2 + 1)
     return (period // 4, bins[::4]), (period // 4, bins[2::4]), (period // 2, bins[1::2])
 
 
 def _half_sample_difference(hop: int) -> Tensor:
-    """x(n + 1/2) - 0.97 x(n) for a hop of n, as a matrix on 1.5 hops of 16 kHz, `(1.5 hop, hop)`.
+    """Compute the matrix `(1.5 hop, hop)` of x(n + 1/2) - 0.97 x(n) on 1.5 hops at 16 kHz.
 
-    The half-sample shift is a sinc under a Kaiser window, half a hop long.
+    The half-sample shift is a sinc with a Kaiser window of half a hop.
     """
     reach = hop // 4
     offset = torch.arange(1 - reach, reach + 1, dtype=torch.float64)
@@ -162,7 +162,7 @@ def _half_sample_difference(hop: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Block:
-    """One row of the MobileNetV3-Large table, channels at width 1."""
+    """One row of the MobileNetV3-Large table, with channels for width 1."""
 
     kernel: int
     expanded: int
@@ -195,7 +195,7 @@ _HEAD = 1280
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels at a width: to the nearest multiple of 8, but never more than a tenth below."""
+    """Scale channels to a width: the nearest multiple of 8, but at most a tenth below."""
     return _multiple_of_8(channels * width)
 
 
@@ -259,7 +259,7 @@ class _InvertedResidual(nn.Module):
 
 
 class EfficientAT(Encoder):
-    """EfficientAT mn of any width, 32 kHz in; layers `block_00` (stem) to `block_16` (last convolution)."""
+    """EfficientAT mn of any width for 32 kHz; layers `block_00` (stem) to `block_16` (last convolution)."""
 
     name = "efficientat"
     license = "MIT"
@@ -280,7 +280,7 @@ class EfficientAT(Encoder):
             strides.append(row.stride)
         last = 6 * channels[-1]
         blocks.append(_conv(channels[-1], last, act=nn.Hardswish()))
-        # Depthwise convolutions run faster on a CPU with channels innermost.
+        # Depthwise convolutions are faster on a CPU with channels innermost.
         self.features = nn.Sequential(*blocks)
         for parameter in self.features.parameters():
             if parameter.dim() == 4:
@@ -324,7 +324,7 @@ class EfficientAT(Encoder):
         return found
 
     def logits(self, logmel: Tensor) -> Tensor:
-        """AudioSet logits `(batch, classes)` of the published head; a student does not carry it."""
+        """Compute AudioSet logits `(batch, classes)` with the published head, which a student does not have."""
         scores: Tensor = self.classifier(self.features(logmel.transpose(1, 2).unsqueeze(1)))
         return scores
 
@@ -340,7 +340,7 @@ class EfficientAT(Encoder):
         last, head = "features.15.block.0.0.weight", "classifier.5.bias"
         absent = [key for key in (last, head) if key not in state]
         if absent:
-            raise CheckpointError(f"{path} is no EfficientAT mn checkpoint: missing: {', '.join(absent)}.")
+            raise CheckpointError(f"{path} is not an EfficientAT mn checkpoint: missing: {', '.join(absent)}.")
         width = round(state[last].shape[0] / _LAST_EXPANDED, 2)
         encoder = cls(width, classes=state[head].shape[0])
         load_strict(encoder, state, path)
@@ -362,7 +362,7 @@ class EfficientAT(Encoder):
 
 
 class EfficientAT16k(EfficientAT):
-    """The same network fed with 16 kHz: no sound above 8 kHz can reach it, and the front end costs half."""
+    """The same network for 16 kHz: sound above 8 kHz is missing, and the front end costs half."""
 
     name = "efficientat-16k"
     sample_rate = PUBLISHED_RATE // 2

@@ -1,4 +1,4 @@
-"""The log-mel front end of Kaldi, as BEATs, EAT and AST were trained on, in operators that ONNX has."""
+"""Kaldi's log-mel front end, with which BEATs, EAT and AST were trained, in operators of ONNX."""
 
 import math
 from typing import Literal
@@ -22,12 +22,11 @@ Window = Literal["povey", "hanning"]
 
 
 def mel_banks() -> Tensor:
-    """Kaldi's triangular mel filters, `(FFT / 2, MELS)`; the Nyquist bin belongs to none of them.
+    """Compute Kaldi's triangular mel filters, `(FFT / 2, MELS)`; no filter uses the Nyquist bin.
 
     Source: Kaldi's `mel-computations.cc`: m(f) = 1127 ln(1 + f / 700), triangles in mel, no area
-    normalization. Frequencies are float32 there as in torchaudio, which is felt: neighboring filters are
-    21 mel apart near 2840 mel, so rounding moves a weight by up to 1e-5, and published weights were trained
-    on those.
+    normalization. Frequencies are float32 as in torchaudio, because published weights were trained with them. The
+    rounding changes a weight by up to 1e-5: neighboring filters are 21 mel apart near 2840 mel.
     """
 
     def mel(frequency: float) -> float:
@@ -47,20 +46,20 @@ def mel_banks() -> Tensor:
 
 
 def window(kind: Window) -> Tensor:
-    """`(FRAME,)`, symmetric: Kaldi's "povey" is a Hann window to the power of 0.85."""
+    """Compute a symmetric window `(FRAME,)`; Kaldi's "povey" is a Hann window to the power of 0.85."""
     hann = torch.hann_window(FRAME, periodic=False)
     return hann if kind == "hanning" else hann.pow(0.85)
 
 
 def _spectrum_matrix(kind: Window) -> Tensor:
-    """Pre-emphasis, window and zero-padded DFT, which are linear, as one matrix `(FRAME, FFT)`.
+    """Combine pre-emphasis, window and zero-padded DFT, which are linear, in one matrix `(FRAME, FFT)`.
 
-    The first FFT / 2 columns give the real part, the others the imaginary one. It is made in float64, so
-    that the small responses at low frequencies are not differences of rounded large numbers.
+    The first FFT / 2 columns give the real part, the others the imaginary part. The matrix is computed in float64,
+    because the small responses at low frequencies are differences of large numbers.
     """
     emphasis = torch.eye(FRAME, dtype=torch.float64)
     emphasis -= PRE_EMPHASIS * torch.diag(torch.ones(FRAME - 1, dtype=torch.float64), 1)
-    # Which predecessor Kaldi gives the first sample is not felt: both windows begin with zero.
+    # The predecessor of the first sample does not matter, because both windows start with zero.
     angle = torch.outer(torch.arange(FRAME), torch.arange(FFT // 2)) % FFT  # exact: integers
     angle = angle.double() * (2 * math.pi / FFT)
     transform = torch.cat([angle.cos(), -angle.sin()], dim=1)  # (FRAME, FFT)
@@ -68,11 +67,11 @@ def _spectrum_matrix(kind: Window) -> Tensor:
 
 
 class KaldiFbank(nn.Module):
-    """Waveform `(batch, samples)` -> log-mel energies `(batch, frames, MELS)`.
+    """Computes log-mel energies `(batch, frames, MELS)` of waveforms `(batch, samples)`.
 
-    As Kaldi's `compute-fbank-feats` with 128 bins, no dither and `snip_edges`: frames lie wholly inside the
-    waveform, each loses its mean, is pre-emphasized, windowed and transformed; power is summed in mel
-    filters and floored at the float32 epsilon before the logarithm. Always computed in float32.
+    The result is that of Kaldi's `compute-fbank-feats` with 128 bins, no dither and `snip_edges`. Every frame is inside
+    the waveform. The mean of a frame is removed, and it is pre-emphasized, windowed and transformed. Power is summed
+    in mel filters and clamped to the float32 epsilon before the logarithm. Everything is computed in float32.
     """
 
     matrix: Tensor
@@ -87,10 +86,10 @@ class KaldiFbank(nn.Module):
         samples = waveform.shape[1]
         if samples < FRAME:
             raise ValueError(f"a waveform of {samples} samples is shorter than one frame of {FRAME}")
-        # A frame is two hops and a half; the half hop of padding makes the last hop whole, no frame hears it.
+        # A frame has 2.5 hops. Half a hop of padding completes the last hop; no frame contains it.
         hops = functional.pad(waveform.float(), (0, 3 * HOP - FRAME)).unfold(1, HOP, HOP)  # (batch, frames + 2, HOP)
         framed = torch.cat([hops[:, :-2], hops[:, 1:-1], hops[:, 2:, : FRAME - 2 * HOP]], dim=2)
-        # Autocast would run the products in bfloat16, which has no room for a log-mel spectrum.
+        # Autocast would run the products in bfloat16, which is too coarse for a log-mel spectrum.
         with torch.autocast(waveform.device.type, enabled=False):
             # (batch, frames, FRAME) -> (batch, frames, FFT)
             spectrum = (framed - framed.mean(dim=2, keepdim=True)) @ self.matrix
@@ -100,15 +99,15 @@ class KaldiFbank(nn.Module):
 
 
 class KaldiFrontEnd(FrontEnd):
-    """`KaldiFbank` between the scaling of the waveform and the normalization that an encoder was trained with.
+    """Scales a waveform, applies `KaldiFbank`, and normalizes as in an encoder's training.
 
     Args:
-        kind: the window.
-        scale: factor on the waveform, which comes in [-1, 1].
-        mean: of the log-mel energies of the training data.
-        std: likewise. The output is (x - mean) / (2 std), as all three encoders have it.
-        frames: pad with zeros or cut to so many frames, before normalization. None keeps the length.
-        multiple: where `frames` is None, pad with zeros to a multiple of so many frames.
+        kind: type of the window.
+        scale: factor of the waveform, which is in [-1, 1].
+        mean: mean log-mel energy of the training data.
+        std: standard deviation of the log-mel energies; the output is (x - mean) / (2 std), as in all three encoders.
+        frames: number of frames to which the log-mel is padded with zeros or cut, before normalization; None keeps it.
+        multiple: number of frames; if `frames` is None, the log-mel is padded with zeros to a multiple of it.
     """
 
     sample_rate = SAMPLE_RATE
@@ -135,7 +134,7 @@ class KaldiFrontEnd(FrontEnd):
         self.multiple = multiple
 
     def forward(self, waveform: Tensor) -> Tensor:
-        # EAT and AST take the mean of the clip off first, which nobody hears: every frame loses its own.
+        # EAT and AST subtract the mean of the clip first, which has no effect: each frame is centered.
         logmel = self.fbank(waveform.float() * self.scale)  # (batch, frames, MELS)
         if self.frames is not None:
             logmel = functional.pad(logmel, (0, 0, 0, self.frames))[:, : self.frames]

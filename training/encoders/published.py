@@ -1,4 +1,4 @@
-"""Published checkpoints of the form `{"cfg": settings, "model": weights}`, and what all published weights must be."""
+"""Checks of published checkpoints, many of which have the form `{"cfg": settings, "model": weights}`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from training.encoders.base import CheckpointError
 from training.encoders.checkpoint import load_strict
 
-# A name that one architecture alone has. Order matters: a tokenizer is a BEATs encoder with a quantizer.
+# Part of a name that only one architecture has. Order matters: a tokenizer is a BEATs encoder with a quantizer.
 _SIGNS = {
     "BEATs tokenizer": "quantize.",
     "BEATs": "self_attn.grep_a",
@@ -23,28 +23,28 @@ _SIGNS = {
 
 
 def recognize(names: Mapping[str, Any]) -> str | None:
-    """Which architecture parameters of these names belong to, if it is one we know."""
+    """Return the architecture of parameters by their names; None if it is unknown."""
     return next((kind for kind, sign in _SIGNS.items() if any(sign in str(name) for name in names)), None)
 
 
 def require(names: Mapping[str, Any], kind: str, path: Path) -> None:
-    """Check by their names that weights belong to an architecture.
+    """Check that weights belong to an architecture, by their names.
 
     Raises:
-        CheckpointError: names the architecture that was found instead.
+        CheckpointError: the weights belong to another architecture, which the message names.
     """
     found = recognize(names)
     if found != kind:
         listed = ", ".join(map(str, list(names)[:3]))
-        what = f"a checkpoint of {found}" if found else f"none that is known (it begins with {listed})"
-        raise CheckpointError(f"{path} is no checkpoint of {kind}: it is {what}.")
+        what = f"a checkpoint of {found}" if found else f"of an unknown architecture (it begins with {listed})"
+        raise CheckpointError(f"{path} is not a checkpoint of {kind}: it is {what}.")
 
 
 def settings(found: Any, key: str, path: Path) -> Mapping[str, Any]:
-    """Follow dotted `key` into nested mappings, to a mapping.
+    """Return the mapping at a dotted `key` of nested mappings.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such mapping.
     """
     part = found
     for step in key.split("."):
@@ -55,35 +55,35 @@ def settings(found: Any, key: str, path: Path) -> Mapping[str, Any]:
 
 
 def number(cfg: Mapping[str, Any], key: str, path: Path) -> int:
-    """A positive whole number among the settings.
+    """Return a setting that must be a positive integer.
 
     Raises:
-        CheckpointError: it is missing or no such number.
+        CheckpointError: the setting is missing or not a positive integer.
     """
     value = cfg.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise CheckpointError(f"{path}: setting `{key}` is {value!r}, it must be a positive whole number.")
+        raise CheckpointError(f"{path}: setting `{key}` is {value!r}, it must be a positive integer.")
     return value
 
 
 def check(cfg: Mapping[str, Any], handled: Mapping[str, Any], path: Path) -> None:
-    """Refuse a variant of the architecture that our module does not have.
+    """Refuse variants of an architecture that are not implemented.
 
     Raises:
-        CheckpointError: names the setting, its value and the one that is handled.
+        CheckpointError: a setting has another value than the implemented one; the message names both.
     """
     for key, value in handled.items():
         if cfg.get(key) != value:
-            raise CheckpointError(f"{path}: setting `{key}` is {cfg.get(key)!r}, only {value!r} is handled.")
+            raise CheckpointError(f"{path}: setting `{key}` is {cfg.get(key)!r}, only {value!r} is supported.")
 
 
 def load_finite(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """`load_strict`, and no weight may be NaN or infinite.
+    """Load a state dict as `load_strict`; no weight may be NaN or infinite.
 
     Raises:
-        CheckpointError: names the keys.
+        CheckpointError: keys differ or weights are not finite; the message names them.
     """
     bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if bad:
-        raise CheckpointError(f"{path} holds NaN or infinite weights in {', '.join(bad[:8])}.")
+        raise CheckpointError(f"{path} has NaN or infinite weights in {', '.join(bad[:8])}.")
     load_strict(module, state, path)

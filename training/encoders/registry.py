@@ -1,4 +1,4 @@
-"""Finds encoder classes: the built-in ones, those that other packages register, and a class in a module of yours."""
+"""Finds encoder classes: built-in ones, those registered by other packages, and classes in user modules."""
 
 import importlib
 import inspect
@@ -12,26 +12,26 @@ from training.encoders.base import Encoder
 from training.encoders.beats import BEATs
 from training.encoders.eat import EAT, SSLAM
 from training.encoders.efficientat import EfficientAT, EfficientAT16k
-from training.tables import ConfigError
+from training.toml_settings import ConfigError
 
 ENCODERS: dict[str, type[Encoder]] = {
     encoder.name: encoder for encoder in (AST, BEATs, EAT, EfficientAT, EfficientAT16k, SSLAM)
 }
 GROUP = "offkey.encoders"  # entry points by which other packages register encoders
 
-_STATED = ("name", "license", "attribution")  # class attributes that bundles need
+_STATED = ("name", "license", "attribution")  # class attributes that a bundle needs
 
 
 def find_encoder(name: str, key: str = "encoder.name") -> type[Encoder]:
     """Return the encoder class that a config names.
 
     Args:
-        name: a built-in encoder, an entry point in the group `offkey.encoders`, or `package.module:ClassName` of a
-            module in the working folder or the environment, which is imported.
-        key: setting that holds the name, for messages.
+        name: built-in encoder, entry point in the group `offkey.encoders`, or `package.module:ClassName` of a
+            module in the working folder or the environment. That module is imported.
+        key: name of the setting, for messages.
 
     Raises:
-        ConfigError: there is no such encoder, two packages claim its name, or the class is not a complete `Encoder`.
+        ConfigError: no such encoder, two packages register its name, or the class is not a complete `Encoder`.
     """
     if is_path(name):
         found = _complete(_from_module(name, key), name)
@@ -45,8 +45,8 @@ def find_encoder(name: str, key: str = "encoder.name") -> type[Encoder]:
     owners = ["offkey"] * (name in ENCODERS) + [_owner(point) for point in points]
     if len(owners) > 1:
         raise ConfigError(
-            f"The encoder {name!r} (`{key}`) is claimed by {' and '.join(sorted(owners))}. Uninstall all but one, or "
-            "name the class: package.module:ClassName."
+            f"The encoder {name!r} (`{key}`) is registered by {' and '.join(sorted(owners))}. Uninstall all but one, "
+            "or give the class: package.module:ClassName."
         )
     if points:
         return _from_entry_point(points[0])
@@ -54,20 +54,20 @@ def find_encoder(name: str, key: str = "encoder.name") -> type[Encoder]:
         return ENCODERS[name]
     listed = sorted({*ENCODERS, *(point.name for point in entry_points(group=GROUP))})
     raise ConfigError(
-        f"No encoder is called {name!r} (`{key}`). There are: {', '.join(listed)}. One of your own is named "
+        f"There is no encoder {name!r} (`{key}`). Encoders: {', '.join(listed)}. Write your own encoder as "
         "package.module:ClassName."
     )
 
 
 def encoder_reference(kind: type[Encoder]) -> str:
-    """Return the name under which `find_encoder` finds a class again: its own if it is registered, else its path."""
+    """Return the name by which `find_encoder` finds a class: its own if it is registered, otherwise its path."""
     if ENCODERS.get(kind.name) is kind or any(point.load() is kind for point in _registered(kind.name)):
         return kind.name
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def is_path(name: str) -> bool:
-    """Return whether a name is that of a class in a module, so that finding it imports the module."""
+    """Return whether a name is the path of a class; finding such a class imports its module."""
     return ":" in name
 
 
@@ -82,7 +82,7 @@ def _owner(point: EntryPoint) -> str:
 def _from_module(name: str, key: str) -> Any:
     module, _, attribute = name.partition(":")
     if not (attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise ConfigError(f"`{key}` is {name!r}. A class of your own is written package.module:ClassName.")
+        raise ConfigError(f"`{key}` is {name!r}. Write your own class as package.module:ClassName.")
     folder = str(Path.cwd())
     if folder not in sys.path and "" not in sys.path:
         sys.path.append(folder)  # last: a file in the working folder must not replace an installed module
@@ -90,7 +90,7 @@ def _from_module(name: str, key: str) -> Any:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and lacks one that it imports
+            raise  # the module exists, and one of its imports is missing
         raise ConfigError(
             f"There is no module {error.name!r} (`{key}` is {name!r}) in {folder} or among the installed packages. "
             "Run the command in the folder where the module is, or install it."
@@ -116,7 +116,7 @@ def _from_entry_point(point: EntryPoint) -> type[Encoder]:
 
 
 def _complete(found: Any, name: str) -> type[Encoder]:
-    """Return a class if it is an `Encoder` that lacks nothing. Raises `ConfigError`."""
+    """Return a class if it is a complete `Encoder`. Raises `ConfigError`."""
     if not (isinstance(found, type) and issubclass(found, Encoder)):
         kind = "a class" if isinstance(found, type) else f"of type {type(found).__name__}"
         raise ConfigError(f"{name} is {kind}, but not a subclass of training.encoders.Encoder.")

@@ -1,4 +1,4 @@
-"""What the transformers over spectrogram patches have in common."""
+"""Parts that the transformers over spectrogram patches share."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,26 +12,26 @@ PATCH = 16  # mel bands and frames
 
 
 def samples_for(frames: int) -> int:
-    """How many samples give so many frames."""
+    """Compute the number of samples of a number of frames."""
     return FRAME + (frames - 1) * HOP
 
 
 def layer_names(depth: int) -> tuple[str, ...]:
-    """`layer_00` is what enters the first block, `layer_NN` what leaves block NN of `depth`, counted from 1."""
+    """Name the layers: `layer_00` is the input of the first block, `layer_NN` the output of block NN of `depth`."""
     return tuple(f"layer_{i:02d}" for i in range(depth + 1))
 
 
 def read_out(x: Tensor, blocks: Sequence[Callable[[Tensor], Tensor]], layers: Sequence[str]) -> dict[str, Tensor]:
-    """Run `blocks` on `(batch, tokens, dim)` as far as the last of `layers`, and keep what those layers give.
+    """Run `blocks` on `(batch, tokens, dim)` up to the last of `layers`; return the outputs of these layers.
 
     Raises:
-        ValueError: no layer is asked for, or one that there is not.
+        ValueError: `layers` is empty or has an unknown layer.
     """
     names = layer_names(len(blocks))
     unknown = [layer for layer in layers if layer not in names]
     if unknown or not layers:
-        asked = ", ".join(unknown) or "none"
-        raise ValueError(f"layers asked for: {asked}; there are {names[0]} to {names[-1]}")
+        requested = ", ".join(unknown) or "none"
+        raise ValueError(f"requested layers: {requested}; there are {names[0]} to {names[-1]}")
     found = {names[0]: x}
     deepest = max(names.index(layer) for layer in layers)
     for name, block in zip(names[1 : deepest + 1], blocks, strict=False):
@@ -43,7 +43,7 @@ def require_patch(logmel: Tensor) -> None:
     """Check that `(batch, frames, mels)` has the frames of at least one patch.
 
     Raises:
-        ValueError: it has not.
+        ValueError: there are fewer frames.
     """
     if logmel.shape[1] < PATCH:
         raise ValueError(
@@ -53,23 +53,22 @@ def require_patch(logmel: Tensor) -> None:
 
 
 class PatchEmbedding(nn.Module):
-    """One linear map of every patch of `PATCH` by `PATCH`; what does not fill a patch at the end is dropped."""
+    """Maps every patch of `PATCH` by `PATCH` linearly; an incomplete patch at the end is dropped."""
 
     def __init__(self, dim: int, stride: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(1, dim, kernel_size=PATCH, stride=stride)
 
     def forward(self, image: Tensor) -> Tensor:
-        """`(batch, rows, columns)` -> `(batch, patch rows, patch columns, dim)`."""
+        """Embed `(batch, rows, columns)` as `(batch, patch rows, patch columns, dim)`."""
         patches: Tensor = self.proj(image.unsqueeze(1))  # (batch, dim, patch rows, patch columns)
         return patches.permute(0, 2, 3, 1)
 
 
 def join_heads(x: Tensor) -> Tensor:
-    """`(batch, heads, tokens, dim)` -> `(batch, tokens, heads * dim)`.
+    """Join `(batch, heads, tokens, dim)` to `(batch, tokens, heads * dim)`.
 
-    The copy is said out loud: attention's output may lie in memory so that none is needed, but not in the graph
-    that the ONNX exporter makes of it, where flattening without one fails.
+    The copy is explicit because the exported graph fails without it, even if PyTorch needs none.
     """
     joined: Tensor = x.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(2)
     return joined
@@ -109,7 +108,7 @@ class Block(nn.Module):
     """A transformer block: attention and MLP, each with a residual and a layer norm before or after it.
 
     Args:
-        norm_first: normalize what enters attention and MLP (AST), or what their residuals give (EAT).
+        norm_first: whether the inputs of attention and MLP are normalized (AST), or their residual sums (EAT).
     """
 
     def __init__(self, dim: int, heads: int, hidden: int, *, norm_first: bool, eps: float = 1e-6) -> None:
@@ -121,7 +120,7 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, tokens, dim)` -> the same shape."""
+        """Transform tokens `(batch, tokens, dim)` to the same shape."""
         out: Tensor
         if self.norm_first:
             x = x + self.attn(self.norm1(x))

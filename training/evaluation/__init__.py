@@ -1,1 +1,1 @@
-"""Encoders measured on machines: scores as the service gives them, metrics as DCASE defines them."""
+"""Evaluation of encoders on machines: scores of the service, metrics of DCASE."""

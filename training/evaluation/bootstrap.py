@@ -1,12 +1,12 @@
-"""Intervals: what a figure might have been with other recordings and other draws of the noise.
+"""Bootstrap intervals over recordings, draws of the noise and training seeds.
 
-Clips of one recording are not independent, so recordings are drawn, with all their clips, apart for each domain and
-condition. Seeds of the noise are drawn, and for a group of methods those of training. Of n there are n - 1 drawn, with
-replacement: drawing n would understate the variance by the factor (n - 1) / n, which matters where there are two
-recordings (McCarthy and Snowden, 1985). What there is one of cannot be drawn from, and stands as it is. Machines, banks
-and recordings of noise are those of the experiment: the intervals say nothing about others.
+Clips of one recording are not independent, so whole recordings are drawn, separately for each domain and condition.
+Seeds of the noise are drawn, and training seeds for a group of methods. Of n items n - 1 are drawn with replacement:
+drawing n would understate the variance by the factor (n - 1) / n, which matters for two recordings (McCarthy and
+Snowden, 1985). A single item is not drawn. Machines, banks and recordings of noise are fixed, so the intervals do not
+cover other ones.
 
-Replicate 0 is always the data as they are, so that a figure and its interval are made by the same code.
+Replicate 0 is the data without drawing, so that a figure and its interval come from the same code.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with the ends of its 95 % percentile interval."""
+    """A figure and its 95 % percentile interval."""
 
     value: float
     low: float
@@ -31,13 +31,13 @@ class Interval:
 
     @classmethod
     def of(cls, replicates: NDArray[np.float64]) -> "Interval":
-        """Of `(replicates,)`, the figure itself first."""
+        """Compute the interval of `(replicates,)`, of which the first is the figure itself."""
         low, high = np.quantile(replicates[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return cls(float(replicates[0]), float(low), float(high))
 
 
 def clip_weights(machine: JudgedMachine, replicates: int) -> NDArray[np.float64]:
-    """How often each test clip counts, `(1 + replicates, test clips)`."""
+    """Draw the weight of each test clip, `(1 + replicates, test clips)`."""
     strata: dict[tuple[bool, str], dict[str, list[int]]] = {}
     for place, clip in enumerate(machine.test):
         recordings = strata.setdefault((clip.anomalous, clip.domain), {})
@@ -57,8 +57,8 @@ def seed_weights(seeds: int, replicates: int, *group: str) -> NDArray[np.float64
     Args:
         seeds: number of seeds.
         replicates: number of draws.
-        group: name of a group of methods whose training seeds are drawn, apart from all other draws. Without it the
-            seeds are those of the noise, which all methods share.
+        group: name of a group of methods, whose training seeds are drawn independently. Without it the seeds are those
+            of the noise, which all methods share.
     """
     counts = _multiplicities(seeds, replicates, generator(0, "bootstrap", "seeds", *group))
     whole = np.concatenate([np.ones((1, seeds)), counts])
@@ -67,7 +67,7 @@ def seed_weights(seeds: int, replicates: int, *group: str) -> NDArray[np.float64
 
 
 def recordings_of(machine: JudgedMachine) -> dict[str, int]:
-    """Number of test recordings by condition and domain, which bounds what the intervals can know."""
+    """Count test recordings by condition and domain; few recordings limit the intervals."""
     found: dict[str, set[str]] = {}
     for clip in machine.test:
         name = f"{'anomaly' if clip.anomalous else 'normal'} {clip.domain}"
@@ -82,9 +82,9 @@ def _multiplicities(count: int, replicates: int, rng: np.random.Generator) -> ND
 
 
 def mean_over(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Mean `(replicates,)` of several figures; those that are not defined are left out."""
-    known = [part for part in parts if not np.isnan(part).all()]
-    if not known:
+    """Compute the mean `(replicates,)` of figures; undefined ones are left out."""
+    defined = [part for part in parts if not np.isnan(part).all()]
+    if not defined:
         return np.full_like(parts[0], np.nan)
-    mean: NDArray[np.float64] = np.mean(known, axis=0)
+    mean: NDArray[np.float64] = np.mean(defined, axis=0)
     return mean

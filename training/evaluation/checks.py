@@ -1,4 +1,4 @@
-"""Clips read before anything is trained, so that one that cannot be used does not end an experiment after hours."""
+"""Checks all clips before training, so that an unusable clip does not end an experiment after hours."""
 
 import hashlib
 from collections import Counter
@@ -20,12 +20,12 @@ _NAMED = 3  # unusable clips that the error names
 
 @dataclass(frozen=True)
 class CheckedClips:
-    """Machines whose clips can all be used.
+    """Machines without unusable clips.
 
     Attributes:
-        machines: without clips that repeat another of the same machine.
-        notes: clips that were left out, and what else a reader of the figures needs to see.
-        shortest: samples of the shortest clip.
+        machines: machines without repeated clips.
+        notes: clips that were left out, and other remarks on the data.
+        shortest: length of the shortest clip, in samples.
     """
 
     machines: tuple[JudgedMachine, ...]
@@ -35,8 +35,8 @@ class CheckedClips:
 
 class _Read(NamedTuple):
     samples: int
-    digest: bytes  # of the decoded samples
-    own_rate: int  # of the file, Hz
+    digest: bytes  # hash of the decoded samples
+    own_rate: int  # sample rate of the file, in Hz
 
 
 def check_clips(
@@ -47,21 +47,21 @@ def check_clips(
     workers: int,
     progress: Progress,
 ) -> CheckedClips:
-    """Decode every clip once, and leave out those that repeat another of their machine.
+    """Decode every clip once, and leave out clips that repeat another clip of their machine.
 
-    Two clips with the same decoded samples are one recording: a test clip that is in the bank too would be no test. The
-    first is kept, train before test.
+    Clips with the same decoded samples are one recording, and a test clip that is in the bank is not a test. The first
+    one is kept, train before test.
 
     Args:
-        machines: as they were read by name.
+        machines: machines of the tree.
         root: folder of the machines, for messages.
-        sample_rate: that clips are decoded to, Hz.
-        min_seconds: the shortest clip that all methods take.
-        workers: threads; 0 is one per core.
-        progress: where to draw it.
+        sample_rate: sample rate of the methods, in Hz.
+        min_seconds: length of the shortest clip that all methods accept.
+        workers: number of threads; 0 is one per core.
+        progress: progress display.
 
     Raises:
-        DataError: a clip cannot be decoded, is silent or too short; or a machine has too few clips without the
+        DataError: a clip cannot be decoded, is silent or too short; or a machine has too few clips without
             repeated ones.
     """
     clips = [clip for machine in machines for clip in (*machine.train, *machine.test)]
@@ -84,7 +84,7 @@ def check_clips(
 
 
 def _read(clip: JudgedClip, sample_rate: int, min_seconds: float) -> _Read | str:
-    """What a clip decodes to, or why it cannot be used."""
+    """Decode a clip, or return the reason why it cannot be used."""
     try:
         waveform = decode(clip.path.read_bytes(), sample_rate=sample_rate, limits=AudioLimits())
     except OSError as error:
@@ -114,13 +114,13 @@ def _without_repeats(
     try:
         return left.check(root)
     except DataError as error:
-        raise DataError(f"{error} Clips that repeat another were left out: {' '.join(notes[-_NAMED:])}") from error
+        raise DataError(f"{error} Repeated clips were left out: {' '.join(notes[-_NAMED:])}") from error
 
 
 def _rates(machine: JudgedMachine, found: dict[JudgedClip, _Read]) -> str:
-    """A note on files of several sample rates, which a score may tell apart instead of faults."""
+    """Format a note on files of several sample rates, which can affect scores."""
     rates = Counter(found[clip].own_rate for clip in (*machine.train, *machine.test))
     if len(rates) < 2:
         return ""
     listed = ", ".join(f"{rate} Hz in {count}" for rate, count in sorted(rates.items()))
-    return f"{machine.name}: its files have different sample rates ({listed}), which a score may tell apart."
+    return f"{machine.name}: its files have different sample rates ({listed}), which can affect scores."

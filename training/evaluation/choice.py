@@ -1,7 +1,7 @@
-"""Which method would have been chosen without a machine, and what it gives on that machine.
+"""Chooses a method without one machine, and measures it on that machine.
 
-A method that was picked because it did best on the machines of a table looks better there than it will elsewhere. Here
-the choice is made on all machines but one and judged on the one that was left out.
+A method that was selected on the machines of a table has better figures there than on other machines. Here the choice
+is made on all machines but one, and measured on the one that was left out.
 
 Each bootstrap replicate repeats the choice, so an interval includes the choice, the training seeds of groups, the seeds
 of the noise and the test recordings. Machines are not drawn.
@@ -17,27 +17,27 @@ from training.evaluation.bootstrap import Interval
 from training.evaluation.comparison import ALL, NOISY_MEAN, Cell, Comparison, Key
 from training.evaluation.tree import JudgedMachine
 
-FIGURE = Key("", "served", "", Cell(NOISY_MEAN, None), "auc")  # what is chosen by, and judged by
+FIGURE = Key("", "served", "", Cell(NOISY_MEAN, None), "auc")  # criterion of the choice, and figure of the result
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A machine that was left out, and the method chosen without it."""
+    """The choice of a method without one machine."""
 
-    machine: str  # the machine with all its sections; `all` for the mean over machines
-    method: str  # empty for the mean over machines
-    share: float  # of the replicates that choose this method; NaN for the mean over machines
-    figure: Interval  # of the chosen method on the machine left out
-    difference: Interval  # from the reference there, paired
+    machine: str  # left-out machine with all its sections; `all` for the mean over machines
+    method: str  # chosen method; empty for the mean over machines
+    share: float  # share of replicates with this choice; NaN for the mean over machines
+    figure: Interval  # result of the chosen method on the left-out machine
+    difference: Interval  # paired difference from the reference
 
 
 def leave_one_out(comparison: Comparison, candidates: Sequence[str], reference: str) -> list[Choice]:
     """Choose a method without each machine in turn; return the choices, their mean over machines last.
 
     Args:
-        comparison: with figures of all methods; of two machines at least.
-        candidates: methods or groups. Of two that are equally good the one named first is chosen.
-        reference: method or group that the chosen one is compared with.
+        comparison: figures of all methods on at least two machines.
+        candidates: methods or groups; the first one wins a tie.
+        reference: method or group that the choice is compared with.
     """
     machines = machine_names(comparison.machines)
     figures = np.stack([_by_machine(comparison, method, machines) for method in candidates])  # (methods, machines, r)
@@ -53,12 +53,12 @@ def leave_one_out(comparison: Comparison, candidates: Sequence[str], reference: 
 
 
 def machine_names(machines: Sequence[JudgedMachine]) -> list[str]:
-    """Names of the machines, each once however many sections it has."""
+    """List the names of the machines, without their sections."""
     return list(dict.fromkeys(machine.folder for machine in machines))
 
 
 def _by_machine(comparison: Comparison, method: str, machines: Sequence[str]) -> NDArray[np.float64]:
-    """The figure of each machine, a mean over its sections, `(machines, 1 + replicates)`."""
+    """Compute the figure of each machine, a mean over its sections, `(machines, 1 + replicates)`."""
     rows = []
     for name in machines:
         sections = [machine.name for machine in comparison.machines if machine.folder == name]

@@ -1,4 +1,4 @@
-"""All figures of an experiment with their bootstrap replicates, so that methods are compared replicate by replicate."""
+"""The figures of an experiment with their bootstrap replicates, for paired comparisons of methods."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from training.evaluation.protocol import CLEAN, NOISY, Condition
 from training.evaluation.tree import JudgedMachine
 from training.metrics import METRICS, domain_metrics, official
 
-ALL = "all"  # the mean over machines; of the official score the harmonic mean over all of them
-NOISY_MEAN = "noisy"  # the mean over all noisy conditions and ratios
+ALL = "all"  # mean over machines; harmonic mean for the official score
+NOISY_MEAN = "noisy"  # mean over all noisy conditions and ratios
 
 
 class Cell(NamedTuple):
-    """A condition at a ratio, or a mean of such: `matched` and `mismatch` of one ratio, `noisy` of all."""
+    """A condition at a ratio, or a mean: `matched` and `mismatch` of one ratio, `noisy` of all ratios."""
 
     condition: str
     snr_db: float | None
@@ -27,10 +27,10 @@ class Cell(NamedTuple):
 
 
 class Key(NamedTuple):
-    """Which figure."""
+    """The key of a figure."""
 
     method: str
-    reading: str
+    scorer: str
     machine: str
     cell: Cell
     metric: str
@@ -38,33 +38,33 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Gap:
-    """How much of the way from the reference to the oracle a method goes."""
+    """The share of the gap between reference and oracle that a method closes."""
 
     size: Interval
-    share: Interval | None  # None: there is no gap
-    bounded: bool  # is the gap's interval above zero, without which a share's interval means nothing
+    share: Interval | None  # None if there is no gap
+    bounded: bool  # whether the gap's interval is above zero; otherwise the share has no interval
 
 
 def cells(snrs: Sequence[float]) -> list[tuple[Cell, Condition]]:
-    """Every condition that is measured."""
+    """List every measured condition with its cell."""
     noisy = [(Cell(condition.name, snr), condition) for snr in snrs for condition in NOISY]
     return [(Cell(CLEAN.name, None), CLEAN), *noisy]
 
 
 def summaries(snrs: Sequence[float]) -> list[Cell]:
-    """The cells that a table shows."""
+    """List the cells of a table."""
     pairs = [Cell(relation, snr) for snr in snrs for relation in ("matched", "mismatch")]
     return [Cell(CLEAN.name, None), *pairs, Cell(NOISY_MEAN, None)]
 
 
 def directions(snrs: Sequence[float]) -> list[Cell]:
-    """List the single directions of the mismatch, bank to tests."""
+    """List the cells of both directions of the mismatch, from bank to tests."""
     found = [condition.name for condition in NOISY if condition.relation == "mismatch"]
     return [Cell(name, snr) for snr in snrs for name in found]
 
 
 class Comparison:
-    """Figures by key, each `(1 + replicates,)` with the figure itself first."""
+    """Figures by key, each `(1 + replicates,)`; the first value is the figure itself."""
 
     def __init__(self, machines: Sequence[JudgedMachine], snrs: Sequence[float], seeds: int, replicates: int) -> None:
         self.machines = tuple(machines)
@@ -74,13 +74,13 @@ class Comparison:
         self._replicates = replicates
         self._values: dict[Key, NDArray[np.float64]] = {}
 
-    def add(self, method: str, reading: str, scores: Mapping[tuple[str, Cell], Sequence[NDArray[np.float64]]]) -> None:
-        """Take in a method's scores.
+    def add(self, method: str, scorer: str, scores: Mapping[tuple[str, Cell], Sequence[NDArray[np.float64]]]) -> None:
+        """Add the figures of a method's scores.
 
         Args:
-            method: its name.
-            reading: how they came about.
-            scores: by machine and cell, for each seed the scores of the test clips; one for `clean`.
+            method: name of the method.
+            scorer: name of the scorer.
+            scores: scores of the test clips by machine and cell, for each seed; `clean` has one seed.
         """
         found: dict[tuple[str, Cell, str], NDArray[np.float64]] = {}
         for cell, _ in cells(self.snrs):
@@ -94,18 +94,17 @@ class Comparison:
             together = [official(seed) for seed in zip(*by_machine.values(), strict=True)]
             found[ALL, cell, "official"] = self._over_seeds(together)
         found |= self._summaries(found)
-        self._values |= {Key(method, reading, *key): values for key, values in found.items()}
+        self._values |= {Key(method, scorer, *key): values for key, values in found.items()}
 
     def add_means(
-        self, method: str, reading: str, values: Mapping[tuple[str, Cell, str], Sequence[Sequence[NDArray[np.float64]]]]
+        self, method: str, scorer: str, values: Mapping[tuple[str, Cell, str], Sequence[Sequence[NDArray[np.float64]]]]
     ) -> None:
-        """Take in figures that are means over test clips.
+        """Add figures that are means over test clips and conditions.
 
         Args:
-            method: its name.
-            reading: how they came about.
-            values: by machine, cell and metric: for each seed, for each of several conditions, the value of each test
-                clip. The figure is the mean over clips and conditions.
+            method: name of the method.
+            scorer: name of the scorer.
+            values: values of the test clips by machine, cell and metric, for each seed and each condition.
         """
         names = [machine.name for machine in self.machines]
         found = {}
@@ -115,14 +114,14 @@ class Comparison:
             found[name, cell, metric] = self._over_seeds([shares @ np.mean(seed, axis=0) for seed in seeds])
         for cell, metric in dict.fromkeys((cell, metric) for _, cell, metric in found):
             found[ALL, cell, metric] = mean_over([found[name, cell, metric] for name in names])
-        self._values |= {Key(method, reading, *key): figure for key, figure in found.items()}
+        self._values |= {Key(method, scorer, *key): figure for key, figure in found.items()}
 
     def add_group(self, group: str, methods: Sequence[str]) -> None:
-        """Add the mean over methods that are one recipe with several training seeds, which each replicate draws.
+        """Add the mean over methods of one config with several training seeds; each replicate draws the seeds.
 
         Args:
-            group: its name, which figures are then found by as by that of a method.
-            methods: names of methods that were added before.
+            group: name of the group, used in keys as a method.
+            methods: names of added methods.
         """
         weights = seed_weights(len(methods), self._replicates, group)
         for key in [key for key in self._values if key.method == methods[0]]:
@@ -155,30 +154,30 @@ class Comparison:
         return means
 
     @property
-    def known(self) -> tuple[Key, ...]:
-        """All figures, method after method."""
+    def keys(self) -> tuple[Key, ...]:
+        """Keys of all figures, ordered by method."""
         return tuple(self._values)
 
     def replicates(self, key: Key) -> NDArray[np.float64]:
-        """Return a figure and its replicates, `(1 + replicates,)`; NaN where it is not defined."""
+        """Return a figure and its replicates, `(1 + replicates,)`; NaN if it is not defined."""
         return self._values[key]
 
     def interval(self, key: Key) -> Interval | None:
-        """A figure with its interval; None where it is not defined, as the AUC of a domain without clips."""
+        """Return a figure with its interval; None if it is not defined, as the AUC of a domain without clips."""
         values = self._values[key]
         return None if np.isnan(values[0]) else Interval.of(values)
 
     def difference(self, key: Key, other: str) -> Interval | None:
-        """A method's figure less that of another method, both on the same replicates."""
+        """Return the paired difference of a method's figure from another method's; None if it is not defined."""
         values = self._values[key] - self._values[key._replace(method=other)]
         return None if np.isnan(values[0]) else Interval.of(values)
 
     def saving(self, key: Key, other: str) -> Interval:
-        """Compute the share by which a method's figure is below that of another method."""
+        """Compute the relative reduction of a figure from another method's figure."""
         return Interval.of(1 - self._values[key] / self._values[key._replace(method=other)])
 
     def gap(self, key: Key, reference: str, oracle: str) -> Gap | None:
-        """Share of the way from the reference to the oracle; None where a figure is not defined."""
+        """Compute the share of the gap from reference to oracle; None if a figure is not defined."""
         low = self._values[key._replace(method=reference)]
         way = self._values[key._replace(method=oracle)] - low
         if np.isnan(way[0]):
@@ -186,7 +185,7 @@ class Comparison:
         size = Interval.of(way)
         if size.value <= 0:
             return Gap(size, None, bounded=False)
-        gaps = way > 0  # a replicate without a gap has no share of it; of a bounded gap they are a fortieth at most
+        gaps = way > 0  # a replicate without a gap has no share; with a bounded gap at most 1 in 40 has none
         share = (self._values[key] - low)[gaps] / way[gaps]
         if size.low <= 0:
             return Gap(size, Interval(float(share[0]), float("nan"), float("nan")), bounded=False)

@@ -1,4 +1,4 @@
-"""The controlled experiment: methods side by side on machines in noise."""
+"""Runs the controlled experiment: compares methods on machines in noise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,108 +14,115 @@ from service.settings import Device
 from training.config import ConfigError
 from training.data.catalog import DataError
 from training.evaluation import methods
-from training.evaluation.cells import Cells
 from training.evaluation.checks import check_clips
 from training.evaluation.choice import Choice, leave_one_out, machine_names
 from training.evaluation.comparison import Cell, Comparison, cells
 from training.evaluation.config import LOGMEL, ORACLE, ExperimentConfig
-from training.evaluation.listening import Listener
+from training.evaluation.embedders import BundleEmbedder, Embedded, Embedder, LogmelEmbedder, check_device, oracle
+from training.evaluation.embedding import MachineEmbeddings
+from training.evaluation.embedding_cache import EmbeddingCache
 from training.evaluation.noise import Kind, Noise, Role
 from training.evaluation.protocol import Sound, sounds
-from training.evaluation.readings import READINGS, Reading, readings
+from training.evaluation.scores import SCORERS, Scorer, scorers
 from training.evaluation.timing import milliseconds
 from training.evaluation.tree import JudgedMachine, read_tree
-from training.evaluation.views import BundleView, Embedded, LogmelView, View, check_device, oracle
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was found, and of what.
+    """Results of an experiment.
 
     Attributes:
-        machines: without clips that repeat another.
-        notes: what was left out and why, and what else a reader of the figures needs to see.
-        provider: the ONNX Runtime provider that embeddings were made with.
+        machines: machines without repeated clips.
+        notes: clips and recordings that were left out, and other remarks on the data.
+        provider: ONNX Runtime provider of the embeddings.
     """
 
     config: ExperimentConfig
     machines: tuple[JudgedMachine, ...]
     noise: Noise
-    manifests: Mapping[str, Manifest]  # by method, of those that are bundles
+    manifests: Mapping[str, Manifest]  # manifests by method
     milliseconds: Mapping[str, float]  # per clip of 10 s, by method
     comparison: Comparison
     notes: tuple[str, ...]
     provider: str
-    choices: tuple[Choice, ...]  # with one machine left out; empty where none was to be made
+    choices: tuple[Choice, ...]  # choices with one machine left out; empty if none are configured
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names, the baseline first and the oracle last."""
+        """Names of the methods, from the baseline to the oracle."""
         return (LOGMEL, *self.manifests, ORACLE)
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """Names of methods and groups: the baseline, methods, groups, the oracle."""
+        """Names of the baseline, the methods, the groups and the oracle."""
         return (LOGMEL, *self.manifests, *self.config.groups, ORACLE)
 
 
 @dataclass(frozen=True)
 class _Method:
-    view: View
+    embedder: Embedder
     oracle: bool = False
 
-    def embedded(
-        self, listener: Listener, machine: JudgedMachine, role: Role, kind: Kind | None, snr: float | None, seed: int
+    def load(
+        self,
+        embeddings: MachineEmbeddings,
+        machine: JudgedMachine,
+        role: Role,
+        kind: Kind | None,
+        snr: float | None,
+        seed: int,
     ) -> Embedded:
         clean = Sound("clean", role)
         if kind is None:
-            return listener.embedded(self.view, machine, clean)
+            return embeddings.load(self.embedder, machine, clean)
         if not self.oracle:
-            return listener.embedded(self.view, machine, Sound("mixture", role, kind, snr, seed))
-        noise = listener.embedded(self.view, machine, Sound("noise", role, kind, None, seed))
-        return oracle(listener.embedded(self.view, machine, clean), noise)
+            return embeddings.load(self.embedder, machine, Sound("mixture", role, kind, snr, seed))
+        noise = embeddings.load(self.embedder, machine, Sound("noise", role, kind, None, seed))
+        return oracle(embeddings.load(self.embedder, machine, clean), noise)
 
 
 def run(config: ExperimentConfig, progress: Progress) -> Result:
-    """Check the data, train what is to be trained, embed, score, compare. What was done before is not done again.
+    """Check the data, train methods, embed, score and compare. Results in the work folder are reused.
 
     Args:
-        config: of the experiment.
-        progress: where to draw it.
+        config: config of the experiment.
+        progress: progress display.
 
     Raises:
-        ConfigError, DataError, BundleError, CheckpointError: before anything is trained or embedded, if a clip, a
-            recording of noise, a bundle, a checkpoint or the device is not usable.
+        ConfigError, DataError, BundleError, CheckpointError: a clip, a recording of noise, a bundle, a checkpoint or
+            the device cannot be used; raised before anything is trained or embedded.
         RunError, ExportError: a method cannot be trained.
     """
     work, device = Path(config.work), Device(config.device)
     check_device(device)
     machines = _read_machines(config)
-    given = {method.name: BundleView(Path(method.bundle), device) for method in config.methods if method.bundle}
-    needs = methods.needs(config, {name: view.encoder.manifest for name, view in given.items()})
+    given = {method.name: BundleEmbedder(Path(method.bundle), device) for method in config.methods if method.bundle}
+    needs = methods.needs(config, {name: embedder.encoder.manifest for name, embedder in given.items()})
     rate = _one_rate(needs)
     noise = Noise.read(Path(config.noise), rate)
     least = max(need.min_seconds for need in needs.values())
     checked = check_clips(machines, Path(config.machines), rate, least, config.workers, progress)
     noise.check(checked.shortest)
     folders = methods.bundles(config, progress)
-    bundles = {name: given.get(name) or BundleView(folder, device) for name, folder in folders.items()}
+    bundles = {name: given.get(name) or BundleEmbedder(folder, device) for name, folder in folders.items()}
     reference = bundles[config.reference]
-    views: dict[str, View] = {LOGMEL: LogmelView(reference), **bundles}
-    listener = Listener(noise, rate, Cells(work / "cells"))
-    heard: list[tuple[list[View], bool]] = [(list(views.values()), False), ([reference], True)]
+    embedders: dict[str, Embedder] = {LOGMEL: LogmelEmbedder(reference), **bundles}
+    embeddings = MachineEmbeddings(noise, rate, EmbeddingCache(work / "embeddings"))
+    passes: list[tuple[list[Embedder], bool]] = [(list(embedders.values()), False), ([reference], True)]
     wanted = [
         (machine, sound, own)
         for machine in checked.machines
-        for own, alone in heard
+        for own, alone in passes
         for sound in sounds(config.snr_db, config.seeds, oracle=alone)
     ]
-    listener.embed(wanted, config.workers, progress)
-    timed = {name: view if view.on_cpu else BundleView(view.folder) for name, view in bundles.items()}
+    embeddings.embed(wanted, config.workers, progress)
+    timed = {name: each if each.on_cpu else BundleEmbedder(each.folder) for name, each in bundles.items()}
     times = milliseconds(timed, config.timing_rounds, work / "timings") if config.timing_rounds else {}
-    compared = {name: _Method(view) for name, view in views.items()} | {ORACLE: _Method(reference, oracle=True)}
-    comparison = _compare(config, checked.machines, compared, listener, progress)
-    manifests = {name: view.encoder.manifest for name, view in bundles.items()}
+    compared = {name: _Method(embedder) for name, embedder in embedders.items()}
+    compared[ORACLE] = _Method(reference, oracle=True)
+    comparison = _compare(config, checked.machines, compared, embeddings, progress)
+    manifests = {name: embedder.encoder.manifest for name, embedder in bundles.items()}
     for group, members in config.groups.items():
         comparison.add_group(group, members)
     choices = leave_one_out(comparison, config.choose, config.baseline) if config.choose else []
@@ -135,7 +142,7 @@ def run(config: ExperimentConfig, progress: Progress) -> Result:
 def _read_machines(config: ExperimentConfig) -> list[JudgedMachine]:
     machines = read_tree(Path(config.machines))
     if config.choose and len(machine_names(machines)) < 2:
-        raise ConfigError(f"`choose` leaves one machine out, but {config.machines} holds only {machines[0].folder}.")
+        raise ConfigError(f"`choose` leaves one machine out, but {config.machines} has only {machines[0].folder}.")
     return machines
 
 
@@ -143,7 +150,7 @@ def _one_rate(needs: Mapping[str, methods.Needs]) -> int:
     rates = {name: need.sample_rate for name, need in needs.items()}
     if len(set(rates.values())) > 1:
         listed = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
-        raise ConfigError(f"The methods take different sample rates ({listed}); compare those of one rate.")
+        raise ConfigError(f"The methods take different sample rates ({listed}). Compare methods of one rate.")
     return next(iter(rates.values()))
 
 
@@ -151,50 +158,50 @@ def _compare(
     config: ExperimentConfig,
     machines: Sequence[JudgedMachine],
     compared: Mapping[str, _Method],
-    listener: Listener,
+    embeddings: MachineEmbeddings,
     progress: Progress,
 ) -> Comparison:
     comparison = Comparison(machines, config.snr_db, config.seeds, config.bootstrap)
-    task = progress.add_task("scoring", total=len(compared) * (len(machines) + len(READINGS)))
+    task = progress.add_task("scoring", total=len(compared) * (len(machines) + len(SCORERS)))
     for name, method in compared.items():
-        scores: dict[str, dict[tuple[str, Cell], list[NDArray[np.float64]]]] = {reading: {} for reading in READINGS}
+        scores: dict[str, dict[tuple[str, Cell], list[NDArray[np.float64]]]] = {scorer: {} for scorer in SCORERS}
         for machine in machines:
-            for reading, found in _score(config, machine, method, listener).items():
-                scores[reading] |= {(machine.name, cell): rows for cell, rows in found.items()}
+            for scorer, found in _score(config, machine, method, embeddings).items():
+                scores[scorer] |= {(machine.name, cell): rows for cell, rows in found.items()}
             progress.advance(task)
-        for reading, of_machines in scores.items():
-            comparison.add(name, reading, of_machines)
+        for scorer, of_machines in scores.items():
+            comparison.add(name, scorer, of_machines)
             progress.advance(task)
     return comparison
 
 
 def _score(
-    config: ExperimentConfig, machine: JudgedMachine, method: _Method, listener: Listener
+    config: ExperimentConfig, machine: JudgedMachine, method: _Method, embeddings: MachineEmbeddings
 ) -> dict[str, dict[Cell, list[NDArray[np.float64]]]]:
-    """Scores of a machine's test clips, by reading and cell, for each seed."""
-    domains, read = [clip.domain for clip in machine.train], readings(config.backend)
-    scores: dict[str, dict[Cell, list[NDArray[np.float64]]]] = {reading: {} for reading in READINGS}
+    """Score a machine's test clips, by scorer and cell, for each seed."""
+    domains, read = [clip.domain for clip in machine.train], scorers(config.backend)
+    scores: dict[str, dict[Cell, list[NDArray[np.float64]]]] = {scorer: {} for scorer in SCORERS}
     for snr in (None, *config.snr_db):
         wanted = [(cell, condition) for cell, condition in cells(config.snr_db) if cell.snr_db == snr]
         for seed in range(config.seeds if snr is not None else 1):
-            heard: dict[tuple[Role, Kind | None], Embedded] = {}
+            loaded: dict[tuple[Role, Kind | None], Embedded] = {}
             for cell, condition in wanted:
                 pair: tuple[tuple[Role, Kind | None], ...] = (("bank", condition.bank), ("test", condition.test))
                 for role, kind in pair:
-                    if (role, kind) not in heard:
-                        heard[role, kind] = method.embedded(listener, machine, role, kind, snr, seed)
-                for name, reading in read.items():
-                    found = _read(
-                        reading, heard["bank", condition.bank], domains, heard["test", condition.test], machine
+                    if (role, kind) not in loaded:
+                        loaded[role, kind] = method.load(embeddings, machine, role, kind, snr, seed)
+                for name, scorer in read.items():
+                    found = _apply(
+                        scorer, loaded["bank", condition.bank], domains, loaded["test", condition.test], machine
                     )
                     scores[name].setdefault(cell, []).append(found)
     return scores
 
 
-def _read(
-    reading: Reading, bank: Embedded, domains: Sequence[Domain], test: Embedded, machine: JudgedMachine
+def _apply(
+    scorer: Scorer, bank: Embedded, domains: Sequence[Domain], test: Embedded, machine: JudgedMachine
 ) -> NDArray[np.float64]:
     try:
-        return reading(bank, domains, test)
+        return scorer(bank, domains, test)
     except DataError as error:
         raise DataError(f"The machine {machine.name}: {error}") from error

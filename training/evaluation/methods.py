@@ -1,4 +1,4 @@
-"""The bundles an experiment compares: those that are there, and those that it trains itself."""
+"""The bundles of an experiment: given ones, and ones that it trains."""
 
 import dataclasses
 import hashlib
@@ -18,11 +18,11 @@ _RUNS, _BUNDLES = "runs", "bundles"
 
 
 def bundles(config: ExperimentConfig, progress: Progress) -> dict[str, Path]:
-    """The bundle of each method, trained and exported first where the work folder does not have it.
+    """Return the bundle of each method; train and export it if the work folder does not have it.
 
     Args:
-        config: of the experiment.
-        progress: where to draw training.
+        config: config of the experiment.
+        progress: progress display.
 
     Raises:
         ConfigError, CheckpointError, DataError, BundleError, RunError, ExportError: a method cannot be trained.
@@ -37,23 +37,23 @@ def bundles(config: ExperimentConfig, progress: Progress) -> dict[str, Path]:
 
 
 class Needs(NamedTuple):
-    """What a method takes, known before it is trained."""
+    """Requirements of a method, available before it is trained."""
 
-    sample_rate: int  # Hz
-    min_seconds: float  # shortest clip
+    sample_rate: int  # sample rate of the waveform, in Hz
+    min_seconds: float  # length of the shortest clip
 
 
 def needs(config: ExperimentConfig, manifests: Mapping[str, Manifest]) -> dict[str, Needs]:
-    """Read what each method takes, so that a mistake shows before anything is trained.
+    """Read the requirements of each method, so that errors are raised before anything is trained.
 
     Args:
-        config: of the experiment.
-        manifests: of the methods that are bundles.
+        config: config of the experiment.
+        manifests: manifests of the given bundles, by method.
 
     Raises:
         ConfigError, CheckpointError, BundleError: a method cannot be trained.
     """
-    from training.build import build_student
+    from training.factory import build_student
 
     found = {}
     for method in config.methods:
@@ -67,16 +67,16 @@ def needs(config: ExperimentConfig, manifests: Mapping[str, Manifest]) -> dict[s
 
 
 def training_config(config: ExperimentConfig, method: MethodConfig) -> Config:
-    """The settings of a method's training run. Raises `ConfigError`."""
+    """Load the config of a method's training run. Raises `ConfigError`."""
     shared = [f"encoder.checkpoint={json.dumps(config.checkpoint)}"] if config.checkpoint else []
     shared += [f"data.manifest={json.dumps(config.manifest)}"] if config.manifest else []
     return load_config(Path(method.config), [*shared, *method.set])
 
 
 def training_key(config: Config) -> str:
-    """What a trained method hangs on, by content: settings, checkpoints and clips, wherever they lie.
+    """Hash everything that a trained method depends on, by content: settings, checkpoints and clips.
 
-    The code is no part of it: whoever changes the training code gives the experiment another work folder.
+    The code is not part of the hash: after a change of the training code, use another work folder.
     """
     from training.data.catalog import fingerprint
     from training.sounds import read_catalog
@@ -96,9 +96,9 @@ def training_key(config: Config) -> str:
 
 
 def _content(path: str) -> str:
-    """A hash of a file, or of the files below a folder."""
+    """Hash a file, or the files below a folder."""
     if not path or not Path(path).exists():
-        return path  # absent: training says so
+        return path  # missing: training raises the error
     files = [Path(path)] if Path(path).is_file() else sorted(p for p in Path(path).rglob("*") if p.is_file())
     return hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()
 
@@ -115,11 +115,11 @@ def _trained(method: MethodConfig, config: Config, work: Path, progress: Progres
         return made[0].parent
     # Teacher embeddings are shared by all methods of the experiment.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=str(work / "cache")))
-    begun = [Run(path) for path in sorted((folder / _RUNS).glob("*")) if (path / "run.json").is_file()]
-    if not begun:
+    runs = [Run(path) for path in sorted((folder / _RUNS).glob("*")) if (path / "run.json").is_file()]
+    if not runs:
         run = train(config, name, folder / _RUNS, progress)
-    elif begun[-1].checkpoints and begun[-1].latest()[1]["finished"]:
-        run = begun[-1]
+    elif runs[-1].checkpoints and runs[-1].latest()[1]["finished"]:
+        run = runs[-1]
     else:
-        run = resume(begun[-1], begun[-1].config, progress)
+        run = resume(runs[-1], runs[-1].config, progress)
     return export_run(run, name, "1", folder / _BUNDLES)

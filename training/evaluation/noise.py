@@ -1,4 +1,4 @@
-"""Noise that machines are heard in: recordings for the bank and recordings for the tests, none for both."""
+"""Background noise: recordings for the bank and recordings for the tests, none for both."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ Role = Literal["bank", "test"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ROLES: tuple[Role, ...] = get_args(Role)
 
-SILENCE = 1e-12  # mean square around the mean, full scale being 1
+SILENCE = 1e-12  # variance below which samples are silent; full scale is 1
 
 _LIMITS = AudioLimits(max_seconds=3_600.0)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording of noise, `(samples,)` at the rate of the bundles."""
+    """A recording of noise, `(samples,)` at the sample rate of the bundles."""
 
     name: str
     sha256: str
     samples: Samples
 
     def cut(self, start: int, length: int) -> Samples:
-        """`length` samples from `start`; a recording that is too short begins again."""
+        """Cut `length` samples from `start`; a recording that is too short is repeated."""
         repeated = np.resize(self.samples, max(len(self.samples), length))
         return repeated[start : start + length]
 
@@ -44,8 +44,8 @@ class Noise:
     """Recordings by kind and role.
 
     Attributes:
-        recordings: none is of two kinds or two roles.
-        left_out: recordings that repeat another, in words.
+        recordings: recordings by kind and role, without overlap.
+        left_out: notes on repeated recordings.
     """
 
     recordings: dict[tuple[Kind, Role], tuple[Recording, ...]]
@@ -53,23 +53,21 @@ class Noise:
 
     @classmethod
     def read(cls, folder: Path, sample_rate: int) -> "Noise":
-        """Read `stationary/` and `nonstationary/`: of the sorted recordings every second one is for the bank.
+        """Read `stationary/` and `nonstationary/`; every second of the sorted recordings is for the bank.
 
-        Files that were cut from one recording by their names (`..._rec_1_...`) have one role. A file that decodes to
-        the samples of an earlier one, of either kind, is left out.
+        Files with the same recording in their names (`..._rec_1_...`) have one role. A file with the same decoded
+        samples as an earlier one, of either kind, is left out.
 
         Args:
-            folder: holds both folders.
-            sample_rate: of the samples, Hz.
+            folder: folder of both kinds.
+            sample_rate: sample rate of the samples, in Hz.
 
         Raises:
-            DataError: a folder is absent, has fewer than two recordings, or one that is silent or cannot be decoded.
+            DataError: a folder is missing, has fewer than two recordings, or has one that cannot be decoded.
         """
         absent = [kind for kind in KINDS if not (folder / kind).is_dir()]
         if absent:
-            raise DataError(
-                f"The folder of noise {folder} has no {absent[0]}/ below it; it needs {' and '.join(KINDS)}."
-            )
+            raise DataError(f"The folder of noise {folder} has no {absent[0]}/; it needs {' and '.join(KINDS)}.")
         recordings: dict[tuple[Kind, Role], tuple[Recording, ...]] = {}
         seen: dict[bytes, str] = {}
         left_out = []
@@ -81,36 +79,38 @@ class Noise:
                 if first != name:
                     left_out.append(f"Noise {name} repeats {first} and was left out.")
                     continue
-                told = RECORDING.search(path.stem)
-                pieces.setdefault((path.parent, told.group(1)) if told else path, []).append(recording)
+                match = RECORDING.search(path.stem)
+                pieces.setdefault((path.parent, match.group(1)) if match else path, []).append(recording)
             if len(pieces) < 2:
-                raise DataError(f"{folder / kind} needs two recordings at least, to keep those of bank and test apart.")
-            for turn, role in enumerate(ROLES):
-                recordings[kind, role] = tuple(one for own in [*pieces.values()][turn::2] for one in own)
+                raise DataError(
+                    f"{folder / kind} needs at least two recordings, one for the bank and one for the tests."
+                )
+            for offset, role in enumerate(ROLES):
+                recordings[kind, role] = tuple(one for own in [*pieces.values()][offset::2] for one in own)
         return cls(recordings, tuple(left_out))
 
     def check(self, length: int) -> None:
-        """Check that every stretch of `length` samples can be brought to unit power. Raises `DataError`."""
+        """Raise `DataError` if a segment of `length` samples is silent, so that it cannot be scaled to unit power."""
         for (kind, _), recordings in self.recordings.items():
             for one in recordings:
                 start = _silent(one.samples.astype(np.float64), length)
                 if start is not None:
                     raise DataError(
                         f"The noise {kind}/{one.name} is silent for the length of a clip, {length} samples from sample "
-                        f"{start} on, so no signal-to-noise ratio can be set. Cut the silence out, or remove the file."
+                        f"{start} on, so no signal-to-noise ratio can be set. Remove the silence, or the file."
                     )
 
     def draws(self, kind: Kind, role: Role, rng: np.random.Generator) -> "Draws":
-        """Stretches of noise of one kind and role, decided by `rng` alone."""
+        """Create the draws of noise segments of one kind and role, which depend on `rng` alone."""
         return Draws(self.recordings[kind, role], rng)
 
     def sha256(self, kind: Kind, role: Role) -> list[str]:
-        """Hashes of the recordings."""
+        """Return the hashes of the recordings."""
         return [recording.sha256 for recording in self.recordings[kind, role]]
 
 
 class Draws:
-    """Stretches for clip after clip: recordings are drawn without replacement until all were heard, then all again."""
+    """Draws segments of noise; recordings are drawn without replacement, then all again."""
 
     def __init__(self, recordings: Sequence[Recording], rng: np.random.Generator) -> None:
         self._recordings = recordings
@@ -118,7 +118,7 @@ class Draws:
         self._left: list[int] = []
 
     def take(self, length: int) -> Samples:
-        """The next stretch, `(length,)`; where it begins is uniform over the recording."""
+        """Draw the next segment `(length,)`; its start is uniform over the recording."""
         self._left = self._left or self._rng.permutation(len(self._recordings)).tolist()
         recording = self._recordings[self._left.pop()]
         start = int(self._rng.integers(max(len(recording.samples) - length, 0) + 1))
@@ -137,7 +137,7 @@ def _read(path: Path, sample_rate: int) -> Recording:
 
 
 def _silent(samples: NDArray[np.float64], length: int) -> int | None:
-    """Where a stretch without power begins; None if there is none. A recording shorter than `length` is one stretch."""
+    """Return the start of the first silent segment; None if there is none. A shorter recording is one segment."""
     length = min(length, len(samples))
     sums, squares = (np.concatenate([[0.0], np.cumsum(values)]) for values in (samples, samples**2))
     mean, power = ((whole[length:] - whole[:-length]) / length for whole in (sums, squares))
@@ -146,16 +146,16 @@ def _silent(samples: NDArray[np.float64], length: int) -> int | None:
 
 
 def generator(seed: int, *words: str) -> np.random.Generator:
-    """A generator that hangs on a seed and words alone, so that one draw never moves another."""
+    """Create a generator that depends on a seed and words alone, so that draws are independent of each other."""
     digest = hashlib.sha256("/".join(words).encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
 
 
 def unit_power(samples: Samples) -> NDArray[np.float64]:
-    """`(samples,)` without offset, of mean square 1. Raises `DataError` if there is nothing to be heard."""
+    """Remove the mean of `(samples,)` and scale it to unit power. Raises `DataError` if it is silent."""
     centered = samples.astype(np.float64) - samples.mean(dtype=np.float64)
     power = float(np.mean(centered**2))
     if power < SILENCE:
-        raise DataError("A stretch is silent, so no signal-to-noise ratio can be set. Leave silent recordings out.")
+        raise DataError("A segment is silent, so no signal-to-noise ratio can be set. Remove silent recordings.")
     scaled: NDArray[np.float64] = centered / np.sqrt(power)
     return scaled

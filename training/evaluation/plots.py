@@ -1,4 +1,4 @@
-"""Scores against the signal-to-noise ratio: by condition, and by machine."""
+"""Draws scores over the signal-to-noise ratio, by condition and by machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from offkey import atomic
 from training.evaluation.comparison import ALL, Cell, Key
 from training.evaluation.config import LOGMEL, ORACLE
 from training.evaluation.experiment import Result
@@ -17,7 +18,7 @@ _RELATIONS = ("matched", "mismatch")
 
 
 def draw(result: Result, path: Path) -> list[Path]:
-    """Draw beside the JSON file at `path`: `-auc.png`, `-official.png` and `-machines.png`."""
+    """Draw `-auc.png`, `-official.png` and `-machines.png` next to the JSON file at `path`; return the files."""
     conditions = [condition.name for condition in NOISY]
     panels = [(name, ALL, name) for name in conditions]
     wanted = {
@@ -32,9 +33,9 @@ def draw(result: Result, path: Path) -> list[Path]:
         ),
     }
     written = []
-    for name, (title, reading, metric, shown, columns) in wanted.items():
+    for name, (title, scorer, metric, shown, columns) in wanted.items():
         picture = path.with_name(f"{path.stem}-{name}.png")
-        _figure(result, title, reading, metric, shown, columns, picture)
+        _figure(result, title, scorer, metric, shown, columns, picture)
         written.append(picture)
     return written
 
@@ -42,7 +43,7 @@ def draw(result: Result, path: Path) -> list[Path]:
 def _figure(
     result: Result,
     title: str,
-    reading: str,
+    scorer: str,
     metric: str,
     panels: Sequence[tuple[str, str, str]],
     columns: int,
@@ -52,7 +53,7 @@ def _figure(
     figure = Figure(figsize=(max(3.2 * columns, 6.4), 3.2 * rows + 1.0), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel, (name, machine, condition) in zip(grid.flat, panels, strict=False):
-        _panel(result, panel, reading, metric, machine, condition)
+        _panel(result, panel, scorer, metric, machine, condition)
         panel.set_title(name, fontsize=10)
     for panel in grid[-1]:
         panel.set_xlabel("signal-to-noise ratio, dB")
@@ -65,21 +66,20 @@ def _figure(
 
 
 def save(figure: Figure, picture: Path) -> None:
-    """Write a picture, whole or not at all; its folder is made."""
+    """Write a picture atomically; create its folder."""
     picture.parent.mkdir(parents=True, exist_ok=True)
-    temporary = picture.with_name(f"{picture.name}.part")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(picture)
+    with atomic.replacing(picture) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
 
 
-def _panel(result: Result, panel: Axes, reading: str, metric: str, machine: str, condition: str) -> None:
+def _panel(result: Result, panel: Axes, scorer: str, metric: str, machine: str, condition: str) -> None:
     snrs = sorted(result.config.snr_db)
     grouped = {name for names in result.config.groups.values() for name in names}
-    shown = [method for method in result.compared if method not in grouped]  # a group stands for its methods
+    shown = [method for method in result.compared if method not in grouped]  # a group replaces its methods
     free = [method for method in shown if method not in _FIXED]
     colors = _FIXED | dict(zip(free, _COLORS * len(free), strict=False))
     for method in shown:
-        keys = [Key(method, reading, machine, Cell(condition, snr), metric) for snr in snrs]
+        keys = [Key(method, scorer, machine, Cell(condition, snr), metric) for snr in snrs]
         found = [interval for key in keys if (interval := result.comparison.interval(key)) is not None]
         color, style = colors[method], "--" if method in _FIXED else "-"
         panel.plot(snrs, [one.value for one in found], style, marker="o", markersize=3, color=color, label=method)

@@ -1,9 +1,9 @@
-"""The paper's protocol (arXiv 2510.25182, evaluation): machines in noise at a stated signal-to-noise ratio.
+"""The evaluation protocol of arXiv 2510.25182: machines in noise at given signal-to-noise ratios.
 
-Every clip and every stretch of noise is brought to unit power, the clip is scaled to the ratio, and what comes out
-is brought to one level: how loud a clip was recorded says nothing. Bank and tests hear noise of disjoint recordings.
-What is drawn hangs on seed, machine, kind of noise and role alone. It is the same for every method and every ratio,
-so that methods are compared on the same mixtures and a curve over ratios is one of the same noise, louder or softer.
+Clips and segments of noise are scaled to unit power, the clip is scaled to the ratio, and the mixture is scaled to one
+level, so that the loudness of a recording has no effect. Bank and tests use disjoint recordings of noise. Draws depend
+on seed, machine, kind of noise and role alone. So all methods are compared on the same mixtures, and a curve over
+ratios uses the same noise at different levels.
 """
 
 import json
@@ -20,13 +20,13 @@ from training.data.catalog import DataError
 from training.evaluation.noise import KINDS, Kind, Noise, Role, generator, unit_power
 from training.evaluation.tree import JudgedClip, JudgedMachine
 
-VERSION = 1  # of the protocol: what is kept on disk is of one version
-LEVEL = 0.1  # RMS of everything that is heard; full scale is 1
+VERSION = 1  # version of the protocol, in the keys of the cache
+LEVEL = 0.1  # RMS of all waveforms; full scale is 1
 
 
 @dataclass(frozen=True)
 class Condition:
-    """In which noise the bank is enrolled and in which the tests are heard. None is no noise."""
+    """The noise of the bank and the noise of the tests; None for no noise."""
 
     name: str
     bank: Kind | None
@@ -34,7 +34,7 @@ class Condition:
 
     @property
     def relation(self) -> Literal["clean", "matched", "mismatch"]:
-        """How the two stand to each other."""
+        """Relation of both noises."""
         if self.bank is None:
             return "clean"
         return "matched" if self.bank == self.test else "mismatch"
@@ -49,9 +49,9 @@ NOISY = tuple(
 
 @dataclass(frozen=True)
 class Sound:
-    """What is heard of the clips of one split.
+    """The waveforms of one split.
 
-    `clean` is the clips alone, `noise` the stretches that were drawn for them alone (for the oracle), `mixture` both.
+    `clean` is the clips without noise, `noise` the segments that were drawn for them (for the oracle), `mixture` both.
     """
 
     part: Literal["clean", "noise", "mixture"]
@@ -61,18 +61,18 @@ class Sound:
     seed: int | None = None
 
     def key(self, machine: JudgedMachine, noise: Noise) -> str:
-        """What the waveforms hang on, by content: equal keys are equal waveforms."""
+        """Hash everything that determines the waveforms: equal keys mean equal waveforms."""
         drawn = None
         if self.kind is not None:
             drawn = [machine.name, self.kind, self.role, self.snr_db, self.seed, noise.sha256(self.kind, self.role)]
         clips = [clip.sha256 for clip in clips_of(machine, self.role)]
         return sha256(json.dumps([VERSION, self.part, clips, drawn]).encode()).hexdigest()
 
-    def heard(self, machine: JudgedMachine, noise: Noise, sample_rate: int) -> Iterator[Samples]:
-        """The waveform `(samples,)` of each clip of the split, in its order.
+    def waveforms(self, machine: JudgedMachine, noise: Noise, sample_rate: int) -> Iterator[Samples]:
+        """Yield the waveform `(samples,)` of each clip of the split, in order.
 
         Raises:
-            DataError: a clip or a stretch of noise is not usable.
+            DataError: a clip or a segment of noise cannot be used.
         """
         clips = (_read(clip, sample_rate) for clip in clips_of(machine, self.role))
         if self.kind is None:
@@ -81,15 +81,15 @@ class Sound:
         assert self.seed is not None
         draws = noise.draws(self.kind, self.role, generator(self.seed, machine.name, self.kind, self.role))
         for clip in clips:
-            stretch = draws.take(len(clip))
+            segment = draws.take(len(clip))
             if self.snr_db is None:
-                yield at_level(unit_power(stretch))
+                yield at_level(unit_power(segment))
             else:
-                yield mix(clip, stretch, self.snr_db)
+                yield mix(clip, segment, self.snr_db)
 
 
 def sounds(snrs: tuple[float, ...], seeds: int, *, oracle: bool) -> Iterator[Sound]:
-    """Everything that is heard of a machine in an experiment; for the oracle the noise alone, else the mixtures."""
+    """List the sounds of a machine in an experiment: noise for the oracle, otherwise clips and mixtures."""
     for role in ("bank", "test"):
         if not oracle:
             yield Sound("clean", role)
@@ -102,23 +102,23 @@ def sounds(snrs: tuple[float, ...], seeds: int, *, oracle: bool) -> Iterator[Sou
 
 
 def clips_of(machine: JudgedMachine, role: Role) -> tuple[JudgedClip, ...]:
-    """The clips that a bank or a test is made of."""
+    """Return the clips of a bank or a test."""
     return machine.train if role == "bank" else machine.test
 
 
 def mix(clip: Samples, noise: Samples, snr_db: float) -> Samples:
-    """Noise of unit power plus the clip scaled to the ratio, at `LEVEL`.
+    """Mix a clip with noise at a ratio, and scale the mixture to `LEVEL`.
 
     Args:
-        clip: `(samples,)`, at any level.
-        noise: `(samples,)`, at any level.
-        snr_db: power of the clip over power of the noise, dB.
+        clip: samples `(samples,)` at any level.
+        noise: samples `(samples,)` at any level.
+        snr_db: power of the clip over power of the noise, in dB.
     """
     return at_level(10 ** (snr_db / 20) * unit_power(clip) + unit_power(noise))
 
 
 def at_level(samples: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Samples:
-    """The waveform at `LEVEL`."""
+    """Scale a waveform to `LEVEL`."""
     scaled: Samples = (LEVEL * samples / np.sqrt(np.mean(samples**2))).astype(np.float32)
     return scaled
 

@@ -1,4 +1,4 @@
-"""What an experiment found, for programs (JSON) and for people (Markdown)."""
+"""Writes the results of an experiment as JSON and as Markdown."""
 
 import math
 from collections.abc import Iterable
@@ -15,16 +15,16 @@ from training.evaluation.config import LOGMEL, ORACLE
 from training.evaluation.experiment import Result
 from training.evaluation.noise import KINDS, ROLES
 from training.evaluation.protocol import VERSION
-from training.evaluation.readings import READINGS
+from training.evaluation.scores import SCORERS
 from training.evaluation.tables import describe, ends, table, with_ends, write_json, write_text
 from training.evaluation.timing import SPEED
 from training.run import environment, git_revision
 
 _COMPARED = ("auc", "official")
-_READ = {
+_TITLES = {
     "nearest": "distance to the nearest train clip",
     "domain-nearest": "distance to the nearest train clip of a domain, standardized, the smaller",
-    "served": "as `POST /score` answers",
+    "served": "as `POST /score` returns it",
 }
 _SHOWN = (
     ("nearest", "auc", "AUC"),
@@ -34,17 +34,17 @@ _SHOWN = (
     ("served", "official", "Official score"),
 )
 _ON_CARD = (_SHOWN[0], *_SHOWN[3:])
-_GAPS = (_SHOWN[0], _SHOWN[2])  # by the paper's scoring too, whose share was published
+_GAPS = (_SHOWN[0], _SHOWN[2])  # the paper's scoring is included, because its share was published
 
 
 def write(result: Result, path: Path, command: str) -> None:
-    """Write `path` (JSON) and the Markdown beside it."""
+    """Write `path` (JSON), and a Markdown file next to it."""
     write_json(path, as_json(result, command))
     write_text(path.with_suffix(".md"), f"# Experiment\n\n```sh\n{command}\n```\n\n{markdown(result)}")
 
 
 def as_json(result: Result, command: str) -> dict[str, Any]:
-    """Everything, figure by figure; a figure that is not defined is null."""
+    """Return all results; undefined figures are null."""
     about = {
         "command": command,
         "config": asdict(result.config),
@@ -70,15 +70,15 @@ def as_json(result: Result, command: str) -> dict[str, Any]:
 
 
 def figures(result: Result, command: str) -> list[dict[str, str | float]]:
-    """What goes on a bundle's card: name, value and command, as `offkey export --measured` reads them."""
+    """List the figures for a bundle's card: name, value and command, as `offkey export --measured` reads them."""
     rows: list[tuple[str, float]] = []
     for method in result.compared:
         named = f"oracle of {result.config.reference}" if method == ORACLE else _title(result, method)
-        for reading, metric, title in _ON_CARD:
-            read = "" if reading == "nearest" else f" as served{_backend(result)}"
-            cells = summaries(result.config.snr_db) if reading == "nearest" else summaries(())
+        for scorer, metric, title in _ON_CARD:
+            read = "" if scorer == "nearest" else f" as served{_backend(result)}"
+            cells = summaries(result.config.snr_db) if scorer == "nearest" else summaries(())
             for cell in cells:
-                found = result.comparison.interval(Key(method, reading, ALL, cell, metric))
+                found = result.comparison.interval(Key(method, scorer, ALL, cell, metric))
                 if found is not None:
                     rows.append((f"{named}: {title}{read}, {cell}", found.value))
     rows += [(f"{name}: {SPEED}", value) for name, value in result.milliseconds.items()]
@@ -106,14 +106,14 @@ def _methods(result: Result) -> Iterable[dict[str, Any]]:
 
 
 def _scores(result: Result) -> Iterable[dict[str, Any]]:
-    for key in result.comparison.known:
+    for key in result.comparison.keys:
         yield _named(key) | ends(result.comparison.interval(key))
 
 
 def _differences(result: Result) -> Iterable[dict[str, Any]]:
-    """Every pair of methods, in the cells of the tables."""
+    """Yield the difference of every pair of methods in the cells of the tables."""
     shown = {*summaries(result.config.snr_db), *directions(result.config.snr_db)}
-    for key in result.comparison.known:
+    for key in result.comparison.keys:
         if key.cell in shown and key.metric in _COMPARED:
             for other in result.compared[: result.compared.index(key.method)]:
                 yield _named(key) | {"less": other} | ends(result.comparison.difference(key, other))
@@ -122,7 +122,7 @@ def _differences(result: Result) -> Iterable[dict[str, Any]]:
 def _gaps(result: Result) -> Iterable[dict[str, Any]]:
     reference, snrs = result.config.reference, result.config.snr_db
     shown = {*summaries(snrs)[1:], *directions(snrs)}
-    for key in result.comparison.known:
+    for key in result.comparison.keys:
         if key.cell in shown and key.metric in _COMPARED and key.method not in (reference, ORACLE):
             gap = result.comparison.gap(key, reference, ORACLE)
             if gap is not None:
@@ -130,13 +130,13 @@ def _gaps(result: Result) -> Iterable[dict[str, Any]]:
 
 
 def _choices(result: Result) -> Iterable[dict[str, Any]]:
-    """The choice without each machine; the last row is the mean over machines."""
+    """Yield the choice without each machine; the last row is the mean over machines."""
     for choice in result.choices:
         yield {
             "machine": choice.machine,
             "method": choice.method or None,
             "share": None if math.isnan(choice.share) else choice.share,
-            "reading": FIGURE.reading,
+            "scorer": FIGURE.scorer,
             "condition": FIGURE.cell.condition,
             "metric": FIGURE.metric,
             **ends(choice.figure),
@@ -148,7 +148,7 @@ def _choices(result: Result) -> Iterable[dict[str, Any]]:
 def _named(key: Key) -> dict[str, Any]:
     return {
         "method": key.method,
-        "reading": key.reading,
+        "scorer": key.scorer,
         "machine": key.machine,
         "condition": key.cell.condition,
         "snr_db": key.cell.snr_db,
@@ -157,56 +157,56 @@ def _named(key: Key) -> dict[str, Any]:
 
 
 def markdown(result: Result) -> str:
-    """The tables. Brackets hold 95 % intervals."""
+    """Format the tables; brackets contain 95 % intervals."""
     parts = []
-    for reading, metric, title in _SHOWN:
+    for scorer, metric, title in _SHOWN:
         parts += [
-            f"## {title}, {_READ[reading]}{_backend(result) if reading == 'served' else ''}",
-            _main_table(result, reading, metric),
+            f"## {title}, {_TITLES[scorer]}{_backend(result) if scorer == 'served' else ''}",
+            _main_table(result, scorer, metric),
             "By direction of the mismatch, bank to tests:",
-            _direction_table(result, reading, metric),
+            _direction_table(result, scorer, metric),
         ]
-    parts += ["## Noisy, by machine: AUC, " + _READ["nearest"], _machine_table(result)]
+    parts += ["## Noisy, by machine: AUC, " + _TITLES["nearest"], _machine_table(result)]
     parts += [
         f"## Noisy, against {result.config.baseline} and {LOGMEL}: differences of AUC",
         _difference_table(result),
     ]
     if result.choices:
         parts += [f"## Chosen with one machine left out, by noisy AUC{_backend(result)}", _choice_table(result)]
-    for reading, metric, title in _GAPS:
+    for scorer, metric, title in _GAPS:
         head = f"## Share of the gap from {result.config.reference} to the oracle that is closed"
-        parts += [f"{head}: {title}, {_READ[reading]}", _gap_table(result, reading, metric)]
+        parts += [f"{head}: {title}, {_TITLES[scorer]}", _gap_table(result, scorer, metric)]
     if result.notes:
         parts += ["## Notes on the data", "\n".join(f"- {note}" for note in result.notes)]
     return "\n\n".join(parts) + "\n"
 
 
 def _title(result: Result, method: str) -> str:
-    """The name of a method as tables show it; of a group with the number of its methods."""
+    """Format the name of a method; a group gets the number of its methods."""
     members = result.config.groups.get(method, ())
     return f"{method}, mean of {len(members)}" if members else method
 
 
 def _backend(result: Result) -> str:
-    """Said where it is not the service's default."""
+    """Format the backend; empty for the default of the service."""
     return "" if result.config.backend == DEFAULT_BACKEND else f" with {result.config.backend}"
 
 
-def _main_table(result: Result, reading: str, metric: str) -> str:
+def _main_table(result: Result, scorer: str, metric: str) -> str:
     cells = summaries(result.config.snr_db)
     rows = []
     for method in result.compared:
-        found = [result.comparison.interval(Key(method, reading, ALL, cell, metric)) for cell in cells]
+        found = [result.comparison.interval(Key(method, scorer, ALL, cell, metric)) for cell in cells]
         cost = f"{result.milliseconds[method]:.1f}" if method in result.milliseconds else ""
         rows.append([_title(result, method), *(_figure(one) for one in found[:-1]), with_ends(found[-1]), cost])
     return table(["method", *map(str, cells), "ms per 10 s"], rows)
 
 
-def _direction_table(result: Result, reading: str, metric: str) -> str:
+def _direction_table(result: Result, scorer: str, metric: str) -> str:
     cells = directions(result.config.snr_db)
     rows = []
     for method in result.compared:
-        found = [result.comparison.interval(Key(method, reading, ALL, cell, metric)) for cell in cells]
+        found = [result.comparison.interval(Key(method, scorer, ALL, cell, metric)) for cell in cells]
         rows.append([_title(result, method), *map(with_ends, found)])
     return table(["method", *map(str, cells)], rows)
 
@@ -225,14 +225,14 @@ def _difference_table(result: Result) -> str:
     rows = []
     for method in result.compared:
         row = [_title(result, method)]
-        for reading in READINGS:
-            key = Key(method, reading, ALL, Cell("noisy", None), "auc")
+        for scorer in SCORERS:
+            key = Key(method, scorer, ALL, Cell("noisy", None), "auc")
             row += [
                 with_ends(result.comparison.difference(key, other), sign="+") if other != method else ""
                 for other in others
             ]
         rows.append(row)
-    heads = [f"{reading}: less {other}" for reading in READINGS for other in others]
+    heads = [f"{scorer}: less {other}" for scorer in SCORERS for other in others]
     return table(["method", *heads], rows)
 
 
@@ -245,15 +245,15 @@ def _choice_table(result: Result) -> str:
     return table(["machine left out", "chosen", "in", "AUC there", f"less {result.config.baseline}"], rows)
 
 
-def _gap_table(result: Result, reading: str, metric: str) -> str:
+def _gap_table(result: Result, scorer: str, metric: str) -> str:
     reference, snrs = result.config.reference, result.config.snr_db
     noisy = summaries(snrs)[-1]
     cells = [*summaries(snrs)[1:-1], *directions(snrs), noisy]
     rows = []
     for method in result.compared:
         if method not in (reference, ORACLE):
-            keys = [Key(method, reading, ALL, cell, metric) for cell in cells]
-            keys += [Key(method, reading, machine.name, noisy, metric) for machine in result.machines]
+            keys = [Key(method, scorer, ALL, cell, metric) for cell in cells]
+            keys += [Key(method, scorer, machine.name, noisy, metric) for machine in result.machines]
             rows.append([_title(result, method), *(_share(result, key) for key in keys)])
     machines = [f"{noisy}, {machine.name}" for machine in result.machines]
     return table(["method", *map(str, cells), *machines], rows)

@@ -1,8 +1,8 @@
-"""How near students lie to the retain target of arXiv 2510.25182, on machines and noise that they were not trained on.
+"""Measures the distance of students to the retain target of arXiv 2510.25182, on machines and noise not trained on.
 
-The target of a mixture is the mean of the frozen teacher's embeddings of the clip and of the noise apart. Nothing is
-masked. Distances are measured in two spaces: `pooled`, before the projection, where the paper's MSE is; and `whitened`,
-by the teacher's projection and of unit norm, which is where a frozen encoder is served.
+The target of a mixture is the mean of the frozen teacher's embeddings of the clip and of the noise. Nothing is masked.
+Distances are measured in two spaces: `pooled`, before the projection, as the paper's MSE; and `whitened`, after the
+teacher's projection and of unit norm, as a frozen encoder is served.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from service.audio.decode import Samples
-from training.build import build_student, load_trained
 from training.config import ConfigError
 from training.evaluation.comparison import ALL, Cell, Comparison, Key
 from training.evaluation.noise import KINDS, Noise
 from training.evaluation.protocol import Sound, mix
 from training.evaluation.tables import ends, table, with_ends, write_json
 from training.evaluation.tree import JudgedMachine, read_tree
+from training.factory import build_student, load_trained
 from training.run import Run, RunError
 from training.student import Student
 from training.teacher import PROJECTION
@@ -31,46 +31,46 @@ from training.teacher import PROJECTION
 FROZEN, STUDENT = "frozen", "student"
 SPACES = ("pooled", "whitened")
 DISTANCE, COSINE = "squared distance", "cosine"
-MIXED = "mixed"  # the mean over both kinds of noise
+MIXED = "mixed"  # mean over both kinds of noise
 
 Values = NDArray[np.float64]  # (clips,)
-Found = dict[tuple[str, str, str, Cell, str], list[list[Values]]]  # of method, space, machine, cell and metric
+Found = dict[tuple[str, str, str, Cell, str], list[list[Values]]]  # by method, space, machine, cell and metric
 
 
 @dataclass(frozen=True)
-class Question:
-    """What to measure, and on what."""
+class RetentionConfig:
+    """Data and ratios of a measurement."""
 
-    machines: Path  # a tree in the DCASE layout; its test clips are mixed
-    noise: Path  # folder with stationary/ and nonstationary/ below it; the recordings for tests are mixed in
-    snr_db: tuple[float, ...]
-    seeds: int  # draws of the noise
-    bootstrap: int = 1000
+    machines: Path  # tree in the DCASE layout; its test clips are mixed
+    noise: Path  # folder of stationary/ and nonstationary/; the recordings for tests are mixed in
+    snr_db: tuple[float, ...]  # signal-to-noise ratios
+    seeds: int  # number of draws of the noise
+    bootstrap: int = 1000  # replicates of an interval
 
 
-def measure(runs: Sequence[Run], question: Question, progress: Callable[[int, int], None]) -> Comparison:
-    """Measure finished runs, which are one recipe with several training seeds.
+def measure(runs: Sequence[Run], config: RetentionConfig, progress: Callable[[int, int], None]) -> Comparison:
+    """Measure finished runs of one config with several training seeds.
 
     Args:
-        runs: one at least. Several are also found as the group `STUDENT`.
-        question: data and ratios.
-        progress: called with the number of machines done, and of all.
+        runs: one or more runs; together they are the group `STUDENT`.
+        config: data and ratios.
+        progress: callback with the number of measured machines and the total.
 
     Returns:
-        Figures under the readings `SPACES` of the methods `FROZEN`, each run's folder name, and `STUDENT`.
+        Figures for each of `SPACES` of the methods `FROZEN`, each run's folder name, and `STUDENT`.
 
     Raises:
         RunError: a run is not finished.
-        ConfigError: the runs did not start from one encoder and projection.
-        DataError: machines or noise are not usable.
+        ConfigError: the runs started from different encoders or projections.
+        DataError: machines or noise cannot be used.
     """
     frozen, students = _load(runs)
-    machines = read_tree(question.machines)
-    noise = Noise.read(question.noise, frozen.sample_rate)
-    comparison = Comparison(machines, question.snr_db, question.seeds, question.bootstrap)
+    machines = read_tree(config.machines)
+    noise = Noise.read(config.noise, frozen.sample_rate)
+    comparison = Comparison(machines, config.snr_db, config.seeds, config.bootstrap)
     found: Found = {}
     for number, machine in enumerate(machines, start=1):
-        _measure(found, machine, noise, question, frozen, {FROZEN: frozen, **students})
+        _measure(found, machine, noise, config, frozen, {FROZEN: frozen, **students})
         progress(number, len(machines))
     for method in (FROZEN, *students):
         for space in SPACES:
@@ -81,26 +81,28 @@ def measure(runs: Sequence[Run], question: Question, progress: Callable[[int, in
 
 
 def _load(runs: Sequence[Run]) -> tuple[Student, dict[str, Student]]:
-    """Load the frozen teacher, and each run's student by the name of its folder."""
+    """Load the frozen teacher, and the student of each run by the name of its folder."""
     frozen: Student | None = None
     students = {}
     for run in runs:
         start = frozen_of(run)
         if frozen is not None and frozen.fingerprint() != start.fingerprint():
-            raise ConfigError(f"{run.folder} started elsewhere than {runs[0].folder}: measure each by itself.")
+            raise ConfigError(
+                f"{run.folder} and {runs[0].folder} started from different encoders. Measure them separately."
+            )
         frozen = start
         students[run.folder.name] = load_trained(run)[0]
     if frozen is None:
-        raise ConfigError("Name a run folder.")
+        raise ConfigError("A run folder is missing.")
     return frozen, students
 
 
 def frozen_of(run: Run) -> Student:
-    """Load the encoder that a finished run started from, with its teacher's projection. Raises as `measure`."""
+    """Load the encoder at the start of a finished run, with its teacher's projection. Raises as `measure`."""
     tensors = run.latest()[0]
     projection = {name.removeprefix(PROJECTION): x for name, x in tensors.items() if name.startswith(PROJECTION)}
     if not projection:
-        raise RunError(f"{run.folder} holds no projection of its teacher. Finish the run, or train it again.")
+        raise RunError(f"{run.folder} has no projection of its teacher. Finish the run, or train it again.")
     frozen = build_student(run.config)
     frozen.readout.whitening.load_state_dict(projection)
     return frozen.requires_grad_(False)
@@ -110,37 +112,37 @@ def _measure(
     found: Found,
     machine: JudgedMachine,
     noise: Noise,
-    question: Question,
+    config: RetentionConfig,
     frozen: Student,
     methods: dict[str, Student],
 ) -> None:
     """Measure all methods on the test clips of a machine."""
-    clips = list(Sound("clean", "test").heard(machine, noise, frozen.sample_rate))
+    clips = list(Sound("clean", "test").waveforms(machine, noise, frozen.sample_rate))
     clean = _pooled(frozen, clips)
-    for seed in range(question.seeds):
+    for seed in range(config.seeds):
         for kind in KINDS:
-            stretches = list(Sound("noise", "test", kind, None, seed).heard(machine, noise, frozen.sample_rate))
-            target = Targets(frozen, clean, _pooled(frozen, stretches))
-            for snr in question.snr_db:
-                mixtures = [mix(clip, stretch, snr) for clip, stretch in zip(clips, stretches, strict=True)]
+            segments = list(Sound("noise", "test", kind, None, seed).waveforms(machine, noise, frozen.sample_rate))
+            target = Targets(frozen, clean, _pooled(frozen, segments))
+            for snr in config.snr_db:
+                mixtures = [mix(clip, segment, snr) for clip, segment in zip(clips, segments, strict=True)]
                 for method, student in methods.items():
                     for space, metric, values in target.compare(_pooled(student, mixtures)):
                         key = (method, space, machine.name, Cell(MIXED, snr), metric)
-                        seeds = found.setdefault(key, [[] for _ in range(question.seeds)])
+                        seeds = found.setdefault(key, [[] for _ in range(config.seeds)])
                         seeds[seed].append(values)
 
 
 def _pooled(student: Student, waveforms: Sequence[Samples]) -> Tensor:
-    """Pooled embeddings of whole clips, `(clips, dim)`; clips need not be of one length."""
+    """Compute pooled embeddings of whole clips, `(clips, dim)`; their lengths may differ."""
     with torch.inference_mode():
         return torch.cat([student.read(torch.from_numpy(samples)[None]).pooled for samples in waveforms])
 
 
 class Targets:
-    """Where the mixtures of pairs of clips and noises should lie, in each of `SPACES`."""
+    """Targets of mixtures in each of `SPACES`."""
 
     def __init__(self, frozen: Student, clean: Tensor, noise: Tensor) -> None:
-        """Take the teacher's pooled embeddings `(clips, dim)` of the clips and of the noises."""
+        """Compute targets from the teacher's pooled embeddings `(clips, dim)` of clips and noises."""
         self._whiten = frozen.readout.whitening
         self._spaces = {space: 0.5 * (self._into(space, clean) + self._into(space, noise)) for space in SPACES}
 
@@ -150,7 +152,7 @@ class Targets:
             found = self._into(space, pooled)
             squares = (found - target).square()
             distance = squares.mean(dim=1) if space == "pooled" else squares.sum(dim=1)
-            # Cosines of pooled embeddings are taken from the mean of general audio: else all are near 1.
+            # Pooled embeddings are centered at the mean of general audio; otherwise all cosines are near 1.
             center = self._whiten.mean if space == "pooled" else torch.zeros(())
             yield space, DISTANCE, distance.double().numpy()
             yield space, COSINE, functional.cosine_similarity(found - center, target - center).double().numpy()
@@ -160,7 +162,7 @@ class Targets:
 
 
 def markdown(comparison: Comparison, snr_db: Sequence[float]) -> str:
-    """Tables of each space. Brackets hold 95 % intervals over recordings, draws of noise and training seeds."""
+    """Format a table for each space, with 95 % intervals over recordings, draws of noise and training seeds."""
     parts = []
     for space in SPACES:
         scopes = [*(machine.name for machine in comparison.machines), ALL]
@@ -189,7 +191,7 @@ def _row(comparison: Comparison, space: str, scope: str, snr: float) -> list[str
 def write(comparison: Comparison, path: Path, command: str) -> None:
     """Write all figures as JSON."""
     rows: list[dict[str, Any]] = []
-    for key in comparison.known:
+    for key in comparison.keys:
         named = {**key._asdict(), "cell": key.cell.condition, "snr_db": key.cell.snr_db}
         rows.append(named | ends(comparison.interval(key)))
     write_json(path, {"command": command, "figures": rows})

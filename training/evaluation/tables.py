@@ -1,4 +1,4 @@
-"""How figures are written: tables of Markdown, and JSON with one row of a list on a line."""
+"""Writes figures: Markdown tables, and JSON with one row of a list per line."""
 
 import json
 import math
@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from offkey import atomic
 from training.evaluation.bootstrap import Interval, recordings_of
 from training.evaluation.tree import JudgedMachine
 
 
 def write_json(path: Path, sections: Mapping[str, Any]) -> None:
-    """Write a file that programs read and people can compare line by line."""
+    """Write JSON with one row of a list per line, so that files can be compared line by line."""
     parts = []
     for name, value in sections.items():
         rows = isinstance(value, list) and value and isinstance(value[0], dict)
@@ -22,15 +23,13 @@ def write_json(path: Path, sections: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all; its folder is made."""
+    """Write a file atomically; create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    atomic.write_text(path, text)
 
 
 def describe(machine: JudgedMachine) -> dict[str, Any]:
-    """How many clips a machine was judged by."""
+    """Count the clips and recordings of a machine."""
     return {
         "name": machine.name,
         "train": {str(d): sum(clip.domain == d for clip in machine.train) for d in ("source", "target")},
@@ -40,20 +39,20 @@ def describe(machine: JudgedMachine) -> dict[str, Any]:
 
 
 def ends(interval: Interval | None) -> dict[str, float | None]:
-    """Return a figure and its interval with all digits; one that is not defined is null."""
+    """Return a figure and its interval with all digits; undefined ones are None."""
     if interval is None:
         return {"value": None, "low": None, "high": None}
     return {name: None if math.isnan(value) else value for name, value in asdict(interval).items()}
 
 
 def with_ends(interval: Interval | None, sign: str = "") -> str:
-    """A figure with its interval in brackets."""
+    """Format a figure with its interval in brackets."""
     if interval is None:
         return ""
     return f"{interval.value:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown whose first column is words and whose others are figures."""
+    """Format a Markdown table with a column of text and columns of figures."""
     lines = [heads, ["---", *(["---:"] * (len(heads) - 1))], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

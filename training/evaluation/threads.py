@@ -1,4 +1,4 @@
-"""Many jobs on a few threads, each with one CPU thread of the model runtime."""
+"""Runs jobs on a few threads, each with one CPU thread of the model runtime."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -10,14 +10,14 @@ _Found = TypeVar("_Found")
 
 
 def in_threads(work: Callable[[_Job], _Found], jobs: Iterable[_Job], workers: int) -> Iterator[tuple[_Job, _Found]]:
-    """Each job with what came of it, as they are done; the first that fails ends all.
+    """Yield each job with its result in the order of completion; the first failure cancels all others.
 
     Args:
-        work: called with a job.
-        jobs: what is to be done.
-        workers: threads; 0 is one per core.
+        work: function of a job.
+        jobs: arguments of `work`.
+        workers: number of threads; 0 is one per core.
     """
-    with ThreadPoolExecutor(workers or _cores(), thread_name_prefix="offkey-hear") as pool:
+    with ThreadPoolExecutor(workers or _cores(), thread_name_prefix="offkey-embed") as pool:
         running = {pool.submit(work, job): job for job in jobs}
         try:
             for done in as_completed(running):

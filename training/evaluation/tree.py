@@ -1,4 +1,4 @@
-"""Machines to be judged: train and test clips of a tree in the DCASE Task 2 layout, or in a plain one."""
+"""Reads machines: train and test clips of a tree in the DCASE Task 2 layout, or in a plain one."""
 
 import hashlib
 import re
@@ -18,57 +18,57 @@ from training.data.layouts.dcase import DcaseName, read_dcase
 from training.evaluation.labels import Key, Labels
 
 Form = Literal["2020", "2021", "2022", "plain"]
-"""How a tree is laid out, and with it how it is judged; 2022 stands for all years from 2022 on."""
+"""Layout of a tree, which determines the metrics; 2022 stands for all years from 2022 on."""
 
-RECORDING = re.compile(r"(?:^|_)rec_([^_]+)")  # which recording a clip was cut from, where the name tells
+RECORDING = re.compile(r"(?:^|_)rec_([^_]+)")  # recording of a clip, if it is in the name
 _CONDITIONS = ("normal", "anomaly")
 
 
 @dataclass(frozen=True)
 class JudgedClip:
-    """A clip whose domain and condition are known."""
+    """A clip with domain and condition."""
 
     path: Path
     domain: Domain
     anomalous: bool
     recording: str  # clips of one recording are not independent
-    name: str = ""  # below the folder of its split
+    name: str = ""  # path below the folder of its split
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file."""
+        """SHA-256 of the file."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class JudgedMachine:
-    """One bank and the clips held against it: a machine, or one section of it where there are several."""
+    """A bank and its test clips: a machine, or one of its sections."""
 
     name: str
     train: tuple[JudgedClip, ...]
     test: tuple[JudgedClip, ...]
-    folder: str = ""  # the machine's folder in the tree, DCASE's machine type
-    section: str = "00"  # in 2020 the machine id
+    folder: str = ""  # folder of the machine in the tree, DCASE's machine type
+    section: str = "00"  # section; machine id in 2020
     form: Form = "2022"
 
     @cached_property
     def anomalous(self) -> NDArray[np.bool_]:
-        """Which test clips are anomalous, `(test clips,)`."""
+        """Flags of anomalous test clips, `(test clips,)`."""
         return np.array([clip.anomalous for clip in self.test], dtype=bool)
 
     @cached_property
     def target(self) -> NDArray[np.bool_]:
-        """Which test clips are of the target domain, `(test clips,)`."""
+        """Flags of test clips of the target domain, `(test clips,)`."""
         return np.array([clip.domain is Domain.TARGET for clip in self.test], dtype=bool)
 
     def check(self, root: Path) -> "JudgedMachine":
-        """The machine itself. Raises `DataError` if it has no bank, or nothing that could be told apart."""
+        """Return the machine. Raises `DataError` if it has no bank, or not both normal and anomalous test clips."""
         wanted: Sequence[tuple[bool, str]] = (
             (len(self.train) > 0, "no train clip"),
             (not any(clip.anomalous for clip in self.train), "an anomalous train clip"),
             (len(self.test) > 0, "no test clip"),
-            (bool(self.anomalous.any()), "no anomalous test clip, so there is nothing to find"),
+            (bool(self.anomalous.any()), "no anomalous test clip"),
             (not self.anomalous.all(), "no normal test clip"),
         )
         for holds, what in wanted:
@@ -79,7 +79,7 @@ class JudgedMachine:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A clip and where it belongs."""
+    """A clip with its machine, section and split."""
 
     machine: str
     section: str
@@ -91,17 +91,16 @@ class _Placed:
 def read_tree(root: Path, labels: Labels | None = None) -> list[JudgedMachine]:
     """Read all machines of a tree: `<machine>/<split>/<clip>`, or plain `<machine>/<split>/{normal,anomaly}/<clip>`.
 
-    A machine with several sections (2020 to 2022) is one machine per section, as the challenge scores them. Where
-    names tell no domain (2020, plain), all clips are of the source domain.
+    A machine with several sections (2020 to 2022) is one machine per section, as the challenge scores them. If
+    names have no domain (2020, plain), all clips are in the source domain.
 
     Args:
-        root: the tree.
-        labels: of test clips whose names hide their condition.
+        root: folder of the tree.
+        labels: labels of test clips without a condition in their names.
 
     Raises:
-        DataError: no such tree, a name of no known form, a machine without train clips or without normal or
-            anomalous test clips, test clips whose condition or domain neither name nor label tells, or labels of
-            clips that are absent.
+        DataError: no such tree, a name of unknown form, a machine without train clips or without normal or anomalous
+            test clips, a test clip without condition or domain, or a label of a missing clip.
     """
     if not root.is_dir():
         raise DataError(f"There is no folder of machines at {root}.")
@@ -111,7 +110,7 @@ def read_tree(root: Path, labels: Labels | None = None) -> list[JudgedMachine]:
         {one.form for one in placed if one.split == "test"}
     )  # train clips of 2021 are named as those of 2022
     if len(forms) > 1:
-        raise DataError(f"{root} holds machines as in {' and as in '.join(forms)}. Judge each year by itself.")
+        raise DataError(f"{root} has machines of the layouts {' and '.join(forms)}. Evaluate each layout separately.")
     found: dict[tuple[str, str], dict[str, list[JudgedClip]]] = {}
     for one in placed:
         splits = found.setdefault((one.machine, one.section), {"train": [], "test": []})
@@ -141,7 +140,7 @@ def _plain(root: Path) -> Iterable[_Placed]:
 def _dcase(root: Path, labels: Labels | None) -> Iterable[_Placed]:
     clips = []
     for clip in read_dcase(Collection(layout="dcase", path=str(root), splits=("train", "test"))):
-        place = PurePosixPath(clip.name)  # its path may be one that a link leads to
+        place = PurePosixPath(clip.name)  # its path may be the target of a link
         name = DcaseName.parse(place.stem)
         assert name is not None  # read_dcase has parsed it
         if clip.domain != "noise":
@@ -149,25 +148,25 @@ def _dcase(root: Path, labels: Labels | None) -> Iterable[_Placed]:
     if labels is not None:
         labels.check(Key.of(clip.label, name) for clip, _, name in clips if clip.split == "test")
     for clip, place, name in clips:
-        condition, domain = _told(clip, name, labels)
+        condition, domain = _label(clip, name, labels)
         own = f"{name.number} {name.attributes}"
         judged = _judged(clip.path, place.name, Domain(domain), condition, name.attributes, own=own)
         yield _Placed(clip.label, name.section, _form(place), clip.split, judged)
 
 
-def _told(clip: Clip, name: DcaseName, labels: Labels | None) -> tuple[str, str]:
-    """Condition and domain of a clip, by its name or else by its label."""
+def _label(clip: Clip, name: DcaseName, labels: Labels | None) -> tuple[str, str]:
+    """Return condition and domain of a clip, from its name or else from its label."""
     if clip.split == "train":
         return clip.condition or "normal", clip.domain or Domain.SOURCE
     if clip.condition:
         return clip.condition, clip.domain or Domain.SOURCE
     label = labels.by_clip.get(Key.of(clip.label, name)) if labels else None
     if label is None:
-        where = f"{labels.path} does not tell either" if labels else "a test clip needs to tell, or labels do"
-        raise DataError(f"The name of {clip.path} hides whether it is normal; {where}.")
+        where = f"{labels.path} has no label for it" if labels else "add labels"
+        raise DataError(f"The name of {clip.path} does not contain its condition, normal or anomaly; {where}.")
     domain = clip.domain or label.domain
     if not domain:
-        raise DataError(f"Neither the name of {clip.path} nor its label tells its domain.")
+        raise DataError(f"Neither the name of {clip.path} nor its label has a domain.")
     return label.condition, domain
 
 
@@ -177,8 +176,8 @@ def _form(place: PurePosixPath) -> Form:
     return "2022" if place.name.startswith("section_") else "2020"
 
 
-def _judged(path: Path, name: str, domain: Domain, condition: str, telling: str, *, own: str) -> JudgedClip:
-    told = RECORDING.search(telling)
-    # Normal and anomalous recordings are counted apart: each was made with the machine in one condition.
-    recording = f"recording {told.group(1)}" if told else f"clip {own}"
+def _judged(path: Path, name: str, domain: Domain, condition: str, stem: str, *, own: str) -> JudgedClip:
+    match = RECORDING.search(stem)
+    # Normal and anomalous recordings are different ones: the machine has one condition in a recording.
+    recording = f"recording {match.group(1)}" if match else f"clip {own}"
     return JudgedClip(path, domain, condition == "anomaly", f"{domain} {condition} {recording}", name)

@@ -1,1 +1,1 @@
-"""Wraps an encoder that exists as an ONNX file into a model bundle that the service serves."""
+"""Wraps an encoder in an ONNX file as a model bundle that the service can serve."""

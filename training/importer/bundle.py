@@ -1,9 +1,8 @@
-"""From an ONNX file to a model bundle, checked as the service will run it before anything is written."""
+"""Imports an ONNX file as a model bundle, after checking it in the runtime of the service."""
 
 import re
 import shlex
 import shutil
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from offkey import atomic
 from service.encoder.bundle import (
     CARD_FILE,
     GOLDEN_FILE,
@@ -43,18 +43,18 @@ _LICENSE_FILE = "LICENSE"
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What to wrap, and what its manifest states.
+    """Options of an import.
 
     Attributes:
-        model: ONNX file, waveform `(batch, samples)` in, embedding `(batch, dim)` out.
-        name: of the bundle, lower-case letters, digits and hyphens.
-        version: of the bundle, digits.
-        sample_rate: of the waveform, Hz.
-        license: of the weights.
-        attribution: who made them, and where.
-        embedding: output that is the embedding. None if only one can be.
-        window: how the service cuts clips.
-        remove_level: give the model waveforms without their mean, at an RMS of 0.1.
+        model: ONNX file with input waveform `(batch, samples)` and output embedding `(batch, dim)`.
+        name: name of the bundle: lower-case letters, digits and hyphens.
+        version: version of the bundle: digits.
+        sample_rate: sample rate of the waveform, in Hz.
+        license: license of the weights.
+        attribution: authors and source of the weights.
+        embedding: output with the embedding; None if only one output fits.
+        window: windows into which the service cuts clips.
+        remove_level: whether waveforms are centered and scaled to an RMS of 0.1 before the model.
         license_file: text of the license, copied into the bundle.
     """
 
@@ -71,7 +71,7 @@ class ImportRequest:
 
     @property
     def command(self) -> str:
-        """The command line of this import."""
+        """Command line of this import."""
         spec = self.window
         options = {
             "--name": self.name,
@@ -94,25 +94,24 @@ class ImportRequest:
 
 
 def import_bundle(request: ImportRequest, models: Path) -> tuple[Path, Findings]:
-    """Write `<models>/<name>/<version>/` and return it with what was measured.
+    """Write `<models>/<name>/<version>/`; return the folder and the measured figures.
 
     Raises:
-        ExportError: a setting is out of range, the model cannot be wrapped or does not keep the contract, or a bundle
-            is already there. Nothing is left behind.
+        ExportError: an option is out of range, the model cannot be wrapped or violates the contract of a bundle, or
+            the bundle exists. No partial bundle remains.
     """
     _check_settings(request)
     folder = models / request.name / request.version
     if folder.exists():
-        raise ExportError(f"{folder} is already there. Give another --version.")
+        raise ExportError(f"{folder} exists. Choose another --version.")
     source = read_source(request.model, request.embedding)
     logmel = LogMel(request.sample_rate)
     unwrapped = Candidate(request.model, source.waveform)
     dim = embedding_dim(unwrapped, source.embedding, request.sample_rate, request.window)
     del unwrapped  # a large model would be in memory twice
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
-        temporary.chmod(0o755)
+    with atomic.replacing(folder) as temporary:
+        temporary.mkdir()
         onnx.save(wrap(source, dim, logmel, remove_level=request.remove_level), str(temporary / MODEL_FILE))
         candidate = Candidate(temporary / MODEL_FILE, "waveform")
         findings = check(candidate, dim, request.sample_rate, request.window)
@@ -125,10 +124,6 @@ def import_bundle(request: ImportRequest, models: Path) -> tuple[Path, Findings]
         (temporary / ATTRIBUTION_FILE).write_text(credits_text([owed]), encoding="utf-8")
         if request.license_file is not None:
             shutil.copyfile(request.license_file, temporary / _LICENSE_FILE)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder, findings
 
 
@@ -136,19 +131,19 @@ def _check_settings(request: ImportRequest) -> None:
     spec, rate = request.window, request.sample_rate
     frame = LogMel(rate).window / rate if rate > 0 else 0.0
     faults = {
-        f"--name is {request.name!r}; it has lower-case letters, digits and hyphens.": not re.fullmatch(
+        f"--name is {request.name!r}; it must have lower-case letters, digits and hyphens.": not re.fullmatch(
             r"[a-z0-9][a-z0-9-]*", request.name
         ),
-        f"--version is {request.version!r}; it has digits.": not re.fullmatch(r"[0-9]+", request.version),
-        f"--sample-rate is {rate}; it is from {_RATES[0]} to {_RATES[1]} Hz.": not _RATES[0] <= rate <= _RATES[1],
-        f"--min-seconds is {spec.min_seconds:g}; it is from {frame:g} to --seconds, {spec.seconds:g}.": not (
+        f"--version is {request.version!r}; it must have digits.": not re.fullmatch(r"[0-9]+", request.version),
+        f"--sample-rate is {rate}; it must be from {_RATES[0]} to {_RATES[1]} Hz.": not _RATES[0] <= rate <= _RATES[1],
+        f"--min-seconds is {spec.min_seconds:g}; it must be from {frame:g} to --seconds, {spec.seconds:g}.": not (
             frame <= spec.min_seconds <= spec.seconds
         ),
-        f"--seconds is {spec.seconds:g}; {_LONGEST_WINDOW:g} is the most.": spec.seconds > _LONGEST_WINDOW,
-        f"--hop-seconds is {spec.hop_seconds:g}, more than --seconds: audio would be left out.": (
+        f"--seconds is {spec.seconds:g}; the maximum is {_LONGEST_WINDOW:g}.": spec.seconds > _LONGEST_WINDOW,
+        f"--hop-seconds is {spec.hop_seconds:g}, more than --seconds: audio would be skipped.": (
             spec.hop_seconds > spec.seconds
         ),
-        "--license and --attribution say what the weights are published under and who made them.": not (
+        "--license and --attribution must not be empty: license, authors and source of the weights.": not (
             request.license.strip() and request.attribution.strip()
         ),
         f"There is no file {request.license_file} (--license-file).": (
@@ -161,12 +156,12 @@ def _check_settings(request: ImportRequest) -> None:
 
 
 def _write_golden(candidate: Candidate, request: ImportRequest, findings: Findings, path: Path) -> Golden:
-    """Write what the graph itself gives for synthetic waveforms."""
+    """Write golden vectors: outputs of the graph itself for synthetic waveforms."""
     spec = request.window
     window = WindowConfig(seconds=spec.seconds, hop_seconds=spec.hop_seconds, min_seconds=spec.min_seconds)
     waveform = golden_waveforms(request.sample_rate, window)
     arrays = {"waveform": waveform, **candidate.run(waveform)}
-    # To mypy a dictionary could hold the function's own flags.
+    # For mypy, the dictionary could contain keyword arguments of the function.
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
     return Golden(sha256=file_sha256(path), tolerance=findings.tolerance)
 

@@ -1,4 +1,4 @@
-"""Runs a wrapped model as the service will, and measures what its users must know."""
+"""Checks a wrapped model in the runtime of the service, and measures its level dependence and time."""
 
 import statistics
 import time
@@ -12,31 +12,31 @@ from numpy.typing import NDArray
 from service.encoder.bundle import WindowSpec
 from training.graph import TOLERANCE, ExportError, relative_difference, synthetic_waveforms
 
-LARGEST_DIM = 16_384  # 64 kB for each window that is enrolled
+LARGEST_DIM = 16_384  # 64 kB per enrolled window
 QUIETER_DB = 12.0
-LEAK = 0.05  # share of the distance between two sounds from which on a change of gain is no detail any more
-# Golden vectors must hold on every processor. A model in float32 moves by less than half the first tolerance when its
-# input moves in the last digit; a quantized one may fall into the next step somewhere, which the second one allows.
+LEAK = 0.05  # smallest share of the distance between two sounds at which a change of gain is reported
+# Golden vectors must hold on every processor. If the last digit of the input changes, a float32 model changes by less
+# than half the first tolerance; a quantized model changes more, by rounding to another step: the second tolerance.
 _TOLERANCES = (TOLERANCE, 0.02)
 _LAST_DIGIT = 1e-6
 _BATCHES = (1, 3)
 _SAME = 1e-5  # cosine distance at which all sounds have the same embedding
 _UNIT = 1e-4
-_ROUNDS = 6  # of timing, the first of which warms up
-_QUIET = 4  # ONNX Runtime prints nothing below a fatal error: what it raises is reported
+_ROUNDS = 6  # timing rounds; the first one is a warm-up
+_QUIET = 4  # ONNX Runtime prints only fatal errors; exceptions are reported
 
 Outputs = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured.
+    """Measured figures.
 
     Attributes:
         gain: largest cosine distance between a clip and itself, 12 dB quieter.
         sounds: smallest cosine distance between two synthetic sounds.
         milliseconds: median time of one window on one CPU thread.
-        tolerance: of the golden vectors, relative.
+        tolerance: relative tolerance of the golden vectors.
     """
 
     gain: float
@@ -46,15 +46,15 @@ class Findings:
 
     @property
     def level_leaks(self) -> bool:
-        """Whether the gain of a microphone would move scores."""
+        """Whether the gain of a microphone changes scores."""
         return self.gain > LEAK * self.sounds
 
 
 class Candidate:
-    """A model in ONNX Runtime, on one thread of the CPU."""
+    """A model in ONNX Runtime on one CPU thread."""
 
     def __init__(self, model: Path | bytes, waveform: str) -> None:
-        """Open it. Raises `ExportError` if ONNX Runtime cannot run such a model."""
+        """Open a model. Raises `ExportError` if ONNX Runtime cannot load it."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = _QUIET
@@ -67,7 +67,7 @@ class Candidate:
             raise ExportError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
 
     def run(self, waveform: NDArray[np.float32], *outputs: str) -> Outputs:
-        """Return outputs by name for `(batch, samples)`; all of them if none is named. Raises `ExportError`."""
+        """Compute outputs by name for `(batch, samples)`; all outputs by default. Raises `ExportError`."""
         names = list(outputs) or [output.name for output in self._session.get_outputs()]
         try:
             found = self._session.run(names, {self._waveform: waveform})
@@ -81,10 +81,10 @@ class Candidate:
 
 
 def embedding_dim(candidate: Candidate, embedding: str, sample_rate: int, window: WindowSpec) -> int:
-    """Return the length of the embedding of a model that is not yet wrapped.
+    """Return the length of the embedding of a model before it is wrapped.
 
     Raises:
-        ExportError: it does not run, or the output is not `(batch, dim)` in float32.
+        ExportError: the model does not run, or the output is not `(batch, dim)` in float32.
     """
     waveform = synthetic_waveforms(2, round(window.min_seconds * sample_rate), sample_rate)
     found = candidate.run(waveform, embedding)[embedding]
@@ -99,10 +99,10 @@ def embedding_dim(candidate: Candidate, embedding: str, sample_rate: int, window
 
 
 def check(candidate: Candidate, dim: int, sample_rate: int, window: WindowSpec) -> Findings:
-    """Check that a wrapped model keeps the contract of a bundle, and measure it.
+    """Check that a wrapped model fulfills the contract of a bundle, and measure it.
 
     Raises:
-        ExportError: names what it does not keep.
+        ExportError: the model violates the contract.
     """
     shortest, longest = (round(seconds * sample_rate) for seconds in (window.min_seconds, window.seconds))
     for samples in (shortest, round(1.37 * shortest), (shortest + longest) // 2, longest):
@@ -123,7 +123,7 @@ def check(candidate: Candidate, dim: int, sample_rate: int, window: WindowSpec) 
 
 
 def _check_length(candidate: Candidate, dim: int, samples: int, sample_rate: int) -> None:
-    """Several batch sizes of one length: shapes, finite values, unit norm, and each row as it is alone."""
+    """Check batches of one length: shapes, finite values, unit norm, and independence of the rows."""
     for batch in _BATCHES:
         waveform = synthetic_waveforms(batch, samples, sample_rate)
         outputs = candidate.run(waveform)

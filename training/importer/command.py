@@ -1,40 +1,44 @@
-"""`offkey bundle`. What it needs is imported when it runs, so that `offkey --help` is quick."""
+"""`offkey bundle`. It imports torch when it runs, so that `offkey --help` is fast."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from training.terminal import for_people
+from training.console import user_errors
 
-app = typer.Typer(no_args_is_help=True, help="Make model bundles of encoders that exist already.")
+app = typer.Typer(no_args_is_help=True, help="Make model bundles of existing encoders.")
 
 
 @app.callback()
 def _group() -> None:
-    """A group although it has one command: without this, `import` would not be named."""
+    """Define a group; otherwise typer would run the only command without its name."""
 
 
 @app.command("import")
 def import_(
-    model: Annotated[Path, typer.Argument(help="ONNX file: waveform (batch, samples) in, embedding (batch, dim) out")],
-    name: Annotated[str, typer.Option(help="of the bundle")],
-    sample_rate: Annotated[int, typer.Option(help="of the waveform the model takes, Hz")],
-    license_: Annotated[str, typer.Option("--license", help="of the weights")],
-    attribution: Annotated[str, typer.Option(help="who made the weights, and where they are published")],
-    version: Annotated[str, typer.Option(help="of the bundle")] = "1",
-    seconds: Annotated[float, typer.Option(help="window of the service")] = 10.0,
-    hop_seconds: Annotated[float, typer.Option(help="distance of window starts")] = 5.0,
-    min_seconds: Annotated[float, typer.Option(help="a shorter clip is refused")] = 1.0,
-    embedding: Annotated[str | None, typer.Option(metavar="OUTPUT", help="the embedding, if it is not clear")] = None,
+    model: Annotated[
+        Path, typer.Argument(help="ONNX file with input waveform (batch, samples) and output embedding (batch, dim)")
+    ],
+    name: Annotated[str, typer.Option(help="name of the bundle")],
+    sample_rate: Annotated[int, typer.Option(help="sample rate of the waveform, in Hz")],
+    license_: Annotated[str, typer.Option("--license", help="license of the weights")],
+    attribution: Annotated[str, typer.Option(help="authors and source of the weights")],
+    version: Annotated[str, typer.Option(help="version of the bundle")] = "1",
+    seconds: Annotated[float, typer.Option(help="length of a window")] = 10.0,
+    hop_seconds: Annotated[float, typer.Option(help="distance between the starts of windows")] = 5.0,
+    min_seconds: Annotated[float, typer.Option(help="length of the shortest accepted clip")] = 1.0,
+    embedding: Annotated[
+        str | None, typer.Option(metavar="OUTPUT", help="output with the embedding, if several outputs fit")
+    ] = None,
     remove_level: Annotated[
-        bool, typer.Option("--remove-level", help="bring each window to the same level before the model")
+        bool, typer.Option("--remove-level", help="scale each window to the same level before the model")
     ] = False,
-    license_file: Annotated[Path | None, typer.Option(help="text of the license, to be copied")] = None,
+    license_file: Annotated[Path | None, typer.Option(help="text of the license to copy into the bundle")] = None,
     models: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models"),
 ) -> None:
-    """Wrap an ONNX encoder into a model bundle that the service serves; prints its folder."""
-    with for_people():
+    """Wrap an ONNX encoder as a model bundle; print its folder."""
+    with user_errors():
         from pydantic import ValidationError
 
         from service.encoder.bundle import WindowSpec
@@ -44,7 +48,7 @@ def import_(
         try:
             window = WindowSpec(seconds=seconds, hop_seconds=hop_seconds, min_seconds=min_seconds)
         except ValidationError:
-            raise ExportError("--seconds, --hop-seconds and --min-seconds are above 0.") from None
+            raise ExportError("--seconds, --hop-seconds and --min-seconds must be above 0.") from None
         request = ImportRequest(
             model, name, version, sample_rate, license_, attribution, window, embedding, remove_level, license_file
         )

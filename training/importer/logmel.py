@@ -1,7 +1,6 @@
-"""A plain log-mel spectrogram in ONNX operators, so that the service can localize with any encoder.
+"""A log-mel spectrogram in ONNX operators, so that the service can localize with any encoder.
 
-It is what localization and the stored spectrograms need: 35 bands, as many as the service keeps. The encoder does not
-see it.
+It has 35 bands, as the spectrograms that the service stores. The encoder does not use it.
 """
 
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from onnx import helper, numpy_helper
 from service.domain.spectrogram import MOST_BANDS
 from training.encoders.base import mel_edges
 
-_WINDOW_SECONDS = 0.032  # half overlapping; DFT bins 31 Hz apart
+_WINDOW_SECONDS = 0.032  # frames overlap by half; DFT bins are 31 Hz apart
 _LOW_HZ = 20.0
-_FLOOR = 1e-8  # under the power of a band; a window has an RMS of 0.1, so 60 dB below white noise
+_FLOOR = 1e-8  # minimum power of a band: 60 dB below white noise, because a window has an RMS of 0.1
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,12 @@ class LogMel:
 
     @property
     def window(self) -> int:
-        """Samples of a frame, which is also the shortest waveform."""
+        """Length of a frame, and of the shortest waveform, in samples."""
         return 2 * round(_WINDOW_SECONDS * self.sample_rate / 2)
 
     @property
     def centers_hz(self) -> tuple[float, ...]:
-        """The center of each band."""
+        """Center of each band, in Hz."""
         return tuple(round(hertz, 1) for hertz in self._edges[1:-1])
 
     @property
@@ -40,9 +39,9 @@ class LogMel:
         return mel_edges(_LOW_HZ, self.sample_rate / 2, MOST_BANDS)
 
     def nodes(self, waveform: str, output: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        """Return nodes and their constants for a waveform `(batch, 1, samples)` -> `(batch, frames, bands)`.
+        """Return nodes and constants that compute `(batch, frames, bands)` of a waveform `(batch, 1, samples)`.
 
-        All operators mean the same in every opset from 8 on.
+        The operators have the same meaning in every opset from 8 on.
         """
         weights = {"dft": self._dft(), "bank": np.tile(self._bank(), (2, 1)), "floor": np.array(_FLOOR, np.float32)}
         own = {
@@ -60,7 +59,7 @@ class LogMel:
         return nodes, [numpy_helper.from_array(value, own[name]) for name, value in weights.items()]
 
     def _dft(self) -> NDArray[np.float32]:
-        """Return `(2 bins, 1, window)`, scaled so that a bin of white noise has the noise's power."""
+        """Compute the DFT `(2 bins, 1, window)`, scaled so that a bin of white noise has the noise's power."""
         place = np.arange(self.window)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * place / self.window)
         hann /= np.sqrt(np.sum(hann**2))
@@ -69,7 +68,7 @@ class LogMel:
         return rows.astype(np.float32)[:, None, :]
 
     def _bank(self) -> NDArray[np.float32]:
-        """Return triangles `(bins, bands)`, linear in Hz."""
+        """Compute triangular filters `(bins, bands)`, linear in Hz."""
         edges = np.array(self._edges)
         bins = (np.arange(self.window // 2 + 1) * self.sample_rate / self.window)[:, None]
         left, center, right = edges[:-2], edges[1:-1], edges[2:]

@@ -1,4 +1,4 @@
-"""Reads an ONNX file of somebody else's and checks what can be checked without running it."""
+"""Reads an ONNX file of any origin, and checks it without running it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from onnx.inliner import inline_local_functions
 from training.graph import ExportError
 
 LARGEST_MODEL = 2**30  # bytes; a base transformer of 90 M parameters has 0.36 GB
-_OLDEST_OPSET = 8  # the first in which Max broadcasts
-# Operators that every build of ONNX Runtime has. It would load others from a library, which is code.
+_OLDEST_OPSET = 8  # first opset in which Max broadcasts
+# Operators of every build of ONNX Runtime. Others would be loaded from a library, which is code.
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
-_RANK = 2  # of a waveform (batch, samples) and of an embedding (batch, dim)
+_RANK = 2  # number of axes of a waveform (batch, samples) and of an embedding (batch, dim)
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ def read_source(path: Path, embedding: str | None = None) -> Source:
     """Read an ONNX file.
 
     Args:
-        path: the file.
-        embedding: output that is the embedding. None if the model has only one output of two axes.
+        path: path of the file.
+        embedding: output with the embedding; None if the model has only one output with two axes.
 
     Raises:
-        ExportError: the file is no ONNX model or too large, has tensors in other files, needs custom operators, or its
-            input and outputs cannot be a waveform and an embedding.
+        ExportError: the file is not an ONNX model or too large, has tensors in other files, needs custom operators, or
+            has no input for a waveform or no output for an embedding.
     """
     model = _load(path)
     external = sorted({tensor.name for tensor in _tensors(model.graph) if uses_external_data(tensor)})
@@ -56,7 +56,7 @@ def read_source(path: Path, embedding: str | None = None) -> Source:
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < _OLDEST_OPSET:
         raise ExportError(
-            f"{path} is of opset {opset}; {_OLDEST_OPSET} is the oldest that is wrapped. Convert it with "
+            f"{path} has opset {opset}; the oldest supported one is {_OLDEST_OPSET}. Convert it with "
             "onnx.version_converter."
         )
     return Source(model, _waveform(model.graph, path), _embedding(model.graph, embedding, path), opset)
@@ -67,13 +67,13 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ExportError(f"There is no file {path}.")
     size = path.stat().st_size
     if size > LARGEST_MODEL:
-        raise ExportError(f"{path} has {size / 2**30:.1f} GiB; {LARGEST_MODEL / 2**30:.0f} GiB is the most.")
+        raise ExportError(f"{path} has {size / 2**30:.1f} GiB; {LARGEST_MODEL / 2**30:.0f} GiB is the maximum.")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError) as error:
-        raise ExportError(f"{path} is no ONNX model: {error}.") from error
+        raise ExportError(f"{path} is not an ONNX model: {error}.") from error
     if not model.graph.node:
-        raise ExportError(f"{path} is no ONNX model: it has no graph.")
+        raise ExportError(f"{path} is not an ONNX model: it has no graph.")
     return model
 
 

@@ -1,4 +1,4 @@
-"""Puts the contract of a bundle around a model: its input `waveform`, its outputs `embedding` and `logmel`."""
+"""Wraps a model in the contract of a bundle: input `waveform`, outputs `embedding` and `logmel`."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,9 @@ from training.importer.logmel import LogMel
 from training.importer.source import Source, subgraphs
 from training.student import LEVEL
 
-_SILENCE = 1e-5  # RMS below which nothing is amplified
-_NUDGE = 1e-12  # on the first value of an embedding: what is zero gets a direction, and nothing else moves
-_OLDEST_IR = 4  # the first in which weights are no inputs
+_SILENCE = 1e-5  # smallest RMS that is amplified to the full level
+_NUDGE = 1e-12  # added to the first value of an embedding, so that a zero embedding has a direction
+_OLDEST_IR = 4  # first version in which weights need not be inputs
 _LEVELED = "offkey/leveled"
 _FLOAT = onnx.TensorProto.FLOAT
 
@@ -21,13 +21,14 @@ def wrap(source: Source, dim: int, logmel: LogMel, *, remove_level: bool) -> onn
     """Return a model with one input and two outputs.
 
     Args:
-        source: the model; it is not changed.
-        dim: length of its embedding.
+        source: model, which is not changed.
+        dim: length of the embedding.
         logmel: front end of the output `logmel`.
-        remove_level: give the model each waveform without its mean and at an RMS of 0.1.
+        remove_level: whether waveforms are centered and scaled to an RMS of 0.1 before the model.
 
     Returns:
-        `waveform` `(batch, samples)` -> `embedding` `(batch, dim)` of unit norm, `logmel` `(batch, frames, bands)`.
+        Model from `waveform` `(batch, samples)` to `embedding` `(batch, dim)` of unit norm and `logmel`
+        `(batch, frames, bands)`.
     """
     model = onnx.ModelProto()
     model.CopyFrom(source.model)
@@ -54,8 +55,8 @@ def wrap(source: Source, dim: int, logmel: LogMel, *, remove_level: bool) -> onn
 
 
 def _level() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Return nodes for `waveform` -> `_LEVELED` `(batch, 1, samples)`, as `training.student.remove_level` has it."""
-    constants = {  # of a shape to reshape to, 0 keeps the axis
+    """Return nodes from `waveform` to `_LEVELED` `(batch, 1, samples)`, equal to `training.student.remove_level`."""
+    constants = {  # a 0 in a target shape keeps the axis
         "offkey/row": np.array([0, 1, -1]),
         "offkey/flat": np.array([0, -1]),
         "offkey/silence": np.float32(_SILENCE),
@@ -81,10 +82,10 @@ def _level() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
 
 
 def _unit_norm(embedding: str, dim: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Return nodes for x / ||x||; an embedding that is zero becomes the first unit vector."""
+    """Return nodes of x / ||x||; a zero embedding becomes the first unit vector."""
     nudge = np.zeros((1, dim), np.float32)
     nudge[0, 0] = _NUDGE
-    ones = np.ones((dim, 1), np.float32)  # a product adds up in every opset, ReduceSum changed its form
+    ones = np.ones((dim, 1), np.float32)  # the interface of ReduceSum differs among opsets
     nodes = [
         helper.make_node("Add", [embedding, "offkey/nudge"], ["offkey/x"]),
         helper.make_node("Mul", ["offkey/x", "offkey/x"], ["offkey/squares"]),
@@ -96,7 +97,7 @@ def _unit_norm(embedding: str, dim: int) -> tuple[list[onnx.NodeProto], list[onn
 
 
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Rename values everywhere: names are unique over a graph and what is nested in it."""
+    """Rename values in a graph and its subgraphs, in which names are unique."""
     for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         value.name = names.get(value.name, value.name)
     for sparse in graph.sparse_initializer:

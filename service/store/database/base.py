@@ -19,7 +19,10 @@ class Database(ABC):
 
     @abstractmethod
     def read(self) -> AbstractContextManager[Connection]:
-        """Start a transaction that reads. Everything in the block is read as of one moment."""
+        """Start a transaction that reads. Everything in the block is read as of one moment.
+
+        The block contains code of the store only: a ValueError or TypeError in it is reported as damaged rows.
+        """
 
     @abstractmethod
     def write(self) -> AbstractContextManager[Connection]:
@@ -41,7 +44,7 @@ class Database(ABC):
 def lock_machine(connection: Connection, machine_key: int) -> None:
     """Lock a machine's row until the transaction ends, so that changes to one machine happen one after another.
 
-    The only place that takes a row lock. SQLite has none: there, one transaction at a time writes.
+    The only place that locks the row of a machine. SQLite has no row locks: there, one transaction at a time writes.
     """
     connection.execute(_LOCK, {"machine_key": machine_key})
 

@@ -1,4 +1,4 @@
-"""One process at a time in a data folder."""
+"""Admit one process at a time to a data folder."""
 
 import fcntl
 from pathlib import Path
@@ -12,15 +12,15 @@ SNAPSHOT_LOCK_FILE = "snapshot.lock"
 
 
 class FolderLock:
-    """Held until it is closed or the process ends, however it ends: the kernel lets go of it."""
+    """A lock that is held until it is closed or the process ends. The kernel releases it."""
 
     def __init__(self, data_dir: Path, name: str = LOCK_FILE, *, used_by: str = "Another Offkey process uses") -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Args:
-            data_dir: the folder, which exists.
-            name: of the lock file; it stays there and is always empty.
-            used_by: begins the sentence for whoever finds it taken.
+            data_dir: existing folder.
+            name: name of the lock file, which stays there and is always empty.
+            used_by: start of the error message if another process holds the lock.
 
         Raises:
             OffkeyError: another process holds it.
@@ -44,5 +44,5 @@ class FolderLock:
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         self._file.close()

@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from offkey.errors import ErrorKind, OffkeyError
 from service.store.database.base import Database
-from service.store.errors import translate_errors
+from service.store.errors import translate_errors, translate_row_errors
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +43,20 @@ class SqliteDatabase(Database):
         self.engine = open_engine(data_dir)
         self._identity = file_identity(self._path)
         self._version_lock = threading.Lock()
-        # A connection that never writes: SQLite reports commits of all other connections and processes to it.
-        self._watcher = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        # A connection that never writes: SQLite reports commits of all other connections and processes to it. It never
+        # waits for a lock, because the event loop reads the version.
+        self._watcher = sqlite3.connect(self._path, timeout=0, check_same_thread=False, isolation_level=None)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with translate_errors(self._path.parent), self.engine.connect() as connection:
+        with translate_errors(self._path.parent), translate_row_errors(), self.engine.connect() as connection:
             self._check_in_place(connection)
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        writing = self.engine.connect().execution_options(write=True)
-        with translate_errors(self._path.parent), writing as connection:
+        with translate_errors(self._path.parent), self.engine.connect() as connection:
+            connection.execution_options(write=True)
             self._check_in_place(connection)
             yield connection
             connection.commit()

@@ -1,6 +1,6 @@
-"""Holds a database against what it should be: its pages, its relations, every embedding. Changes nothing.
+"""Check a database: its pages, its relations, every embedding. Changes nothing.
 
-It speaks to SQLite itself: of a database that is damaged, all that can be read is to be told.
+It uses SQLite directly, so that everything that can still be read from a damaged database is reported.
 """
 
 import os
@@ -48,9 +48,9 @@ FROM noise n JOIN noise_audio a ON a.noise_id = n.noise_id WHERE n.machine_key =
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is not as it was written."""
+    """A value that is not what was written."""
 
-    machine_id: str | None  # None: it cannot be told whose it is
+    machine_id: str | None  # None if the machine is unknown
     what: str
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Report:
-    """What is in a database, and what is wrong with it."""
+    """Contents and damage of a database."""
 
     schema_revision: str
     machines: int
@@ -69,34 +69,34 @@ class Report:
 
     @property
     def contents(self) -> str:
-        """Its size in words."""
+        """Size of the store, as text."""
         return contents(self.machines, self.clips, self.windows, self.schema_revision)
 
 
 def contents(machines: int, clips: int, windows: int, schema_revision: str) -> str:
-    """The size of a store in words."""
+    """Return the size of a store, as text."""
     return f"{machines} machines, {clips} clips, {windows} windows (schema {schema_revision})"
 
 
 def open_read_only(database: Path) -> sqlite3.Connection:
-    """Open a database that exists, beside a service that uses it, or on a volume that cannot be written."""
+    """Open an existing database, also while a service uses it or on a read-only volume."""
     uri = f"file:{quote(str(database.absolute()))}?mode=ro"
     if not (log_of(database).exists() or os.access(database.parent, os.W_OK)):
-        uri += "&immutable=1"  # SQLite would otherwise want to begin a log
+        uri += "&immutable=1"  # otherwise SQLite would try to create a log
     return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
 
 
 def check_database(database: Path) -> Report:
-    """Check everything. What is wrong is in the report, never raised."""
+    """Check everything. Damage is reported, never raised."""
     damage: list[Damage] = []
     counts = {"machine": 0, "clip": 0, "embedding": 0}
     revision = "unknown"
     try:
         with closing(open_read_only(database)) as connection:
-            connection.execute("BEGIN")  # all of it as of one moment
+            connection.execute("BEGIN")  # everything as of one moment
             damage += _whole_file(connection)
             (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-            for table in counts:  # names of our own: SQL has no parameters for tables
+            for table in counts:  # constant names: SQL has no parameters for tables
                 (counts[table],) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
             has_checksums, has_spectrograms, has_noise, has_audio = (
                 column in _columns(connection, table)
@@ -122,12 +122,12 @@ def check_database(database: Path) -> Report:
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    """Of a table; none if the schema is too old to have it."""
+    """Return the columns of a table. Empty if the schema is too old to have it."""
     return {column[1] for column in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def _whole_file(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """What SQLite finds. It knows pages and trees, and nothing of machines."""
+    """Yield the damage that SQLite finds in pages and trees."""
     try:
         for (found,) in connection.execute(f"PRAGMA integrity_check({_MOST_MESSAGES})"):
             if found != "ok":
@@ -139,7 +139,7 @@ def _whole_file(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _machine(connection: sqlite3.Connection, machine_key: int, has_checksums: bool) -> Iterator[str]:
-    """What is wrong with a bank: one message, for its first damage."""
+    """Yield the first damage of a bank."""
     select = _WINDOWS.format(checksum="e.checksum" if has_checksums else "NULL")
     try:
         rows = connection.execute(select, (machine_key,)).fetchall()
@@ -158,7 +158,7 @@ def _machine(connection: sqlite3.Connection, machine_key: int, has_checksums: bo
 
 
 def _spectrograms(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
-    """What is wrong with the spectrograms of a bank: one message, for its first damage."""
+    """Yield the first damage of the spectrograms of a bank."""
     try:
         unpacked(Row(*row) for row in connection.execute(_SPECTROGRAMS, (machine_key,)))
     except Exception as error:  # as above
@@ -166,7 +166,7 @@ def _spectrograms(connection: sqlite3.Connection, machine_key: int) -> Iterator[
 
 
 def _noise(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
-    """What is wrong with the background of a machine: one message, for its first damage."""
+    """Yield the first damage of the noise of a machine."""
     try:
         check_noise(machine_key, [StoredNoise(*row) for row in connection.execute(_NOISE, (machine_key,))])
     except Exception as error:  # as above
@@ -174,7 +174,7 @@ def _noise(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
 
 
 def _audio(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
-    """What is wrong with the files that were kept of a machine: one message, for its first damage."""
+    """Yield the first damage of the stored files of a machine."""
     try:
         for whose, sha256, file in connection.execute(_AUDIO, {"machine": machine_key}):
             checked(file, sha256, whose)

@@ -1,7 +1,7 @@
-"""Puts the database of a snapshot into a data folder.
+"""Restore the database of a snapshot into a data folder.
 
-What can end in the middle ends on one side: up to the rename to `*.restored` the folder is as it was, and from there
-on whoever opens it next goes on to the end.
+Before the rename to `*.restored` an interrupted restore leaves the folder unchanged. After it, the next process that
+opens the folder completes the restore.
 """
 
 from pathlib import Path
@@ -22,15 +22,15 @@ _NO_DATA = {LOCK_FILE, SNAPSHOT_LOCK_FILE, PARTIAL_FILE, "lost+found"}
 
 
 def restore(snapshot: Path, data_dir: Path, *, replace: bool) -> SnapshotManifest:
-    """Make a data folder hold what a snapshot holds.
+    """Replace the contents of a data folder by those of a snapshot.
 
     Args:
-        snapshot: the file.
-        data_dir: the folder; made if need be. No service may be using it.
+        snapshot: file of the snapshot.
+        data_dir: folder, which is created if needed. No service may use it.
         replace: whether a folder that is not empty may lose its database.
 
     Raises:
-        SnapshotError: the snapshot is not whole, a newer version made it, or the folder is not empty.
+        SnapshotError: the snapshot is damaged, a newer version wrote it, or the folder is not empty.
         OffkeyError: a service uses the folder.
         OSError: the disk is full, or a file cannot be read or written.
     """
@@ -39,15 +39,15 @@ def restore(snapshot: Path, data_dir: Path, *, replace: bool) -> SnapshotManifes
         found = sorted(path.name for path in data_dir.iterdir() if path.name not in _NO_DATA)
         if found and not replace:
             raise SnapshotError(
-                f"{data_dir} is not empty ({', '.join(found[:5])}). Name another folder, or let its database be lost "
-                "with --replace."
+                f"{data_dir} is not empty ({', '.join(found[:5])}). Name another folder, or discard its database with "
+                "--replace."
             )
         partial = data_dir / PARTIAL_FILE
         with removed(partial):
             manifest = unpack(snapshot, partial)
             if manifest.schema_revision not in known_revisions():
                 raise SnapshotError(
-                    f"The snapshot has schema {manifest.schema_revision}, which a newer version of Offkey made "
+                    f"The snapshot has schema {manifest.schema_revision}, which a newer version of Offkey wrote "
                     f"({manifest.offkey_version}). Restore it with that one."
                 )
             rename(partial, data_dir / RESTORED_FILE)
@@ -56,10 +56,10 @@ def restore(snapshot: Path, data_dir: Path, *, replace: bool) -> SnapshotManifes
 
 
 def finish_restore(data_dir: Path) -> None:
-    """Put the database in its place if a restore could not. The caller holds the folder's lock."""
+    """Complete an interrupted restore. The caller holds the folder's lock."""
     restored, database = data_dir / RESTORED_FILE, data_dir / DATABASE_FILE
     if restored.exists():
-        # The old log would be taken for one of the new database. It goes first: the old database is given up already.
+        # The old log would be read as one of the new database, so it is deleted first. The old database is lost anyway.
         for old in (log_of(database), database.with_name(f"{DATABASE_FILE}-shm")):
             old.unlink(missing_ok=True)
         rename(restored, database)

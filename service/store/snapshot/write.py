@@ -1,7 +1,7 @@
-"""A snapshot: all that a data folder holds, in one file that can be checked and restored anywhere.
+"""Write snapshots: the contents of a data folder in one file that can be checked and restored anywhere.
 
-It is a tar of a manifest and of the database, copied by SQLite while the service may go on writing. The manifest
-says which bytes the database must have, its schema, and what is in it.
+A snapshot is a tar of a manifest and of the database, which SQLite copies while the service may continue to write. The
+manifest states the size and hash of the database, its schema, and its contents.
 """
 
 import errno
@@ -25,18 +25,18 @@ from service.store.database.sqlite import DATABASE_FILE, log_of
 from service.store.snapshot.check import Report, check_database, contents, open_read_only
 
 MANIFEST_FILE = "manifest.json"
-RESTORED_FILE = f"{DATABASE_FILE}.restored"  # whole, and about to take the place of the database
+RESTORED_FILE = f"{DATABASE_FILE}.restored"  # complete, about to replace the database
 PARTIAL_FILE = f"{DATABASE_FILE}.partial"
 _MAX_MANIFEST_BYTES = 65_536
 _BLOCK = 2**20
 
 
 class SnapshotError(Exception):
-    """A snapshot cannot be made, is not what it should be, or must not be restored here."""
+    """A snapshot cannot be written, is damaged, or must not be restored here."""
 
 
 class Member(BaseModel):
-    """A file of the snapshot."""
+    """A member of the snapshot."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ class Member(BaseModel):
 
 
 class SnapshotManifest(BaseModel):
-    """What the snapshot says of itself."""
+    """Manifest of a snapshot."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,7 +61,7 @@ class SnapshotManifest(BaseModel):
     def check(self, report: Report) -> None:
         """Raise SnapshotError if a database is damaged or not the one that was packed."""
         if report.damage:
-            raise SnapshotError(damage_told("the snapshot's database", report))
+            raise SnapshotError(damage_message("the snapshot's database", report))
         found = report.schema_revision, report.machines, report.clips, report.windows
         if found != (self.schema_revision, self.machines, self.clips, self.windows):
             raise SnapshotError(
@@ -74,14 +74,14 @@ class SnapshotManifest(BaseModel):
         return contents(self.machines, self.clips, self.windows, self.schema_revision)
 
 
-def damage_told(of: str, report: Report) -> str:
-    """A message that lists what is damaged."""
+def damage_message(of: str, report: Report) -> str:
+    """Return a message that lists the damage."""
     found = "".join(f"\n  {damage}" for damage in report.damage)
     return f"{of} is damaged:{found}"
 
 
 def data_database(data_dir: Path) -> Path:
-    """The database of a data folder. Raises SnapshotError if there is none, or a restore is to be ended first."""
+    """Return the database of a data folder. Raises SnapshotError if there is none, or a restore was interrupted."""
     database = data_dir / DATABASE_FILE
     if (data_dir / RESTORED_FILE).exists():
         raise SnapshotError(f"A restore of {data_dir} was interrupted. Start the service, or restore again.")
@@ -91,23 +91,24 @@ def data_database(data_dir: Path) -> Path:
 
 
 def write_snapshot(data_dir: Path, target: Path) -> SnapshotManifest:
-    """Pack a data folder, which a service may be using, into `target`, which appears whole or not at all.
+    """Write a snapshot of a data folder, which a service may be using, to `target` atomically.
 
-    Takes twice the size of the database beside `target` while it runs, once after.
+    Needs twice the size of the database next to `target` while it runs, and once after.
 
     Raises:
-        SnapshotError: there is no store, or it is damaged: a good snapshot is never replaced by a bad one.
+        SnapshotError: there is no store, or it is damaged: a good snapshot is never overwritten by a bad one.
         OffkeyError: another snapshot of this folder is being made.
         OSError, sqlite3.Error: the disk is full, or a folder cannot be read or written.
     """
     database = data_database(data_dir)
     copy = target.with_name(f"{target.name}.database.partial")
     packed = target.with_name(f"{target.name}.partial")
-    with FolderLock(data_dir, SNAPSHOT_LOCK_FILE, used_by="Another snapshot is being made of"), removed(copy, packed):
+    lock = FolderLock(data_dir, SNAPSHOT_LOCK_FILE, used_by="Another snapshot is being written of")
+    with lock, removed(copy, packed):
         _copy(database, copy)
         report = check_database(copy)
         if report.damage:
-            raise SnapshotError(damage_told(f"{database}, which is why no snapshot was made,", report))
+            raise SnapshotError(damage_message(f"{database}, which is why no snapshot was made,", report))
         manifest = SnapshotManifest(
             offkey_version=__version__,
             created_at=datetime.now(UTC),
@@ -140,10 +141,10 @@ def write_snapshot_of_service(data_dir: Path, target: Path) -> None:
 
 
 def unpack(snapshot: Path, database: Path) -> SnapshotManifest:
-    """Write the database of a snapshot to `database`, whose bytes are then on disk, and check it.
+    """Write the database of a snapshot to `database`, flush it to disk, and check it.
 
-    Nothing of the snapshot is believed: names, kinds and sizes of its members are held against the only ones that
-    there can be, and nothing but bytes is taken from it.
+    The snapshot is not trusted: names, types and sizes of its members must be the expected ones, and only bytes are
+    read from it.
 
     Raises:
         SnapshotError: it is not a whole and unchanged snapshot.
@@ -165,7 +166,7 @@ def unpack(snapshot: Path, database: Path) -> SnapshotManifest:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Put a file in its place so that it is there after a power cut."""
+    """Rename a file so that the new name survives a power cut."""
     source.replace(target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
@@ -176,7 +177,7 @@ def rename(source: Path, target: Path) -> None:
 
 @contextmanager
 def private(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that only its owner may read, anew; it is on disk when the block ends."""
+    """Create a file that only its owner may read. It is on disk when the block ends."""
     path.unlink(missing_ok=True)
     with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         yield file
@@ -186,7 +187,7 @@ def private(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def removed(*paths: Path) -> Iterator[None]:
-    """Remove files that are in the way, and again when the block ends."""
+    """Delete leftover files, and delete them again when the block ends."""
     every = [with_journal for path in paths for with_journal in (path, path.with_name(f"{path.name}-journal"))]
     for path in every:
         path.unlink(missing_ok=True)
@@ -198,9 +199,10 @@ def removed(*paths: Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
-# What they work on is not in the snapshot, and the snapshot itself may be one of them.
+# Archives of these jobs are not in the snapshot, and one of the jobs may be the snapshot itself.
 _END_JOBS = """
-UPDATE job SET state = 'canceled', ended_at = CURRENT_TIMESTAMP, detail = 'It was not over when the snapshot was made.'
+UPDATE job SET state = 'canceled', ended_at = CURRENT_TIMESTAMP,
+  detail = 'It was not finished when the snapshot was written.'
 WHERE state IN ('queued', 'running')
 """
 
@@ -209,8 +211,8 @@ def _copy(database: Path, copy: Path) -> None:
     with private(copy):
         pass
     with closing(open_read_only(database)) as source, closing(sqlite3.connect(copy, isolation_level=None)) as target:
-        source.backup(target)  # in one step: as of one moment, and writers need not wait
-        target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        source.backup(target)  # as of one moment, and writers do not wait
+        target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log
         if target.execute("PRAGMA table_info(job)").fetchall():
             target.execute(_END_JOBS)
     log_of(copy).unlink(missing_ok=True)
@@ -255,6 +257,7 @@ def _copy_member(content: IO[bytes], out: IO[bytes], member: Member) -> None:
         out.write(block)
     if (digest.hexdigest(), size) != (member.sha256, member.size):
         raise SnapshotError(
-            f"{DATABASE_FILE} has {size} bytes with sha256 {digest.hexdigest()}; the manifest says {member.size} bytes "
+            f"{DATABASE_FILE} has {size} bytes with sha256 {digest.hexdigest()}; its manifest states {member.size} "
+            f"bytes "
             f"with {member.sha256}. The snapshot was changed or cut off; use another one."
         )

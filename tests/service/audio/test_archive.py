@@ -1,4 +1,4 @@
-"""Archives by strangers: read as far as they are sound, refused where they are not, never believed."""
+"""Archives from untrusted senders: valid entries are read, everything else is refused."""
 
 import io
 import random
@@ -40,7 +40,7 @@ def packed(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 
 
 def refusal(path: Path, limits: ArchiveLimits = LIMITS) -> OffkeyError:
-    """How an archive, or an entry of it, is refused."""
+    """Return the error of an archive or of its entries."""
 
     def read_all() -> None:
         with Archive(path, limits) as archive:
@@ -52,7 +52,7 @@ def refusal(path: Path, limits: ArchiveLimits = LIMITS) -> OffkeyError:
     return error.value
 
 
-def test_entries_are_read_in_order_and_junk_is_passed_over(write: Write) -> None:
+def test_entries_are_read_in_order_and_junk_is_skipped(write: Write) -> None:
     files = {
         "b/2.wav": b"two",
         "folder/": b"",
@@ -80,7 +80,7 @@ def test_entries_are_read_in_order_and_junk_is_passed_over(write: Write) -> None
         ("..", ".."),
     ],
 )
-def test_names_are_labels_and_no_paths(write: Write, tmp_path: Path, name: str, label: str) -> None:
+def test_names_are_labels_and_not_paths(write: Write, tmp_path: Path, name: str, label: str) -> None:
     with Archive(write(packed({name: b"x"})), LIMITS) as archive:
         (entry,) = archive.entries
         assert (entry.name, archive.read(entry)) == (label, b"x")
@@ -121,7 +121,7 @@ def test_a_hundred_thousand_entries_are_refused_before_they_are_listed(write: Wr
         tracemalloc.stop()
 
 
-def test_an_end_record_that_lies_about_the_count_is_no_way_around(write: Write) -> None:
+def test_a_wrong_count_in_the_end_record_does_not_evade_the_limit(write: Write) -> None:
     data = bytearray(packed({f"{number}": b"" for number in range(300)}))
     at = data.rfind(b"PK\x05\x06")
     struct.pack_into("<HH", data, at + 8, 1, 1)
@@ -129,7 +129,7 @@ def test_an_end_record_that_lies_about_the_count_is_no_way_around(write: Write) 
 
 
 def test_entries_that_share_bytes_are_refused(write: Write) -> None:
-    """The directory names one entry's data many times over."""
+    """The directory lists the data of one entry many times."""
     data = packed({"kernel": bytes(MEBIBYTE)}, zipfile.ZIP_STORED)
     end = data.rfind(b"PK\x05\x06")
     directory = data[data.rfind(b"PK\x01\x02", 0, end) : end]
@@ -139,10 +139,10 @@ def test_entries_that_share_bytes_are_refused(write: Write) -> None:
         assert refusal(write(bytes(lied))).kind is ErrorKind.UNREADABLE_ARCHIVE
 
 
-def test_sizes_that_lie_are_counted_anew(write: Write) -> None:
+def test_unpacked_bytes_are_counted_whatever_size_is_declared(write: Write) -> None:
     data = bytearray(packed({"a": bytes(3 * MEBIBYTE)}))
     for magic, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
-        struct.pack_into("<L", data, data.find(magic) + offset, 10)  # says that it unpacks to ten bytes
+        struct.pack_into("<L", data, data.find(magic) + offset, 10)  # declares ten unpacked bytes
     assert refusal(write(bytes(data))).kind in (ErrorKind.UNREADABLE_ARCHIVE, ErrorKind.BODY_TOO_LARGE)
 
 
@@ -168,17 +168,17 @@ def test_links_devices_and_encrypted_entries_are_refused_one_by_one(write: Write
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"RIFF" + bytes(100), b"PK\x05\x06", b"PK\x05\x06" + b"\xff" * 18])
-def test_what_is_no_archive_is_refused(write: Write, data: bytes) -> None:
+def test_bytes_that_are_no_archive_are_refused(write: Write, data: bytes) -> None:
     assert refusal(write(data)).kind in (ErrorKind.UNREADABLE_ARCHIVE, ErrorKind.TOO_MANY_CLIPS)
 
 
-def test_an_archive_that_breaks_off_is_refused(write: Write) -> None:
+def test_a_truncated_archive_is_refused(write: Write) -> None:
     data = packed({f"{number}": bytes(range(256)) * 10 for number in range(5)})
     for size in range(0, len(data), 37):
         assert refusal(write(data[:size])).kind is ErrorKind.UNREADABLE_ARCHIVE
 
 
-def test_flipped_bits_are_noticed_or_change_nothing_that_is_read(write: Write) -> None:
+def test_flipped_bits_are_detected_or_change_nothing_that_is_read(write: Write) -> None:
     rng = random.Random(0)
     files = {f"{number}": rng.randbytes(300) for number in range(5)}
     data = packed(files)

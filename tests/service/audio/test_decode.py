@@ -1,4 +1,4 @@
-"""Decoding: every format and rate, and every lie a file can tell."""
+"""Decoding: every format and rate, and wrong headers."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from offkey.errors import ErrorKind, OffkeyError
 from service.audio.budget import Budget
 from service.audio.decode import AudioLimits, cut, decode
-from service.audio.wav_headers import Stated, stated
+from service.audio.wav_headers import DeclaredAudio, read_headers
 
 LIMITS = AudioLimits(max_seconds=60.0)
 RATE = 16_000
@@ -74,7 +74,7 @@ def test_every_format_gives_the_same_tone(
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "FLOAT"])
 def test_the_share_of_clipped_samples_is_that_of_the_file(encode: Encode, subtype: str) -> None:
-    """Also where averaging channels hides it: one channel of two is at full scale, up and down, for a quarter."""
+    """Also if averaging channels hides it: one of two channels is at full scale, up and down, for a quarter."""
     samples = np.zeros((100_000, 2), dtype=np.float32)
     samples[:, 1] = 0.5
     samples[:25_000, 0] = np.where(np.arange(25_000) % 2, 1.0, -1.0)
@@ -114,7 +114,7 @@ def test_a_header_with_an_absurd_rate_is_refused(encode: Encode, rate: int) -> N
 
 
 @pytest.mark.parametrize("data", [b"hello, I am a text file\n" * 100, b"RIFF", b"\x00" * 1_000, b"fLaC", b"OggS" * 50])
-def test_what_is_no_audio_is_refused(data: bytes) -> None:
+def test_bytes_that_are_no_audio_are_refused(data: bytes) -> None:
     assert refused(data).kind is ErrorKind.UNDECODABLE_AUDIO
 
 
@@ -138,8 +138,8 @@ def test_a_damaged_flac_is_not_called_truncated(encode: Encode) -> None:
 
 @pytest.mark.parametrize("container", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF"])
 @pytest.mark.parametrize("keep", [0.3, 0.999])
-def test_a_truncated_file_that_states_its_size_is_refused(encode: Encode, container: str, keep: float) -> None:
-    """Libsndfile would take what is there for a shorter clip."""
+def test_a_truncated_file_that_declares_its_size_is_refused(encode: Encode, container: str, keep: float) -> None:
+    """Libsndfile would decode it as a shorter clip."""
     data = encode(tone(100, RATE), container=container, subtype="PCM_16")
     cut_off = len(data) - int(len(data) * keep)
     error = refused(data[:-cut_off])
@@ -157,7 +157,7 @@ def test_a_truncated_big_endian_wav_is_refused(encode: Encode) -> None:
 
 @pytest.mark.parametrize("size", [0, 0xFFFF_FFFF, 0x7FFF_FFFF, 0x7FFF_F000, 0x8000_0000])
 def test_a_wav_from_a_pipe_is_read_whole(encode: Encode, size: int) -> None:
-    """What writes into a pipe cannot fill in the size afterwards: ffmpeg, SoX and arecord leave these."""
+    """A program that writes to a pipe cannot fill in the size afterwards. ffmpeg, SoX and arecord leave these sizes."""
     data = bytearray(encode(tone(100, RATE), subtype="PCM_16"))
     assert data[36:40] == b"data"
     data[4:8] = struct.pack("<I", size or 8)
@@ -174,17 +174,17 @@ def test_chunks_around_the_audio_do_not_matter(encode: Encode) -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"RIFF", b"RIFX", b"RF64", b"FORM", b"caff", b"riff"]))
-def test_chunk_heads_of_any_content_are_read_without_failing(data: bytes, magic: bytes) -> None:
-    assert stated(magic + data).missing >= 0
+def test_any_chunk_headers_are_read_without_an_error(data: bytes, magic: bytes) -> None:
+    assert read_headers(magic + data).missing_bytes >= 0
 
 
-def test_chunks_without_end_are_given_up() -> None:
+def test_the_number_of_chunks_that_are_read_is_limited() -> None:
     start = time.monotonic()
-    assert stated(b"RIFF" + bytes(20 * 2**20)) == Stated()
+    assert read_headers(b"RIFF" + bytes(20 * 2**20)) == DeclaredAudio()
     assert time.monotonic() - start < 0.5
 
 
-def test_a_flac_of_unstated_length_is_read_whole(encode: Encode) -> None:
+def test_a_flac_of_unknown_length_is_read_whole(encode: Encode) -> None:
     """Recorders that stream (VLC) leave the number of samples in STREAMINFO at 0."""
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * RATE)
     data = bytearray(encode(noise, container="FLAC", subtype="PCM_16"))
@@ -212,7 +212,7 @@ def test_length_is_counted_on_decoded_frames(encode: Encode) -> None:
 
 
 def test_a_request_has_a_budget_of_frames_times_channels(encode: Encode) -> None:
-    """Eight channels of near silence compress to little; each sample costs all the same."""
+    """Eight channels of near silence compress well, but every sample counts."""
     dense = np.zeros((96_000, 8), dtype=np.float32)
     dense[0] = 0.1
     data = encode(dense, 96_000, container="FLAC", subtype="PCM_16")
@@ -233,7 +233,7 @@ def test_below_the_rate_of_the_model_the_resampled_audio_counts(encode: Encode) 
         decode(data, sample_rate=RATE, limits=LIMITS, budget=Budget(RATE - 1))
 
 
-def test_decoding_ends_when_the_service_does(encode: Encode) -> None:
+def test_decoding_ends_when_the_service_stops(encode: Encode) -> None:
     stopping = threading.Event()
     budget = Budget(stopping=stopping)
     data = encode(tone(100, RATE))
@@ -289,8 +289,8 @@ def test_windows_cover_the_clip_and_the_last_ends_with_it(length: int, window: i
     hop = min(hop, window)
     samples = np.arange(length, dtype=np.float32)
     windows = cut(samples, window=window, hop=hop)
-    heard = np.unique(np.concatenate([part for _, part in windows]))
-    np.testing.assert_array_equal(heard, samples)
+    covered = np.unique(np.concatenate([part for _, part in windows]))
+    np.testing.assert_array_equal(covered, samples)
     assert all(part[0] == start for start, part in windows)
     assert windows[-1][1][-1] == length - 1
     assert all(len(part) == min(window, length) for _, part in windows)

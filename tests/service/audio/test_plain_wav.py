@@ -1,4 +1,4 @@
-"""The plain case is read as libsndfile reads it, and what is not plain is left to it."""
+"""Plain WAV files: read as libsndfile reads them, and every other file is left to it."""
 
 import struct
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from offkey.errors import ErrorKind, OffkeyError
 from service.audio.budget import Budget
 from service.audio.decode import AudioLimits, decode
-from service.audio.plain_wav import read_pcm
+from service.audio.plain_wav import read_plain_wav
 
 RATE = 16_000
 LIMITS = AudioLimits(max_seconds=2.0)
@@ -22,11 +22,11 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
 
 
-def wav(words: np.ndarray, *, rate: int = RATE, before: bytes = b"", behind: bytes = b"") -> bytes:
-    """A file of words `(frames, channels)`, 16 bits."""
+def wav(words: np.ndarray, *, rate: int = RATE, before: bytes = b"", after: bytes = b"") -> bytes:
+    """Encode 16-bit words `(frames, channels)`."""
     channels = words.shape[1]
     head = struct.pack("<HHIIHH", 1, channels, rate, rate * 2 * channels, 2 * channels, 16)
-    body = b"WAVE" + before + chunk(b"fmt ", head) + chunk(b"data", words.astype("<i2").tobytes()) + behind
+    body = b"WAVE" + before + chunk(b"fmt ", head) + chunk(b"data", words.astype("<i2").tobytes()) + after
     return chunk(b"RIFF", body)
 
 
@@ -42,15 +42,15 @@ def noise(frames: int, channels: int = 1, seed: int = 0, level: int = 3_000) -> 
     level=st.sampled_from([2, 100, 32_500, 32_768]),
     offset=st.sampled_from([0, 20_000, -32_000]),
     before=st.sampled_from([b"", chunk(b"LIST", b"INFOabc"), chunk(b"junk", bytes(40))]),
-    behind=st.sampled_from([b"", chunk(b"LIST", b"x")]),
+    after=st.sampled_from([b"", chunk(b"LIST", b"x")]),
 )
-def test_it_gives_what_libsndfile_gives(
-    frames: int, channels: int, seed: int, level: int, offset: int, before: bytes, behind: bytes
+def test_samples_equal_those_of_libsndfile(
+    frames: int, channels: int, seed: int, level: int, offset: int, before: bytes, after: bytes
 ) -> None:
     words = np.clip(noise(frames, channels, seed, level) + offset, -32_768, 32_767)
-    data = wav(words, before=before, behind=behind)
+    data = wav(words, before=before, after=after)
     ours, theirs = Budget(1e6), Budget(1e6)
-    here = read_pcm(data, RATE, LIMITS, ours)
+    here = read_plain_wav(data, RATE, LIMITS, ours)
     if here is None:  # nearly silent
         assert ours.left == 1e6
         assert words.mean(axis=1).std() < 3
@@ -69,11 +69,11 @@ def test_it_gives_what_libsndfile_gives(
 
 @settings(max_examples=500, deadline=None)
 @given(at=st.integers(0, 63), value=st.integers(0, 255), cut=st.integers(0, 80))
-def test_a_changed_byte_in_the_head_is_read_alike_or_left_to_the_other(at: int, value: int, cut: int) -> None:
+def test_a_file_with_a_changed_header_is_read_as_libsndfile_does_or_left_to_it(at: int, value: int, cut: int) -> None:
     data = bytearray(wav(noise(500), before=chunk(b"LIST", b"INFO")))
     data[at] = value
     whole = bytes(data[: len(data) - cut])
-    here = read_pcm(whole, RATE, LIMITS, Budget())
+    here = read_plain_wav(whole, RATE, LIMITS, Budget())
     if here is not None:
         there = decode(whole, sample_rate=RATE, limits=LIMITS)
         np.testing.assert_array_equal(here.samples, there.samples)
@@ -99,25 +99,27 @@ def test_a_changed_byte_in_the_head_is_read_alike_or_left_to_the_other(at: int, 
         wav(noise(500), before=40 * chunk(b"junk", b"")),
     ],
 )
-def test_what_is_not_plain_is_left_to_the_other(data: bytes) -> None:
+def test_unusual_files_are_left_to_libsndfile(data: bytes) -> None:
     budget = Budget(100_000)
-    assert read_pcm(data, RATE, LIMITS, budget) is None
+    assert read_plain_wav(data, RATE, LIMITS, budget) is None
     assert budget.left == 100_000
 
 
-def test_other_formats_are_left_to_the_other(encode: Encode) -> None:
+def test_other_formats_are_left_to_libsndfile(encode: Encode) -> None:
     samples = noise(500)[:, 0] / 32_768
     for container, subtype in (("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAVEX", "PCM_16"), ("FLAC", "PCM_16")):
-        assert read_pcm(encode(samples, RATE, container=container, subtype=subtype), RATE, LIMITS, Budget()) is None
+        assert (
+            read_plain_wav(encode(samples, RATE, container=container, subtype=subtype), RATE, LIMITS, Budget()) is None
+        )
 
 
-def test_the_budget_of_the_request_is_kept() -> None:
+def test_the_budget_of_the_request_limits_the_samples() -> None:
     with pytest.raises(OffkeyError) as error:
-        read_pcm(wav(noise(500, 2)), RATE, LIMITS, Budget(999))
+        read_plain_wav(wav(noise(500, 2)), RATE, LIMITS, Budget(999))
     assert error.value.kind is ErrorKind.TOO_MUCH_AUDIO
 
 
-def test_what_would_take_much_memory_is_left_to_a_child() -> None:
+def test_large_files_are_left_to_a_child_process() -> None:
     limits = AudioLimits()
-    assert read_pcm(wav(noise(2**21)), RATE, limits, Budget()) is not None
-    assert read_pcm(wav(noise(2**21 + 1)), RATE, limits, Budget()) is None
+    assert read_plain_wav(wav(noise(2**21)), RATE, limits, Budget()) is not None
+    assert read_plain_wav(wav(noise(2**21 + 1)), RATE, limits, Budget()) is None

@@ -1,4 +1,4 @@
-"""Calibrations on disk: the same answers, found again after a restart; whatever happens to the file."""
+"""The calibration cache: equal results after a restart, whatever happens to the files."""
 
 import io
 import logging
@@ -15,8 +15,7 @@ from sqlalchemy import Engine, event
 
 from offkey.vocabulary import Domain
 from service.app import create_app
-from service.bank import Bank, BankRows, Calibration, CalibrationCache, Unread, calibration_cache
-from service.bank.serialization import dump, load, packed
+from service.bank import Bank, BankRows, Calibration, CalibrationCache, CalibrationRows, calibration_cache
 from service.domain.acoustics import Acoustics
 from service.domain.backends import BACKENDS
 from service.settings import Settings
@@ -26,103 +25,147 @@ DIM = 16
 
 
 @pytest.fixture(autouse=True)
-def keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration_cache, "_WORTH_SECONDS", 0.0)
+def caches_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration_cache, "_MIN_FIT_SECONDS", 0.0)
 
 
 @pytest.fixture
-def rows() -> BankRows:
+def calibration_rows() -> CalibrationRows:
     rng = np.random.default_rng(0)
-    count = 60
-    vectors = rng.standard_normal((count, DIM)).astype(np.float32) + 2.0
+    levels = rng.normal(-40.0, 2.0, (60, 8))
+    return CalibrationRows(
+        {clip: Acoustics(-20.0, -40.0, 7_000.0, 0.0, tuple(levels[clip].tolist()), 16_000, 1) for clip in range(60)},
+        {row: rng.standard_normal((4, 5)).astype(np.float32) for row in range(60)},
+    )
+
+
+@pytest.fixture
+def rows(calibration_rows: CalibrationRows) -> BankRows:
+    vectors = np.random.default_rng(1).standard_normal((60, DIM)).astype(np.float32) + 2.0
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    ids = np.arange(count, dtype=np.int64)
-    levels = rng.normal(-40.0, 2.0, (count, 8))
-    acoustics = {
-        int(clip): Acoustics(-20.0, -40.0, 7_000.0, 0.0, tuple(levels[clip].tolist()), 16_000, 1) for clip in ids
-    }
-    spectrograms = {int(row): rng.standard_normal((4, 5)).astype(np.float32) for row in ids}
-    domains = (Domain.SOURCE,) * 50 + (Domain.TARGET,) * 10
-    names = {int(clip): f"{clip}.wav" for clip in ids}
-    return BankRows(1, "a-space", vectors, ids, ids, np.zeros(count), domains, names, acoustics, spectrograms)
+    ids = np.arange(60, dtype=np.int64)
+    return BankRows(
+        generation=1,
+        embedding_space_id="a-space",
+        vectors=vectors,
+        clips=ids,
+        recordings=ids,
+        starts=np.zeros(60),
+        domains=(Domain.SOURCE,) * 50 + (Domain.TARGET,) * 10,
+        names={clip: f"{clip}.wav" for clip in range(60)},
+        measured=frozenset(calibration_rows.acoustics),
+        has_spectrogram=frozenset(calibration_rows.spectrograms),
+    )
 
 
-def kept_or_made(calibrations: CalibrationCache, rows: BankRows, backend: str, coreset: int) -> Calibration:
-    """Of machine 7. What is only learned from is looked at only where that is needed."""
-    unread = replace(rows, acoustics=Unread(rows.acoustics.keys()), spectrograms=Unread(rows.spectrograms.keys()))
-    return calibrations.find(7, unread, backend, coreset) or calibrations.learn(7, rows, backend, coreset)
+def get_or_fit(
+    cache: CalibrationCache, rows: BankRows, calibration_rows: CalibrationRows, backend: str, coreset: int = 0
+) -> Calibration:
+    """Return the calibration of machine 7."""
+    return cache.get(7, rows, backend, coreset) or cache.fit(7, rows, calibration_rows, backend, coreset)
 
 
-def answers(rows: BankRows, calibration: Calibration) -> tuple[object, ...]:
-    """All that a bank tells of some windows."""
+def results(rows: BankRows, calibration_rows: CalibrationRows, calibration: Calibration) -> tuple[object, ...]:
+    """Compute everything that a bank returns for some windows."""
     bank = Bank.of(rows, calibration, exact_limit=1_000)
     rng = np.random.default_rng(1)
     windows = rng.standard_normal((5, DIM)).astype(np.float32)
     windows /= np.linalg.norm(windows, axis=1, keepdims=True)
     scores, named = bank.score(windows, 3)
     located = bank.reference.domains and bank.reference.locate(rng.standard_normal((4, 5)).astype(np.float32))
-    unlike = [one.differences(rows.acoustics[3], 1.0) for one in bank.envelopes.values()]
+    differences = [one.differences(calibration_rows.acoustics[3], 1.0) for one in bank.envelopes.values()]
     selves = {domain.value: own.scores.tolist() for domain, own in bank.detector.self_scores.items()}
-    return scores.tolist(), named, repr(located), unlike, selves, bank.values, bank.clips_in_reference, bank.compared
+    return (
+        scores.tolist(),
+        named,
+        repr(located),
+        differences,
+        selves,
+        bank.nbytes,
+        bank.clips_in_reference,
+        bank.compared,
+    )
 
 
 @pytest.fixture
 def no_fit(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From the call on, nothing may be learned."""
-    return lambda: monkeypatch.setattr(Calibration, "fit", lambda *_: pytest.fail("learned again"))
+    """`no_fit()` makes every fit from then on fail."""
+    return lambda: monkeypatch.setattr(Calibration, "fit", lambda *_: pytest.fail("fitted again"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("coreset", [0, 20])
-def test_what_is_found_answers_as_what_was_made(
-    rows: BankRows, tmp_path: Path, no_fit: Callable[[], None], backend: str, coreset: int
+def test_a_cached_calibration_gives_the_results_of_the_fitted_one(
+    rows: BankRows,
+    calibration_rows: CalibrationRows,
+    tmp_path: Path,
+    no_fit: Callable[[], None],
+    backend: str,
+    coreset: int,
 ) -> None:
-    made = kept_or_made(CalibrationCache(tmp_path), rows, backend, coreset)
+    fitted = get_or_fit(CalibrationCache(tmp_path), rows, calibration_rows, backend, coreset)
     no_fit()
-    found = kept_or_made(CalibrationCache(tmp_path), rows, backend, coreset)
-    assert found is not made
-    assert answers(rows, found) == answers(rows, made)
+    cached = get_or_fit(CalibrationCache(tmp_path), rows, calibration_rows, backend, coreset)
+    assert cached is not fitted
+    assert results(rows, calibration_rows, cached) == results(rows, calibration_rows, fitted)
 
 
-def test_of_other_rows_or_settings_nothing_is_found(rows: BankRows, tmp_path: Path) -> None:
-    calibrations = CalibrationCache(tmp_path)
-    kept_or_made(calibrations, rows, "nearest", 0)
-    before = (tmp_path / "7.calibration").read_bytes()
+def test_other_rows_or_settings_are_fitted_again(
+    rows: BankRows, calibration_rows: CalibrationRows, tmp_path: Path
+) -> None:
+    cache = CalibrationCache(tmp_path)
     moved = rows.vectors.copy()
-    moved[3] = moved[4]
+    moved.view(np.uint32)[3, 5] ^= 1
+    no_acoustics, no_spectrograms = (replace(calibration_rows, **{name: {}}) for name in ("acoustics", "spectrograms"))
     others = [
-        (replace(rows, vectors=moved), "nearest", 0),
-        (replace(rows, domains=(Domain.SOURCE,) * 60), "nearest", 0),
-        (replace(rows, recordings=rows.recordings // 2), "nearest", 0),
-        (replace(rows, acoustics={}), "nearest", 0),
-        (replace(rows, spectrograms={}), "nearest", 0),
-        (rows, "mahalanobis", 0),
-        (rows, "nearest", 30),
+        (replace(rows, vectors=moved), calibration_rows, "nearest", 0),
+        (replace(rows, domains=(Domain.SOURCE,) * 60), calibration_rows, "nearest", 0),
+        (replace(rows, recordings=rows.recordings // 2), calibration_rows, "nearest", 0),
+        (replace(rows, measured=frozenset()), no_acoustics, "nearest", 0),
+        (replace(rows, measured=frozenset(range(30))), calibration_rows, "nearest", 0),
+        (replace(rows, has_spectrogram=frozenset()), no_spectrograms, "nearest", 0),
+        (rows, calibration_rows, "mahalanobis", 0),
+        (rows, calibration_rows, "nearest", 30),
     ]
-    seen = {before}
-    for other, backend, coreset in others:
-        expected = answers(rows, Calibration.fit(other, backend, coreset))
-        assert answers(rows, kept_or_made(calibrations, other, backend, coreset)) == expected
-        seen.add((tmp_path / "7.calibration").read_bytes())
-    assert len(seen) == len(others) + 1
+    for other, other_calibration_rows, backend, coreset in others:
+        get_or_fit(cache, rows, calibration_rows, "nearest")
+        assert cache.get(7, other, backend, coreset) is None
+        expected = Calibration.fit(other, other_calibration_rows, backend, coreset)
+        found = get_or_fit(cache, other, other_calibration_rows, backend, coreset)
+        assert results(rows, calibration_rows, found) == results(rows, calibration_rows, expected)
 
 
-def test_other_code_learns_again(rows: BankRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept_or_made(CalibrationCache(tmp_path), rows, "nearest", 0)
-    before = (tmp_path / "7.calibration").read_bytes()
-    monkeypatch.setattr(calibration_cache, "_code", lambda: b"another")
-    kept_or_made(CalibrationCache(tmp_path), rows, "nearest", 0)
-    assert (tmp_path / "7.calibration").read_bytes() != before
+def test_rows_with_other_ids_have_the_same_calibration(
+    rows: BankRows, calibration_rows: CalibrationRows, tmp_path: Path, no_fit: Callable[[], None]
+) -> None:
+    get_or_fit(CalibrationCache(tmp_path), rows, calibration_rows, "nearest")
+    no_fit()
+    moved = replace(rows, clips=rows.clips + 100, measured=frozenset(clip + 100 for clip in rows.measured))
+    assert CalibrationCache(tmp_path).get(7, moved, "nearest", 0) is not None
 
 
-def test_a_damaged_file_costs_time_and_never_an_answer(rows: BankRows, tmp_path: Path) -> None:
-    file = tmp_path / "7.calibration"
-    expected = answers(rows, kept_or_made(CalibrationCache(tmp_path), rows, "mahalanobis", 0))
+@pytest.mark.parametrize("version", ["CALIBRATION_VERSION", "__version__"])
+def test_another_version_fits_again(
+    rows: BankRows, calibration_rows: CalibrationRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    cache = CalibrationCache(tmp_path)
+    get_or_fit(cache, rows, calibration_rows, "nearest")
+    monkeypatch.setattr(calibration_cache, version, "another")
+    assert cache.get(7, rows, "nearest", 0) is None
+    get_or_fit(cache, rows, calibration_rows, "nearest")
+    assert cache.get(7, rows, "nearest", 0) is not None
+
+
+def test_a_damaged_file_costs_time_and_never_changes_a_result(
+    rows: BankRows, calibration_rows: CalibrationRows, tmp_path: Path
+) -> None:
+    file, cache = tmp_path / "7.calibration", CalibrationCache(tmp_path)
+    expected = results(rows, calibration_rows, get_or_fit(cache, rows, calibration_rows, "mahalanobis"))
     whole = file.read_bytes()
     rng = np.random.default_rng(0)
-    for turn in range(300):
+    for number in range(300):
         data = bytearray(whole)
-        match turn % 3:
+        match number % 3:
             case 0:
                 data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
             case 1:
@@ -131,79 +174,31 @@ def test_a_damaged_file_costs_time_and_never_an_answer(rows: BankRows, tmp_path:
                 at = int(rng.integers(len(data)))
                 data[at : at + 64] = rng.bytes(64)
         file.write_bytes(data)
-        assert answers(rows, kept_or_made(CalibrationCache(tmp_path), rows, "mahalanobis", 0)) == expected
+        found = get_or_fit(cache, rows, calibration_rows, "mahalanobis")
+        assert results(rows, calibration_rows, found) == expected
         assert file.read_bytes() == whole  # written again
 
 
-def test_a_folder_that_cannot_be_written_does_not_matter(
-    rows: BankRows, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_folder_that_cannot_be_written_changes_nothing(
+    rows: BankRows, calibration_rows: CalibrationRows, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "kept").write_text("a file where the folder should be")
+    (tmp_path / "cache").write_text("a file in place of the folder")
     with caplog.at_level(logging.WARNING):
-        found = kept_or_made(CalibrationCache(tmp_path / "kept"), rows, "nearest", 0)
-    assert answers(rows, found) == answers(rows, Calibration.fit(rows, "nearest", 0))
-    assert "cannot be kept" in caplog.text
+        found = get_or_fit(CalibrationCache(tmp_path / "cache"), rows, calibration_rows, "nearest")
+    expected = Calibration.fit(rows, calibration_rows, "nearest")
+    assert results(rows, calibration_rows, found) == results(rows, calibration_rows, expected)
+    assert "cannot be cached" in caplog.text
 
 
-def test_what_is_learned_at_once_is_not_kept(rows: BankRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration_cache, "_WORTH_SECONDS", math.inf)
-    kept_or_made(CalibrationCache(tmp_path), rows, "nearest", 0)
+def test_a_fast_fit_is_not_written(
+    rows: BankRows, calibration_rows: CalibrationRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration_cache, "_MIN_FIT_SECONDS", math.inf)
+    get_or_fit(CalibrationCache(tmp_path), rows, calibration_rows, "nearest")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("os:system", "not of this package"),
-        ("service.bank.serialization:load", "holds no data"),
-        ("service.store.store:Store", "holds no data"),
-    ],
-)
-def test_a_file_names_nothing_but_data(name: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        load(packed({"is": "object", "of": name, "parts": {}}, []))
-
-
-def test_what_cannot_be_kept_is_said() -> None:
-    with pytest.raises(TypeError, match="object cannot be kept"):
-        dump({"a": object()})
-    with pytest.raises(TypeError, match="array of object cannot be kept"):
-        dump(np.array([object()]))
-    forged = dump(np.zeros(1)).replace(b"<f8", b"|O8")
-    with pytest.raises(ValueError, match="none of numbers"):
-        load(forged)
-
-
-def test_arrays_come_back_as_they_lay() -> None:
-    """In the order of their values too: a product of matrices is rounded by it."""
-    whole = np.arange(24, dtype=np.float32).reshape(4, 6)
-    written = (whole, whole.T, whole[:, ::2], np.zeros((0, 3)), np.array(2.5), np.array([True, False]), np.arange(3))
-    for one, back in zip(written, load(dump(written)), strict=True):
-        np.testing.assert_array_equal(back, one, strict=True)
-        assert back.flags.f_contiguous == (one.flags.f_contiguous or one.size < 2)
-        assert not back.flags.writeable
-
-
-@pytest.mark.parametrize("dim", [15, 16])
-def test_vectors_that_differ_in_a_bit_have_other_sums(dim: int) -> None:
-    vectors = np.random.default_rng(0).standard_normal((40, dim)).astype(np.float32)
-    sums = {calibration_cache._sums(vectors).tobytes()}
-    for at in range(vectors.nbytes):
-        for bit in range(8):
-            moved = vectors.copy()
-            moved.view(np.uint8).reshape(-1)[at] ^= 1 << bit
-            sums.add(calibration_cache._sums(moved).tobytes())
-    sums.add(calibration_cache._sums(vectors[::-1]).tobytes())
-    assert len(sums) == 8 * vectors.nbytes + 2
-
-
-def test_nothing_can_be_learned_from_what_was_not_read(rows: BankRows) -> None:
-    for unread in (replace(rows, acoustics=Unread({3, 4})), replace(rows, spectrograms=Unread({3, 4}))):
-        with pytest.raises(RuntimeError, match="was not read"):
-            Calibration.fit(unread, "nearest", 0)
-
-
-def test_a_restart_learns_nothing_again_and_deletion_leaves_nothing(
+def test_a_restart_fits_nothing_again_and_deletion_leaves_no_file(
     settings: Settings, fan: Callable[..., bytes], no_fit: Callable[[], None]
 ) -> None:
     def score(api: TestClient) -> dict[str, object]:
@@ -226,37 +221,37 @@ def test_a_restart_learns_nothing_again_and_deletion_leaves_nothing(
 
 @pytest.fixture
 def statements() -> Iterator[list[str]]:
-    """Every statement that any database is asked from now on."""
-    said: list[str] = []
+    """SQL statements of all databases from now on."""
+    found: list[str] = []
 
-    def embed(connection: object, cursor: object, statement: str, *_: object) -> None:
-        said.append(statement)
+    def add(connection: object, cursor: object, statement: str, *_: object) -> None:
+        found.append(statement)
 
-    event.listen(Engine, "before_cursor_execute", embed)
-    yield said
-    event.remove(Engine, "before_cursor_execute", embed)
+    event.listen(Engine, "before_cursor_execute", add)
+    yield found
+    event.remove(Engine, "before_cursor_execute", add)
 
 
-def spoil(file: Path) -> None:
+def flip_bit(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-100] ^= 1
     file.write_bytes(data)
 
 
 @pytest.mark.parametrize(
-    ("happens", "learned_from"),
-    [(lambda _: None, False), (spoil, True), (Path.unlink, True)],
-    ids=["kept", "damaged", "gone"],
+    ("damage", "is_fitted"),
+    [(lambda _: None, False), (flip_bit, True), (Path.unlink, True)],
+    ids=["cached", "damaged", "absent"],
 )
-def test_what_is_only_learned_from_is_read_only_to_learn(
+def test_acoustics_and_spectrograms_are_read_only_for_a_fit(
     settings: Settings,
     fan: Callable[..., bytes],
     encode: Callable[..., bytes],
     statements: list[str],
-    happens: Callable[[Path], object],
-    learned_from: bool,
+    damage: Callable[[Path], object],
+    is_fitted: bool,
 ) -> None:
-    """And the answer, warnings and what stands out among it, is the same to the last digit."""
+    """The answer, with its warnings and localization, is equal to the last digit."""
     folder = settings.data_dir / "runtime" / "calibrations"
     samples, rate = soundfile.read(io.BytesIO(fan(30)))
     quiet = encode(0.01 * samples, rate)
@@ -275,12 +270,12 @@ def test_what_is_only_learned_from_is_read_only_to_learn(
         assert before["clips"][0]["warnings"]
     (file,) = folder.iterdir()
     written = file.read_bytes()
-    happens(file)
+    damage(file)
     with TestClient(create_app(Service.open(settings))) as api:
         statements.clear()
         assert score(api) == before
-    read = [said for said in statements if said.startswith("SELECT")]
-    assert any("embedding.vector" in said for said in read)
-    for column in ("spectrogram.cells", "condition.bands_dbfs"):
-        assert any(column in said for said in read) == learned_from
-    assert file.read_bytes() == written  # again, where it was spoiled or gone
+    read = [one for one in statements if one.startswith("SELECT")]
+    assert any("embedding.vector" in one for one in read)
+    for column in ("spectrogram.cells", "acoustics.bands_dbfs"):
+        assert any(column in one for one in read) == is_fitted
+    assert file.read_bytes() == written  # written again if it was damaged or absent

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from offkey.client import Client
-from offkey.schemas import ClipScore
+from offkey import Client, ClipScore
 from service.cli.demo import Verdict
 
-# The demo with a clip of each kind, where what it hears is no matter: to make and score all of them takes its time.
+# The demo with a few clips of each kind, for tests that do not depend on the scores.
 SMALL = """
 import functools
-from service import cli
-from service.cli import demo
-demo.plan_tree = functools.partial(demo.plan_tree, train_source=4, train_target=2, test_each=3)
+from service import cli, synthetic
+synthetic.plan_tree = functools.partial(synthetic.plan_tree, train_source=4, train_target=2, test_each=3)
 cli.main()
 """
 
@@ -41,7 +39,7 @@ def test_the_demo_separates_every_machine_and_ends_by_itself(tmp_path: Path) -> 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_leaves_the_service_up_until_it_is_told_to_end(tmp_path: Path, ending: signal.Signals) -> None:
+def test_the_demo_leaves_the_service_up_until_a_signal(tmp_path: Path, ending: signal.Signals) -> None:
     words = [sys.executable, "-c", SMALL, "demo", "--port", "0"]
     with subprocess.Popen(
         words, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -15,10 +15,8 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from offkey.client import Client, ProblemError
-from offkey.errors import OffkeyError
-from offkey.vocabulary import Scope
-from service.cli.serve import unknown_settings
+from offkey import Client, OffkeyError, ProblemError, Scope
+from service.cli.server import unknown_settings
 from service.usecases.authenticate import is_loopback
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

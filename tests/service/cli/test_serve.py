@@ -7,7 +7,7 @@ import pytest
 import uvicorn
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from service.cli.serve import run
+from service.cli.server import run
 from service.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""Windows in batches, as a GPU gets them. Here the same code runs on the CPU provider; no GPU was at hand."""
+"""Batches of windows, as for a GPU. The tests run the same code on the CPU provider."""
 
 import threading
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ NAMES = ["embedding", "logmel"]
 
 
 class Recorder:
-    """A session that remembers the shapes it was asked for, and waits before its first run until it is told."""
+    """Session that records the shapes of its inputs. Its first run waits for `go`."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self.session = session
         self.shapes: list[tuple[int, ...]] = []
         self.entered = 0
         self.go = threading.Event()
-        self.failing: float | None = None  # a window that begins with this sample makes a batch fail
+        self.failing: float | None = None  # a batch with a window that begins with this sample fails
 
     def get_providers(self) -> list[str]:
         return self.session.get_providers()
@@ -68,42 +68,42 @@ def windows(count: int, seconds: float = 1.0, seed: int = 0) -> list[NDArray[np.
     return [(0.1 * rng.standard_normal(round(seconds * RATE))).astype(np.float32) for _ in range(count)]
 
 
-def asked_of(
+def submit_all(
     batches: BatchingRunner, recorder: Recorder, pool: ThreadPoolExecutor, clips: list[list[NDArray[np.float32]]]
 ) -> list[Future[list[NDArray]]]:
-    """Ask for every clip from a thread of its own while the device stands still, with the first one in it alone."""
-    asked = []
+    """Submit every clip on its own thread while the device is blocked by the first one."""
+    submitted = []
     for clip in clips:
-        asked.append(pool.submit(lambda c=clip: list(batches.run(c, NAMES, UNLIMITED))))
+        submitted.append(pool.submit(lambda c=clip: list(batches.run(c, NAMES, UNLIMITED))))
         while recorder.entered < 1:
             threading.Event().wait(0.005)
-    while len(batches._waiting) < sum(map(len, clips[1:])):
+    while len(batches._queue) < sum(map(len, clips[1:])):
         threading.Event().wait(0.005)
-    return asked
+    return submitted
 
 
 def all_at_once(
     batches: BatchingRunner, recorder: Recorder, clips: list[list[NDArray[np.float32]]]
 ) -> list[list[NDArray]]:
     with ThreadPoolExecutor(len(clips)) as pool:
-        asked = asked_of(batches, recorder, pool, clips)
+        submitted = submit_all(batches, recorder, pool, clips)
         recorder.go.set()
-        return [one.result(30) for one in asked]
+        return [one.result(30) for one in submitted]
 
 
-def test_answers_are_those_of_each_window_alone(
+def test_outputs_equal_those_of_each_window_alone(
     batches: BatchingRunner, recorder: Recorder, session: ort.InferenceSession
 ) -> None:
     clips = [windows(1, seed=n) for n in range(7)] + [windows(1, 0.7, seed=9)]
     found = all_at_once(batches, recorder, clips)
-    assert max(shape[0] for shape in recorder.shapes) == 8  # six waited, filled up to eight
+    assert max(shape[0] for shape in recorder.shapes) == 8  # six were waiting, padded to eight
     for clip, ((vector, logmel),) in zip(clips, found, strict=True):
         alone = session.run(NAMES, {"waveform": clip[0][None]})
         np.testing.assert_allclose(vector, alone[0], atol=1e-5)
         np.testing.assert_allclose(logmel, alone[1], atol=1e-4)
 
 
-def test_a_batch_holds_windows_of_one_length_and_so_much_audio(batches: BatchingRunner, recorder: Recorder) -> None:
+def test_a_batch_holds_windows_of_one_length_and_limited_audio(batches: BatchingRunner, recorder: Recorder) -> None:
     all_at_once(batches, recorder, [*[windows(1) for _ in range(12)], *[windows(1, 4.0) for _ in range(3)]])
     assert sum(shape == (8, RATE) for shape in recorder.shapes) == 1
     assert all(rows * samples <= 8 * RATE for rows, samples in recorder.shapes)
@@ -111,28 +111,28 @@ def test_a_batch_holds_windows_of_one_length_and_so_much_audio(batches: Batching
     assert {samples for _, samples in recorder.shapes} == {RATE, 4 * RATE}
 
 
-def test_a_window_that_is_alone_waits_for_no_other(batches: BatchingRunner, recorder: Recorder) -> None:
+def test_a_single_window_runs_at_once(batches: BatchingRunner, recorder: Recorder) -> None:
     recorder.go.set()
     for _ in range(3):
         assert len(list(batches.run(windows(1), NAMES, UNLIMITED))) == 1
     assert recorder.shapes == [(1, RATE)] * 3
 
 
-def test_a_window_longer_than_a_batch_is_run_by_itself(batches: BatchingRunner, recorder: Recorder) -> None:
+def test_a_window_longer_than_a_batch_runs_alone(batches: BatchingRunner, recorder: Recorder) -> None:
     recorder.go.set()
     ((vector, _),) = batches.run(windows(1, 9.0), NAMES, UNLIMITED)
     assert vector.shape[0] == 1
     assert recorder.shapes == [(1, 9 * RATE)]
 
 
-def test_what_nobody_waits_for_is_dropped_before_the_model(batches: BatchingRunner, recorder: Recorder) -> None:
+def test_windows_of_clients_that_left_are_not_run(batches: BatchingRunner, recorder: Recorder) -> None:
     left = Budget()
     with ThreadPoolExecutor(6) as pool:
         first = pool.submit(lambda: list(batches.run(windows(1), NAMES, UNLIMITED)))
         while recorder.entered < 1:
             threading.Event().wait(0.005)
         gone = [pool.submit(lambda: list(batches.run(windows(1), NAMES, left))) for _ in range(4)]
-        while len(batches._waiting) < 4:
+        while len(batches._queue) < 4:
             threading.Event().wait(0.005)
         left.unwanted.set()
         recorder.go.set()
@@ -147,18 +147,18 @@ def test_a_window_that_fails_does_not_fail_the_others(batches: BatchingRunner, r
     bad[0][0] = 0.5
     clips = [windows(1, seed=n) for n in range(4)]
     with ThreadPoolExecutor(5) as pool:
-        asked = asked_of(batches, recorder, pool, [*clips, bad])
+        submitted = submit_all(batches, recorder, pool, [*clips, bad])
         recorder.go.set()
-        assert all(len(one.result(30)) == 1 for one in asked[:-1])
+        assert all(len(one.result(30)) == 1 for one in submitted[:-1])
         with pytest.raises(RuntimeError, match="the device failed"):
-            asked[-1].result(30)
-    assert len(list(batches.run(windows(1), NAMES, UNLIMITED))) == 1  # it goes on
+            submitted[-1].result(30)
+    assert len(list(batches.run(windows(1), NAMES, UNLIMITED))) == 1  # the runner still works
 
 
-def test_nothing_hangs_when_it_is_closed(recorder: Recorder) -> None:
+def test_closing_fails_the_waiting_windows(recorder: Recorder) -> None:
     batches = BatchingRunner(recorder, max_samples=8 * RATE)
     with ThreadPoolExecutor(3) as pool:
-        asked = asked_of(batches, recorder, pool, [windows(1) for _ in range(3)])
+        submitted = submit_all(batches, recorder, pool, [windows(1) for _ in range(3)])
         closing = threading.Thread(target=batches.close)
         closing.start()
         while not batches._closed:
@@ -166,14 +166,14 @@ def test_nothing_hangs_when_it_is_closed(recorder: Recorder) -> None:
         recorder.go.set()
         closing.join(30)
         assert not closing.is_alive()
-        ended = [one.exception(30) for one in asked]
+        ended = [one.exception(30) for one in submitted]
     assert sum(error is None for error in ended) == 1  # the one that ran
     assert all(isinstance(error, OffkeyError) and error.kind is ErrorKind.STOPPING for error in ended if error)
     with pytest.raises(OffkeyError):
         list(batches.run(windows(1), NAMES, UNLIMITED))
 
 
-def test_a_clip_that_nobody_waits_for_is_given_up_between_batches(batches: BatchingRunner, recorder: Recorder) -> None:
+def test_a_clip_of_a_client_that_left_ends_between_batches(batches: BatchingRunner, recorder: Recorder) -> None:
     recorder.go.set()
     budget = Budget()
     outputs = batches.run(windows(20), NAMES, budget)
@@ -181,10 +181,10 @@ def test_a_clip_that_nobody_waits_for_is_given_up_between_batches(batches: Batch
     budget.unwanted.set()
     with pytest.raises(OffkeyError):
         list(outputs)
-    assert sum(rows for rows, _ in recorder.shapes) <= 9  # the first may have been taken alone
+    assert sum(rows for rows, _ in recorder.shapes) <= 9  # the first batch may have had one window
 
 
-def test_an_encoder_hears_the_same_through_batches(bundle: Path) -> None:
+def test_an_encoder_returns_equal_embeddings_with_batches(bundle: Path) -> None:
     one_by_one = Encoder(bundle, Device.CPU)
     batched = Encoder(bundle, Device.CPU)
     batched._runner = BatchingRunner(open_session(bundle / MODEL_FILE, Device.CPU), max_samples=160 * RATE)

@@ -1,4 +1,4 @@
-"""The encoder: refuses a bundle that does not keep its word, and a device that is not there."""
+"""The encoder: bundles that do not match their manifest and unavailable devices are refused."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def flip_a_byte(path: Path) -> None:
 
 
 def change_golden(bundle: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
-    """Change the golden vectors and make the manifest agree, as a wrong export would."""
+    """Change the golden vectors and the manifest, like a wrong export."""
     with np.load(bundle / GOLDEN_FILE) as golden:
         arrays = dict(golden)
     change(arrays)
@@ -60,7 +60,7 @@ def edit_output(bundle: Path, which: str, **changes: object) -> None:
     edit_manifest(bundle, outputs=[{**output, **(changes if output["name"] == which else {})} for output in outputs])
 
 
-def test_the_shipped_bundle_is_whole(bundle: Path) -> None:
+def test_the_shipped_bundle_is_complete(bundle: Path) -> None:
     manifest = load_manifest(bundle)
     assert f"{manifest.name}/{manifest.version}" == f"{bundle.parent.name}/{bundle.name}"
     assert (bundle / CARD_FILE).is_file()
@@ -77,29 +77,35 @@ def test_the_shipped_bundle_is_whole(bundle: Path) -> None:
         (lambda b: (b / MANIFEST_FILE).unlink(), "has no manifest.json"),
         (lambda b: flip_a_byte(b / MODEL_FILE), "damaged or was replaced"),
         (lambda b: flip_a_byte(b / GOLDEN_FILE), "damaged or was replaced"),
-        (lambda b: (b / MANIFEST_FILE).write_text("{"), "does not keep schema 1"),
+        (lambda b: (b / MANIFEST_FILE).write_text("{"), "does not match schema 1"),
         (lambda b: edit_manifest(b, schema_version=2), "schema_version"),
         (lambda b: edit_manifest(b, colour="red"), "colour"),
-        (lambda b: change_golden(b, lambda g: g.update(embedding=g["embedding"][:, ::-1])), "embedding is off by"),
+        (lambda b: change_golden(b, lambda g: g.update(embedding=g["embedding"][:, ::-1])), "embedding differs by"),
         (lambda b: change_golden(b, lambda g: g.update(embedding=g["embedding"][:, 1:])), "of shape"),
-        (lambda b: change_golden(b, lambda g: g.update(logmel=g["logmel"] * np.nan)), "logmel is off by nan"),
+        (lambda b: change_golden(b, lambda g: g.update(logmel=g["logmel"] * np.nan)), "logmel differs by nan"),
         (lambda b: change_golden(b, lambda g: g.pop("logmel")), "golden.npz has no logmel"),
         (lambda b: change_golden(b, lambda g: g.pop("waveform")), "golden.npz has no waveform"),
-        (lambda b: edit_manifest(b, outputs=[]), "outputs are none; there must be one embedding"),
-        (lambda b: edit_output(b, "frames", name="embedding"), "embedding, embedding, logmel; there must be one"),
+        (lambda b: edit_manifest(b, outputs=[]), "outputs are none; embedding is required"),
+        (
+            lambda b: edit_output(b, "frames", name="embedding"),
+            "names must be unique",
+        ),
         (lambda b: edit_output(b, "embedding", normalized=False), "it must be .batch, a number. and normalized"),
         (lambda b: edit_output(b, "embedding", dims=["batch", "dim"]), "it must be .batch, a number. and normalized"),
-        (lambda b: edit_output(b, "embedding", dims=["batch", 2047]), r"of shape \(2, 2048\), its manifest has"),
-        (lambda b: edit_output(b, "frames", dims=["batch", "time", 256]), "gives frames of shape .* its manifest has"),
+        (lambda b: edit_output(b, "embedding", dims=["batch", 2047]), r"of shape \(2, 2048\), but its manifest has"),
+        (
+            lambda b: edit_output(b, "frames", dims=["batch", "time", 256]),
+            "frames of shape .* its manifest has",
+        ),
     ],
 )
-def test_a_bundle_that_does_not_keep_its_word_is_refused(copy: Path, spoil: Change, message: str) -> None:
+def test_a_bundle_that_does_not_match_its_manifest_is_refused(copy: Path, spoil: Change, message: str) -> None:
     spoil(copy)
     with pytest.raises(BundleError, match=message):
         Encoder(copy, Device.CPU)
 
 
-def test_embeddings_that_are_no_unit_vectors_are_refused(copy: Path) -> None:
+def test_embeddings_without_unit_norm_are_refused(copy: Path) -> None:
     model = onnx.load(str(copy / MODEL_FILE))
     for node in model.graph.node:
         node.output[:] = ["unit" if name == "embedding" else name for name in node.output]
@@ -114,7 +120,7 @@ def test_embeddings_that_are_no_unit_vectors_are_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("device", [Device.CUDA, Device.TENSORRT])
-def test_a_device_that_is_not_there_is_refused_with_the_reason(bundle: Path, tmp_path: Path, device: Device) -> None:
+def test_an_unavailable_device_is_refused_with_the_reason(bundle: Path, tmp_path: Path, device: Device) -> None:
     if Encoder(bundle, Device.AUTO).provider == "CUDAExecutionProvider":
         pytest.skip("there is a GPU")
     with pytest.raises(DeviceError, match=f"OFFKEY_DEVICE={device.value}.*OFFKEY_DEVICE=cpu") as refused:
@@ -122,13 +128,13 @@ def test_a_device_that_is_not_there_is_refused_with_the_reason(bundle: Path, tmp
     assert "CUDA" in str(refused.value)
 
 
-def test_auto_uses_what_there_is(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_auto_uses_an_available_device(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
     encoder = Encoder(bundle, Device.AUTO)
     assert encoder.provider in {"CPUExecutionProvider", "CUDAExecutionProvider"}
-    assert "rror" not in capfd.readouterr().err  # a missing GPU is no error that anybody should read
+    assert "rror" not in capfd.readouterr().err  # a missing GPU is not logged as an error
 
 
-def test_embeddings_are_unit_vectors_and_do_not_depend_on_company(bundle: Path) -> None:
+def test_embeddings_are_unit_vectors_and_independent_of_other_clips(bundle: Path) -> None:
     encoder = Encoder(bundle, Device.CPU)
     rate, window = encoder.sample_rate, encoder.manifest.window
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, round((window.seconds * 2) * rate)).astype(np.float32)
@@ -163,7 +169,7 @@ def test_any_accepted_level_gives_finite_embeddings(bundle: Path, level: float) 
 
 
 @pytest.mark.parametrize("hertz", [150.0, 440.0, 1_000.0, 3_000.0, 7_000.0])
-def test_a_tone_stands_in_the_band_that_has_its_frequency(bundle: Path, hertz: float) -> None:
+def test_a_tone_is_in_the_band_of_its_frequency(bundle: Path, hertz: float) -> None:
     encoder = Encoder(bundle, Device.CPU)
     rate = encoder.sample_rate
     time = np.arange(2 * rate) / rate
@@ -179,9 +185,9 @@ def test_a_tone_stands_in_the_band_that_has_its_frequency(bundle: Path, hertz: f
 
 
 @pytest.mark.parametrize("centers", [[100.0], [50.0] * 105, list(range(105)), list(range(200, 95, -1))])
-def test_centers_that_no_bands_can_have_are_refused(copy: Path, centers: list[float]) -> None:
+def test_impossible_band_centers_are_refused(copy: Path, centers: list[float]) -> None:
     outputs = json.loads((copy / MANIFEST_FILE).read_text())["outputs"]
     outputs[2]["centers_hz"] = centers
     edit_manifest(copy, outputs=outputs)
-    with pytest.raises(BundleError, match="logmel has 105 bands; centers_hz are as many"):
+    with pytest.raises(BundleError, match="logmel has 105 bands; centers_hz must be as many"):
         load_manifest(copy)

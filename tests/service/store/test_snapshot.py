@@ -1,4 +1,4 @@
-"""Snapshots: whole or not at all, believed in nothing, and damage told with the machine's name."""
+"""Snapshots are written and restored atomically and checked in every part. Damage names the machine."""
 
 import errno
 import hashlib
@@ -57,7 +57,8 @@ def test_what_was_packed_is_restored(data: Path, snapshot: Path, tmp_path: Path)
 def test_what_is_still_in_the_log_is_packed(data: Path, tmp_path: Path) -> None:
     """A service that was killed leaves commits that are in no other file; a running one has them too."""
     store = Store.open(data)
-    store.delete_machine("m0")
+    with store.begin("m0") as tx:
+        tx.delete_machine()
     write_snapshot(data, tmp_path / "running.tar")
     killed = shutil.copytree(data, tmp_path / "killed")
     store.close()
@@ -67,16 +68,16 @@ def test_what_is_still_in_the_log_is_packed(data: Path, tmp_path: Path) -> None:
         assert restore(tmp_path / name, tmp_path / f"from {name}", replace=False).machines == 2
 
 
-def test_a_folder_that_is_not_empty_keeps_its_data_unless_told_otherwise(
+def test_a_folder_that_is_not_empty_keeps_its_data_without_replace(
     data: Path, snapshot: Path, tmp_path: Path, fill: Callable[..., None]
 ) -> None:
     before = dump(data)
     other = tmp_path / "other"
     fill(other, machines=1)
-    kept = dump(other)
+    before_restore = dump(other)
     with pytest.raises(SnapshotError, match=r"is not empty .*--replace"):
         restore(snapshot, other, replace=False)
-    assert dump(other) == kept
+    assert dump(other) == before_restore
     restore(snapshot, other, replace=True)
     assert dump(other) == before
     (tmp_path / "home").mkdir()
@@ -86,10 +87,11 @@ def test_a_folder_that_is_not_empty_keeps_its_data_unless_told_otherwise(
 
 
 def test_a_damaged_store_is_replaced_with_its_log(data: Path, snapshot: Path) -> None:
-    """What the old log says must never be read into the new database."""
+    """The old log must never be applied to the new database."""
     before = dump(data)
     store = Store.open(data)
-    store.delete_machine("m0")
+    with store.begin("m0") as tx:
+        tx.delete_machine()
     log = (data / f"{DATABASE_FILE}-wal").read_bytes()
     store.close()
     (data / f"{DATABASE_FILE}-wal").write_bytes(log)
@@ -166,7 +168,7 @@ HOSTILE: dict[str, tuple[Callable[[Entries], Entries], str]] = {
     "manifest is no JSON": (lambda found: entry(MANIFEST_FILE, b"\xff{") + found[1:], "manifest cannot be read"),
     "deep manifest": (lambda found: entry(MANIFEST_FILE, b"[" * 60_000) + found[1:], "manifest cannot be read"),
     "manifest of the future": (lambda found: with_manifest(found, snapshot_version=2), "newer Offkey"),
-    "manifest says more": (lambda found: with_manifest(found, colour="red"), "manifest cannot be read"),
+    "unknown field in the manifest": (lambda found: with_manifest(found, color="red"), "manifest cannot be read"),
     "wrong hash": (lambda found: with_manifest(found, members__database__sha256="0" * 64), "changed or cut off"),
     "wrong size": (lambda found: with_manifest(found, members__database__size=10**12), "changed or cut off"),
     "too small a size": (lambda found: with_manifest(found, members__database__size=10), "at most 10 bytes"),
@@ -302,7 +304,8 @@ def test_a_restore_cut_off_at_the_end_is_ended_by_whoever_opens_the_folder(
 ) -> None:
     wanted = dump(data)
     store = Store.open(data)
-    store.delete_machine("m1")
+    with store.begin("m1") as tx:
+        tx.delete_machine()
     log = (data / f"{DATABASE_FILE}-wal").read_bytes()
     store.close()
     (data / f"{DATABASE_FILE}-wal").write_bytes(log)
@@ -350,12 +353,13 @@ def test_the_machine_that_is_damaged_is_named(data: Path, tmp_path: Path, statem
 def test_damaged_noise_is_named(data: Path, change: str) -> None:
     store = Store.open(data)
     vectors = np.full((2, 64), 0.125, dtype=np.float32)
-    store.noise.add(store.machine("m1").machine_key, "a-space", [NewNoise("a1", "hall", 20.0, vectors)])
+    with store.begin("m1") as tx:
+        tx.add_noise("a-space", [NewNoise("a1", "hall", 20.0, vectors)])
     store.close()
     assert check_database(data / DATABASE_FILE).damage == ()
     spoil(data, f"UPDATE noise SET {change}")
     (damage,) = check_database(data / DATABASE_FILE).damage
-    assert (damage.machine_id, damage.what) == ("m1", "clip 1 of the noise does not fit its checksum")
+    assert (damage.machine_id, damage.what) == ("m1", "clip 1 of the noise does not match its checksum")
 
 
 @pytest.mark.parametrize(("vector", "message"), [
@@ -371,7 +375,7 @@ def test_embeddings_are_checked_for_themselves(data: Path, vector: str, message:
     assert message in damage.what
 
 
-def test_a_corrupt_page_is_told_with_its_machine(tmp_path: Path, fill: Callable[..., None]) -> None:
+def test_a_corrupt_page_is_reported_with_its_machine(tmp_path: Path, fill: Callable[..., None]) -> None:
     data = tmp_path / "data"
     fill(data, machines=3, clips=20, dim=512)
     path = data / DATABASE_FILE

@@ -15,9 +15,8 @@ from alembic.migration import MigrationContext
 
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Domain, Rule
-from service.bank import BankRows
 from service.domain.acoustics import measure
-from service.store import BankChangedError, BankLimits, Enrolled, MachineRecord, NewClip, Store
+from service.store import Action, BankChangedError, BankLimits, Enrolled, MachineRecord, NewClip, Store
 from service.store.database.sqlite import DATABASE_FILE, MIGRATIONS, open_engine
 from service.store.schema import metadata
 from service.store.snapshot.check import check_database
@@ -28,7 +27,7 @@ SPACE = "test-space"
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     store = Store.open(tmp_path)
-    store.put_machine("fan-1", description="")
+    put(store)
     yield store
     store.close()
 
@@ -42,8 +41,26 @@ def new_clip(sha256: str, domain: Domain = Domain.SOURCE, windows: int = 2) -> N
 def add(
     store: Store, new: Sequence[NewClip], *, space: str = SPACE, clips: int = 10, windows: int = 1_000
 ) -> tuple[list[Enrolled], MachineRecord]:
-    """Enroll into fan-1, of which nothing is known."""
-    return store.add_clips(store.machine("fan-1"), space, new, known={}, limits=BankLimits(clips, windows))
+    """Enroll into fan-1. Returns the results and the machine afterwards."""
+    with store.begin("fan-1") as tx:
+        tx.require_space(space)
+        return tx.add_clips(new, space, BankLimits(clips, windows), Action.ENROLL), tx.machine
+
+
+def put(store: Store, machine_id: str = "fan-1", description: str = "") -> tuple[MachineRecord, bool]:
+    """Create a machine or change its description."""
+    with store.begin() as tx:
+        return tx.put_machine(machine_id, description)
+
+
+def delete_machine(store: Store, machine_id: str = "fan-1") -> MachineRecord:
+    with store.begin(machine_id) as tx:
+        return tx.delete_machine()
+
+
+def delete_clip(store: Store, clip_id: int, machine_id: str = "fan-1") -> MachineRecord:
+    with store.begin(machine_id) as tx:
+        return tx.delete_clip(clip_id)
 
 
 @contextmanager
@@ -102,7 +119,7 @@ def test_a_bank_belongs_to_one_embedding_space_until_it_is_empty(store: Store) -
     enrolled, _ = add(store, [new_clip("a1")])
     with pytest.raises(BankChangedError):
         add(store, [new_clip("b2")], space="another-space")
-    assert store.delete_clip("fan-1", enrolled[0].clip_id).embedding_space_id is None
+    assert delete_clip(store, enrolled[0].clip_id).embedding_space_id is None
     _, record = add(store, [new_clip("b2")], space="another-space")
     assert record.embedding_space_id == "another-space"
 
@@ -116,8 +133,8 @@ def test_a_full_bank_takes_nothing_of_the_request(store: Store) -> None:
 
 def test_every_change_of_the_bank_moves_the_generation(store: Store) -> None:
     enrolled, one = add(store, [new_clip("a1"), new_clip("b2")])
-    two = store.delete_clip("fan-1", enrolled[0].clip_id)
-    three, created = store.put_machine("fan-1", description="moved")
+    two = delete_clip(store, enrolled[0].clip_id)
+    three, created = put(store, description="moved")
     assert [record.generation for record in (one, two, three)] == [1, 2, 2]  # settings are no bank
     assert not created
     assert three.description == "moved"
@@ -125,10 +142,10 @@ def test_every_change_of_the_bank_moves_the_generation(store: Store) -> None:
 
 def test_a_deleted_machine_takes_its_rows_along_and_its_key_is_not_used_again(store: Store, tmp_path: Path) -> None:
     add(store, [new_clip("a1")])
-    key = store.delete_machine("fan-1")
+    key = delete_machine(store).machine_key
     with refused(ErrorKind.UNKNOWN_MACHINE):
         store.bank_rows(key)
-    again, created = store.put_machine("fan-1", description="")
+    again, created = put(store)
     assert created
     assert again.machine_key > key
     assert again.clips == 0
@@ -141,32 +158,38 @@ def test_the_generation_of_a_machine_id_never_goes_back(store: Store) -> None:
     add(store, [new_clip("a1")])
     seen = [store.machine("fan-1").generation]
     for _ in range(3):
-        store.delete_machine("fan-1")
-        seen.append(store.put_machine("fan-1", description="")[0].generation)
+        delete_machine(store)
+        seen.append(put(store)[0].generation)
         seen.append(add(store, [new_clip("a1")])[1].generation)
     assert seen == [1, 2, 3, 4, 5, 6, 7]
-    assert store.put_machine("fan-2", description="")[0].generation == 0
+    assert put(store, "fan-2")[0].generation == 0
 
 
 def test_clips_for_a_machine_that_was_made_again_meanwhile_are_refused(store: Store) -> None:
     seen = store.machine("fan-1")
-    store.delete_machine("fan-1")
-    store.put_machine("fan-1", description="")
-    with refused(ErrorKind.UNKNOWN_MACHINE):
-        store.add_clips(seen, SPACE, [new_clip("a1")], known={}, limits=BankLimits(10, 10))
+    delete_machine(store)
+    put(store)
+    with refused(ErrorKind.UNKNOWN_MACHINE), store.begin(seen) as tx:
+        tx.add_clips([new_clip("a1")], SPACE, BankLimits(10, 10), Action.ENROLL)
     assert store.machine("fan-1").clips == 0
 
 
 def test_nothing_is_written_if_a_known_clip_has_gone_or_changed(store: Store) -> None:
     enrolled, _ = add(store, [new_clip("a1")])
     seen, known = store.enrolled("fan-1", ["a1", "b2"])
+
+    def enroll_another() -> None:
+        with store.begin(seen) as tx:
+            tx.add_clips([new_clip("b2")], SPACE, BankLimits(10, 10), Action.ENROLL)
+            tx.require_clips(known)  # afterwards: what was written is rolled back
+
     assert known == {"a1": Enrolled(enrolled[0].clip_id, Domain.SOURCE, None, duplicate=True, has_audio=False)}
-    store.delete_clip("fan-1", enrolled[0].clip_id)
+    delete_clip(store, enrolled[0].clip_id)
     with pytest.raises(BankChangedError):
-        store.add_clips(seen, SPACE, [new_clip("b2")], known=known, limits=BankLimits(10, 10))
+        enroll_another()
     add(store, [new_clip("a1", Domain.TARGET)])
     with pytest.raises(BankChangedError):
-        store.add_clips(seen, SPACE, [new_clip("b2")], known=known, limits=BankLimits(10, 10))
+        enroll_another()
     assert store.machine("fan-1").clips == 1
 
 
@@ -199,8 +222,8 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
     assert (record.generation, record.threshold_rule, record.decision_threshold) == (4, Rule.CONFORMAL, None)
     assert [one.recording for one in store.clips("fan-1", after=0, limit=9)] == [None]
     assert store.bank_rows(7).recordings.tolist() == [3]
-    store.delete_machine("fan-1")
-    assert store.put_machine("fan-1", description="")[0].generation == 5
+    delete_machine(store)
+    assert put(store)[0].generation == 5
     store.close()
 
 
@@ -230,9 +253,9 @@ def test_noise_that_was_kept_without_checksums_gets_them(tmp_path: Path, monkeyp
     "ask",
     [
         lambda store: store.machine("ghost"),
-        lambda store: store.delete_machine("ghost"),
+        lambda store: delete_machine(store, "ghost"),
         lambda store: store.clips("ghost", after=0, limit=1),
-        lambda store: store.delete_clip("ghost", 1),
+        lambda store: delete_clip(store, 1, "ghost"),
         lambda store: store.enrolled("ghost", ["a1"]),
     ],
 )
@@ -244,12 +267,12 @@ def test_an_unknown_machine_is_named(store: Store, ask: object) -> None:
 
 def test_an_unknown_clip_is_named(store: Store) -> None:
     with pytest.raises(OffkeyError, match="77"):
-        store.delete_clip("fan-1", 77)
+        delete_clip(store, 77)
 
 
 def test_pages_follow_each_other(store: Store) -> None:
     for number in range(7):
-        store.put_machine(f"m{number}", description="")
+        put(store, f"m{number}")
     first = store.machines(after="", limit=5)
     second = store.machines(after=first[-1].machine_id, limit=5)
     assert [record.machine_id for record in first + second] == ["fan-1", *(f"m{number}" for number in range(7))]
@@ -272,7 +295,7 @@ def test_concurrent_writers_lose_nothing(store: Store) -> None:
 def test_a_full_disk_is_its_own_error_and_changes_nothing(store: Store) -> None:
     """SQLite's own page limit gives the very error of a full disk."""
     add(store, [new_clip("a1")])
-    with store._engine.connect() as connection:
+    with store._database.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     big = NewClip("b2", "b2.wav", None, Domain.SOURCE, 10.0, 16_000, 1, np.ones((500, 512), np.float32), np.zeros(500))
@@ -282,7 +305,7 @@ def test_a_full_disk_is_its_own_error_and_changes_nothing(store: Store) -> None:
 
 
 WRITES_AND_READS: list[Callable[[Store], object]] = [
-    lambda store: store.put_machine("fan-2", description=""),
+    lambda store: put(store, "fan-2"),
     lambda store: store.machine("fan-1"),
     lambda store: store.machines(after="", limit=1),
 ]
@@ -294,7 +317,7 @@ def test_a_database_that_another_program_locks_is_busy_for_a_while(
 ) -> None:
     monkeypatch.setattr("service.store.database.sqlite._BUSY_MILLISECONDS", 50)
     store = Store.open(tmp_path)
-    store.put_machine("fan-1", description="")
+    put(store)
     store.close()
     other = sqlite3.connect(tmp_path / DATABASE_FILE, isolation_level=None)
     other.execute("PRAGMA locking_mode=EXCLUSIVE")  # keeps readers out too
@@ -326,7 +349,7 @@ def test_a_damaged_database_is_its_own_error(store: Store, tmp_path: Path) -> No
 
 
 def test_a_read_only_database_can_be_read(store: Store) -> None:
-    with store._engine.connect() as connection:
+    with store._database.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")  # gives the error of a read-only file, for root too
     assert store.machine("fan-1").clips == 0
     with refused(ErrorKind.STORE_UNUSABLE) as error:
@@ -360,14 +383,14 @@ def test_a_store_of_a_newer_version_is_refused(store: Store, tmp_path: Path) -> 
 
 def test_spectrograms_come_back_with_their_windows_and_go_with_their_clip(store: Store) -> None:
     cells = [np.full((2 + number, 3), number + 0.5, np.float32) for number in range(2)]
-    bare, heard = new_clip("a1"), dataclasses.replace(new_clip("b2"), spectrograms=tuple(cells))
-    (_, kept), record = add(store, [bare, heard])
-    rows = store.bank_rows(record.machine_key)
+    plain, with_spectrograms = new_clip("a1"), dataclasses.replace(new_clip("b2"), spectrograms=tuple(cells))
+    (_, enrolled), record = add(store, [plain, with_spectrograms])
+    rows = store.calibration_rows(record.machine_key, record.generation)
     assert sorted(rows.spectrograms) == [2, 3]  # windows of the second clip
     for row, expected in zip((2, 3), cells, strict=True):
         np.testing.assert_array_equal(rows.spectrograms[row], expected)
-    store.delete_clip("fan-1", kept.clip_id)
-    with store._engine.connect() as connection:
+    delete_clip(store, enrolled.clip_id)
+    with store._database.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM spectrogram").scalar() == 0
 
 
@@ -378,39 +401,48 @@ def test_a_spectrogram_of_another_width_is_damage(store: Store) -> None:
     ]
     _, record = add(store, clips)
     with refused(ErrorKind.MACHINE_DAMAGED):
-        store.bank_rows(record.machine_key)
+        store.calibration_rows(record.machine_key, record.generation)
 
 
-def test_what_is_known_need_not_be_read_and_what_is_not_is_of_the_same_moment(store: Store) -> None:
+def test_the_rows_of_a_calibration_are_of_the_generation_of_the_bank(store: Store) -> None:
     acoustics = measure(np.ones(16_000, np.float32), 16_000, source_rate=16_000, channels=1, clipped=0.0)
-    heard = dataclasses.replace(
+    measured = dataclasses.replace(
         new_clip("b2"), acoustics=acoustics, spectrograms=tuple(np.full((2, 3), at, np.float32) for at in range(2))
     )
-    (_, kept), record = add(store, [new_clip("a1"), heard])
-    key, seen = record.machine_key, []
-
-    def known(rows: BankRows, answer: bool) -> bool:
-        store.delete_clip("fan-1", kept.clip_id) if not seen else None  # meanwhile
-        seen.append(rows)
-        return answer
-
-    whole = store.bank_rows(key, lambda rows: known(rows, answer=False))
-    (asked,) = seen
-    assert whole.generation == asked.generation == record.generation
-    assert sorted(whole.spectrograms) == sorted(asked.spectrograms) == [2, 3]
-    assert list(whole.acoustics) == list(asked.acoustics) == [kept.clip_id]
-    assert whole.acoustics[kept.clip_id].sample_rate == 16_000
-    with pytest.raises(RuntimeError, match="was not read"):
-        asked.spectrograms[2]
-    after = store.bank_rows(key, lambda rows: known(rows, answer=True))
-    assert after is seen[1]
+    (_, enrolled), record = add(store, [new_clip("a1"), measured])
+    key = record.machine_key
+    rows = store.bank_rows(key)
+    found = store.calibration_rows(key, rows.generation)
+    assert rows.generation == record.generation
+    assert rows.measured == set(found.acoustics) == {enrolled.clip_id}
+    assert rows.has_spectrogram == set(found.spectrograms) == {2, 3}
+    assert found.acoustics[enrolled.clip_id].sample_rate == 16_000
+    delete_clip(store, enrolled.clip_id)
+    with pytest.raises(BankChangedError):
+        store.calibration_rows(key, rows.generation)
+    after = store.bank_rows(key)
     assert after.generation == record.generation + 1
-    assert (len(after.vectors), len(after.spectrograms), len(after.acoustics)) == (2, 0, 0)
+    found = store.calibration_rows(key, after.generation)
+    assert (len(after.vectors), len(found.spectrograms), len(found.acoustics)) == (2, 0, 0)
+    assert (after.measured, after.has_spectrogram) == (set(), set())
+    delete_machine(store)
+    with refused(ErrorKind.UNKNOWN_MACHINE):
+        store.calibration_rows(key, after.generation)
 
 
-def test_a_damaged_vector_is_found_before_anybody_is_asked_what_is_known(store: Store) -> None:
-    _, record = add(store, [new_clip("a1"), new_clip("b2")])
-    with store._engine.begin() as connection:
+def test_damage_is_found_by_the_read_that_returns_it(store: Store) -> None:
+    acoustics = measure(np.ones(16_000, np.float32), 16_000, source_rate=16_000, channels=1, clipped=0.0)
+    cells = (np.zeros((2, 3), np.float32),) * 2
+    _, record = add(
+        store, [dataclasses.replace(new_clip(name), acoustics=acoustics, spectrograms=cells) for name in ("a1", "b2")]
+    )
+    key = record.machine_key
+    with store._database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE spectrogram SET cells = zeroblob(11) WHERE clip_id = 2")
+    assert len(store.bank_rows(key).vectors) == 4
+    with refused(ErrorKind.MACHINE_DAMAGED):
+        store.calibration_rows(key, record.generation)
+    with store._database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE embedding SET vector = zeroblob(length(vector)) WHERE clip_id = 2")
     with refused(ErrorKind.MACHINE_DAMAGED):
-        store.bank_rows(record.machine_key, lambda _: pytest.fail("asked"))
+        store.bank_rows(key)

@@ -21,7 +21,7 @@ from training.config import Config
 from training.data.catalog import Catalog, DataError
 from training.data.credits import ATTRIBUTION_FILE, read_credits
 from training.loop import train
-from training.origin import trace
+from training.provenance import trace
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -77,7 +77,7 @@ def test_only_permissive_recordings_are_used_and_all_that_are_used_are_credited(
     with composed.open() as file:
         rows = list(csv.DictReader(file))
     assert {row["permissive"] for row in rows} == {"1"}
-    assert {row["licence"] for row in rows} <= {"CC0", "made up, no recording"}
+    assert {row["licence"] for row in rows} <= {"CC0", "synthetic, no recording"}
 
 
 def test_a_student_trained_on_composed_clips_credits_the_recordings(
@@ -109,13 +109,13 @@ def test_what_cannot_be_composed_from_is_named(clips: Path, tmp_path: Path) -> N
         )
         return folder / "manifest.csv"
 
-    with pytest.raises(DataError, match=r"1 were no use at all, the first: a\.wav: .*not audio"):
+    with pytest.raises(DataError, match=r"1 clips could not be used; the first is a\.wav: .*not audio"):
         compose(asked(manifest_of("broken", None)), tmp_path / "out", silent)
-    with pytest.raises(DataError, match="None of 1 clips sounds on and on"):
+    with pytest.raises(DataError, match="None of 1 clips is steady"):
         compose(asked(manifest_of("mute", np.zeros(SAMPLE_RATE))), tmp_path / "out", silent)
     click = np.zeros(SAMPLES)
     click[:800] = 0.5
-    with pytest.raises(DataError, match="None of 1 clips sounds on and on"):
+    with pytest.raises(DataError, match="None of 1 clips is steady"):
         compose(asked(manifest_of("click", click)), tmp_path / "out", silent)
 
 
@@ -146,7 +146,7 @@ def test_held_out_clips_share_no_recording_with_the_others(
     }  # fmt: skip
     for number in (4, 9):
         (folder / f"{number}.wav").write_bytes(b"no audio")
-    with pytest.raises(DataError, match=r"held-out recordings.*--held-out 0"):
+    with pytest.raises(DataError, match=r"Held-out recordings.*--held-out 0"):
         compose(asked(folder / "manifest.csv", held_out=2, splits=("5",)), tmp_path / "mute", silent)
     with pytest.raises(DataError, match=r"0 of 10 recordings would be held out.*The splits are: 1, 2, 3, 4, 5"):
         compose(asked(folder / "manifest.csv", held_out=2, splits=("9",)), tmp_path / "none", silent)

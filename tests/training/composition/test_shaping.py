@@ -41,7 +41,7 @@ def test_without_time_an_event_becomes_steady_and_keeps_its_spectrum() -> None:
     assert quarters.max() < 1.2 * quarters.min()
 
 
-def test_harmonics_stand_above_their_base_and_none_beyond_hearing() -> None:
+def test_harmonics_are_above_their_base_and_below_the_highest_tone() -> None:
     sound = generators.tones(np.random.default_rng(1), 1_000, 30)
     spectrum = np.abs(np.fft.rfft(sound)) ** 2
     hertz = np.fft.rfftfreq(SAMPLES, 1 / SAMPLE_RATE)
@@ -50,7 +50,7 @@ def test_harmonics_stand_above_their_base_and_none_beyond_hearing() -> None:
     assert spectrum[hertz > 7_850].sum() < 1e-3 * spectrum.sum()
 
 
-def test_blows_come_as_often_as_asked() -> None:
+def test_impacts_have_the_requested_rate() -> None:
     sound = generators.impacts(np.random.default_rng(5), 4.0)
     frames = np.abs(sound).reshape(-1, 160).max(axis=1)  # 10 ms
     starts = np.flatnonzero((frames[1:] > 0.1 * frames.max()) & (frames[:-1] <= 0.1 * frames.max()))

@@ -86,7 +86,7 @@ def test_a_start_leaves_the_global_random_numbers_alone(make: Callable[..., Batc
 def test_a_batch_that_does_not_divide_is_refused(make: Callable[..., Batches]) -> None:
     with pytest.raises(ValueError, match="batch of 5 does not divide among 2"):
         make(5, shard=Shard(0, 2))
-    with pytest.raises(ValueError, match="rank is from 0 to world - 1, not 2 of 2"):
+    with pytest.raises(ValueError, match="rank must be from 0 to world - 1, not 2 of 2"):
         Shard(2, 2)
 
 
@@ -102,7 +102,7 @@ def test_a_clip_that_vanishes_under_way_is_named(make: Callable[..., Batches]) -
     batches = make()
     for path in batches.audio.folder.rglob("*.npy"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"\.npy is gone or damaged"):
+    with pytest.raises(DataError, match=r"\.npy is missing or damaged"):
         batches[0]
 
 

@@ -31,10 +31,10 @@ def test_bad_manifests_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data manifest"):
         Catalog.from_csv(tmp_path / "absent.csv")
     (tmp_path / "columns.csv").write_text("path,label\n")
-    with pytest.raises(DataError, match="no column set, role, licence, permissive"):
+    with pytest.raises(DataError, match=r"no column set, role, .*, permissive"):
         Catalog.from_csv(tmp_path / "columns.csv")
     (tmp_path / "absent.csv").write_text("path,set,role,label,licence,permissive\nnone.wav,s,source,hum,CC0,1\n")
-    with pytest.raises(DataError, match=r"names 1 clips that are absent, the first: none\.wav"):
+    with pytest.raises(DataError, match=r"names 1 missing clips; the first ones are none\.wav"):
         Catalog.from_csv(tmp_path / "absent.csv")
 
 
@@ -50,7 +50,7 @@ def test_several_labels_are_parted_by_a_semicolon(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is left"):
         catalog.select(roles=["source"], without=["fan"], permissive=True)
     listing.write_text(f"{head}a.wav,s,source, ,CC0,1\n")
-    with pytest.raises(DataError, match=r"gives no label for a\.wav"):
+    with pytest.raises(DataError, match=r"has no label for a\.wav"):
         Catalog.from_csv(listing)
 
 

@@ -1,4 +1,4 @@
-"""Every example in docs/training-data.md: its files, its config and the clips that come out."""
+"""Every example in docs/how-to/training-data.md: its files, its config and the clips that come out."""
 
 import re
 import tomllib
@@ -9,7 +9,7 @@ import pytest
 from training.data.layouts import LAYOUTS, read_collections
 from training.data.layouts.collection import Collection
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "training-data.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "training-data.md"
 
 
 def sections() -> dict[str, str]:

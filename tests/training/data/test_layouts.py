@@ -1,4 +1,4 @@
-"""What each layout refuses, and what names say. docs/training-data.md is tested for what they read."""
+"""Errors of each layout, and parts of names; the examples of docs/how-to/training-data.md test what layouts read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,12 +58,12 @@ def test_names_of_every_year(stem: str, name: DcaseName | None) -> None:
 def test_a_name_says_what_it_was_made_of(
     section: int, domain: str, split: str, condition: str, number: int, attributes: str
 ) -> None:
-    told = [f"section_{section:02d}", domain, split, condition, f"{number:04d}"]
-    stem = "_".join(part for part in told if part) + f"_{attributes}"
+    parts = [f"section_{section:02d}", domain, split, condition, f"{number:04d}"]
+    stem = "_".join(part for part in parts if part) + f"_{attributes}"
     assert DcaseName.parse(stem) == DcaseName(f"{section:02d}", f"{number:04d}", domain, split, condition, attributes)
 
 
-def test_only_the_train_split_of_a_tree_is_read_unless_asked(write_clips: Callable[..., Path]) -> None:
+def test_only_the_train_split_of_a_tree_is_read_by_default(write_clips: Callable[..., Path]) -> None:
     root = write_clips(
         "fan/train/section_00_source_train_normal_0000_.wav",
         "fan/source_test/section_00_source_test_0000.wav",
@@ -86,7 +86,7 @@ def test_only_the_train_split_of_a_tree_is_read_unless_asked(write_clips: Callab
 
 def test_trees_of_another_shape_are_refused(write_clips: Callable[..., Path]) -> None:
     root = write_clips("fan/train/normal_id_00_00000000.wav", "fan/train/some.wav")
-    with pytest.raises(DataError, match=r"some\.wav is named as in no year"):
+    with pytest.raises(DataError, match=r"some\.wav has a name of no year"):
         read_collections([Collection(layout="dcase", path=str(root))])
     with pytest.raises(DataError, match="is not at <machine>/<split>/<name>"):
         read_collections([Collection(layout="dcase", path=str(root / "fan"))])
@@ -99,10 +99,10 @@ def test_near_and_far_are_the_left_and_the_right_channel(tmp_path: Path, write_c
     audio = AudioCache(tmp_path / "cache", 16_000)
     expected = {"near": samples[:, 0], "1": samples[:, 1], "far": samples[:, 1], "": samples.mean(axis=1)}
     keys = set()
-    for channel, heard in expected.items():
+    for channel, samples in expected.items():
         found = read_collections([Collection(layout="dcase", path=str(root), channel=channel)])
         window = audio.windows(found.clips, seconds=0.2)
-        assert np.allclose(audio.batch(window)[0].numpy(), heard, atol=1e-6), channel
+        assert np.allclose(audio.batch(window)[0].numpy(), samples, atol=1e-6), channel
         keys.add(window[0].key)
     assert len(keys) == 3  # far is 1
     found = read_collections([Collection(layout="dcase", path=str(root), channel="2")])
@@ -116,7 +116,7 @@ def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
     (tmp_path / "noise").mkdir()
     (tmp_path / "noise" / "notes.txt").write_text("none yet")
     (tmp_path / "noise" / ".hidden.wav").write_text("a file manager's")
-    with pytest.raises(DataError, match=r"noise holds no audio file"):
+    with pytest.raises(DataError, match=r"noise has no audio file"):
         read_collections([Collection(layout="folder", path=str(tmp_path / "noise"), role="noise")])
     with pytest.raises(DataError, match=r"There is nothing at '.*nosie'"):
         read_collections([Collection(layout="folder", path=str(tmp_path / "nosie"))])
@@ -154,7 +154,7 @@ def test_a_label_file_that_names_absent_clips_is_refused(write_clips: Callable[.
     root = write_clips("audio/1.wav")
     listing = root / "dev.csv"
     listing.write_text("fname,labels\n" + "".join(f"{number},hum\n" for number in range(1, 9)))
-    with pytest.raises(DataError, match=r"dev\.csv names 7 clips that are absent, the first: dev/2, dev/3, dev/4\."):
+    with pytest.raises(DataError, match=r"dev\.csv names 7 missing clips; the first ones are dev/2, dev/3, dev/4\."):
         read_collections([Collection(layout="labels", path=str(listing), audio="audio")])
 
 
@@ -163,9 +163,9 @@ def test_a_label_file_that_names_absent_clips_is_refused(write_clips: Callable[.
     [
         ("fname,label\n1,hum\n", "no column labels"),
         ("fname,labels\n1,\n", "no label for 1"),
-        ("fname,labels\n1\n", "Row 1 .* is cut off"),
-        ("fname,labels\n2,hum\n", r"names 2, but there are .*2\.flac and .*2\.wav\. Name one"),
-        (b"fname,labels\n\xff,hum\n", "no CSV file in UTF-8"),
+        ("fname,labels\n1\n", "Row 1 .* is truncated"),
+        ("fname,labels\n2,hum\n", r"names 2, but there are .*2\.flac and .*2\.wav\. Add the suffix"),
+        (b"fname,labels\n\xff,hum\n", "not a CSV file in UTF-8"),
     ],
 )
 def test_damaged_label_files_are_named(text: str | bytes, message: str, write_clips: Callable[..., Path]) -> None:
@@ -178,9 +178,9 @@ def test_damaged_label_files_are_named(text: str | bytes, message: str, write_cl
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('abc, 0.0, 10.0, "/m/1,/m/3"', r"Line 2 .* has the label /m/3, not in class_labels"),
+        ('abc, 0.0, 10.0, "/m/1,/m/3"', r"Line 2 .* has the label /m/3, which is not in class_labels"),
         ("abc, 0.0, 10.0", "Line 2 .* has 3 fields, not 4"),
-        ('gone, 0.0, 10.0, "/m/1"', r"names 1 clips that are absent, the first: eval/gone"),
+        ('gone, 0.0, 10.0, "/m/1"', r"names 1 missing clips; the first ones are eval/gone"),
     ],
 )
 def test_damaged_segment_files_are_named(row: str, message: str, write_clips: Callable[..., Path]) -> None:
@@ -192,7 +192,7 @@ def test_damaged_segment_files_are_named(row: str, message: str, write_clips: Ca
 
 
 def test_a_key_without_meaning_and_an_unknown_layout_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="splits, channel means nothing to the layout 'manifest'"):
+    with pytest.raises(DataError, match="splits, channel is not used by the layout 'manifest'"):
         read_collections([Collection(path="m.csv", splits=("train",), channel="near")])
-    with pytest.raises(DataError, match="No layout is called 'ecs50'; the nearest is 'esc50'"):
+    with pytest.raises(DataError, match="There is no layout 'ecs50'; the nearest is 'esc50'"):
         read_collections([Collection(layout="ecs50", path=str(tmp_path))])

@@ -59,7 +59,7 @@ def test_a_clip_is_decoded_and_resampled_once(tmp_path: Path, monkeypatch: pytes
     assert np.array_equal(again.batch(windows).numpy(), first.batch(windows).numpy())
 
 
-def test_damaged_cached_samples_are_made_anew(tmp_path: Path) -> None:
+def test_damaged_cached_samples_are_decoded_again(tmp_path: Path) -> None:
     found = catalog(tmp_path, tone=0.1 * np.sin(np.arange(8_000)))
     first = AudioCache(tmp_path / "cache", 8_000)
     expected = first.batch(first.windows(found.clips, seconds=1.0)).numpy()
@@ -70,7 +70,7 @@ def test_damaged_cached_samples_are_made_anew(tmp_path: Path) -> None:
         assert np.array_equal(again.batch(again.windows(found.clips, seconds=1.0)).numpy(), expected)
 
 
-def test_every_corrupt_clip_is_named_with_its_reason_and_the_others_are_heard(tmp_path: Path) -> None:
+def test_every_corrupt_clip_is_named_with_its_reason_and_the_others_are_used(tmp_path: Path) -> None:
     tone = 0.1 * np.sin(np.arange(8_000))
     nan = tone.copy()
     nan[7] = np.nan
@@ -97,5 +97,5 @@ def test_few_maps_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_no_usable_clip_is_an_error_that_says_why(tmp_path: Path) -> None:
     found = catalog(tmp_path, text=b"not audio at all")
-    with pytest.raises(DataError, match=r"the first, text\.wav: The clip is not audio"):
+    with pytest.raises(DataError, match=r"the first is text\.wav: The clip is not audio"):
         AudioCache(tmp_path / "cache", 16_000).windows(found.clips, seconds=1.0)

@@ -1,27 +1,24 @@
-"""What the tests of every encoder use."""
+"""Fixtures of the tests of encoders."""
 
 import doctest
 import os
 import socket
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.encoders.ast import AST
 from training.encoders.base import Encoder
 from training.encoders.beats import BEATs
 from training.encoders.eat import EAT
-
-Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
 @pytest.fixture(autouse=True)
@@ -39,39 +36,6 @@ def relative() -> Callable[[Any, Any], float]:
         return float(np.abs(a - b).max() / np.abs(b).max())
 
     return error
-
-
-class _Graph(nn.Module):
-    def __init__(self, encoder: Encoder, layers: Sequence[str]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.layers = layers
-
-    def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.encoder(waveform, self.layers).values())
-
-
-@pytest.fixture
-def export(tmp_path: Path) -> Callable[[Encoder, Sequence[str]], Run]:
-    """`export(encoder, layers)`: the ONNX graph with dynamic batch and samples, as a function of a waveform."""
-
-    def make(encoder: Encoder, layers: Sequence[str]) -> Run:
-        file = tmp_path / "encoder.onnx"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own, about its insides
-            torch.onnx.export(
-                _Graph(encoder, layers).eval().requires_grad_(False),
-                (torch.zeros(2, 16_000),),
-                file,
-                dynamo=True,
-                input_names=["waveform"],
-                dynamic_shapes={"waveform": {0: "batch", 1: "samples"}},
-                verbose=False,
-            )
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        return lambda waveform: session.run(None, {"waveform": waveform})
-
-    return make
 
 
 def _beats_form(encoder: BEATs) -> dict[str, Any]:
@@ -155,7 +119,27 @@ def published_form() -> Callable[[Encoder], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def follow() -> Callable[[Path, list[str]], str]:
+def warm_offkey(tmp_path_factory: pytest.TempPathFactory, trace_folder: Path) -> Iterator[Path]:
+    """A folder with the command `offkey`, which runs in forks of a process that has loaded PyTorch."""
+    folder = tmp_path_factory.mktemp("bin")
+    script, place = Path(__file__).with_name("warm_offkey.py"), folder / "socket"
+    (folder / "offkey").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" run "{place}" "$@"\n')
+    (folder / "offkey").chmod(0o755)
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, str(script), "serve", str(place), str(trace_folder)], env=environ
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not place.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield folder
+        process.terminate()
+
+
+@pytest.fixture(scope="session")
+def follow(warm_offkey: Path) -> Callable[[Path, list[str]], str]:
     """`follow(folder, lines)`: run the commands of a console example, check what it shows, and return what was printed.
 
     Lines of commands begin with `$ `; `...` stands for anything. Port 8000 of the example is a free one.
@@ -172,7 +156,7 @@ def follow() -> Callable[[Path, list[str]], str]:
             cwd=folder,
             env={
                 **os.environ,
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "PATH": f"{warm_offkey}:{Path(sys.executable).parent}:{os.environ['PATH']}",
                 "OMP_NUM_THREADS": "1",
                 "OFFKEY_PORT": port,
                 "OFFKEY_URL": f"http://127.0.0.1:{port}",

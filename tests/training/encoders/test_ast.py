@@ -150,6 +150,6 @@ def test_golden_vectors_of_transformers(relative: Callable[..., float]) -> None:
         assert relative(thinned(name, value.numpy()), golden[name]) < 5e-6
 
 
-if __name__ == "__main__":  # makes the golden vectors anew, where transformers is installed
+if __name__ == "__main__":  # computes the golden vectors again, if transformers is installed
     made = in_transformers(random_weights(small()), random_clip())
     np.savez_compressed(GOLDEN, **{name: thinned(name, value.numpy()) for name, value in made.items()})

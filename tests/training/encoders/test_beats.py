@@ -53,10 +53,10 @@ def test_base_has_the_published_parameters() -> None:
     assert state["encoder.pos_conv.0.weight_v"].shape == (768, 48, 128)
     assert state["encoder.layers.0.self_attn.relative_attention_bias.weight"].shape == (320, 12)
     assert state["encoder.layers.11.self_attn.grep_linear.weight"].shape == (8, 64)
-    assert round(sum(value.numel() for value in state.values()) / 1e6) == 91  # the paper says 90 M, without a head
+    assert round(sum(value.numel() for value in state.values()) / 1e6) == 91  # 90 M in the paper, without a head
 
 
-def test_padding_is_not_heard() -> None:
+def test_padding_is_not_used() -> None:
     """A clip of whole patches gives the same alone and padded, where no patch is half padding."""
     encoder = BEATs.tiny(0)
     logmel = torch.randn(2, 320, 128, generator=torch.Generator().manual_seed(0))
@@ -88,7 +88,7 @@ def test_a_pretrained_encoder_has_no_head() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer_norm_first": True}, "`layer_norm_first` is True, only False is handled"),
+        ({"layer_norm_first": True}, "`layer_norm_first` is True, only False is supported"),
         ({"activation_fn": "glu"}, "`activation_fn` is 'glu'"),
         ({"encoder_layers": None}, "`encoder_layers` is None"),
         ({"encoder_layers": 4}, r"missing: encoder.layers.3.self_attn.relative_attention_bias"),

@@ -19,7 +19,7 @@ def sound(encoder: Encoder, batch: int, seconds: float = 0.6) -> torch.Tensor:
 
 
 @each_encoder
-def test_it_says_who_made_it_and_what_it_takes(name: str) -> None:
+def test_it_states_its_authors_and_its_input(name: str) -> None:
     encoder = ENCODERS[name].tiny(seed=0)
     assert encoder.name == name
     assert encoder.license
@@ -36,7 +36,7 @@ def test_a_tone_at_the_center_of_a_band_is_loudest_in_it(name: str) -> None:
     centers = front_end.centers_hz
     assert len(centers) == front_end.bands
     time = torch.arange(front_end.sample_rate, dtype=torch.float64) / front_end.sample_rate
-    for band in range(30, front_end.bands - 2, 9):  # below, bands are narrower than what the window can tell apart
+    for band in range(30, front_end.bands - 2, 9):  # lower bands are narrower than the resolution of the window
         tone = 0.1 * torch.sin(2 * torch.pi * centers[band] * time).float()
         middle = front_end(tone[None])[0, 20:60].mean(dim=0)
         assert int(middle.argmax()) == band, centers[band]
@@ -58,7 +58,7 @@ def test_grids_have_the_shapes_it_names_down_to_the_shortest_waveform(name: str)
 
 @each_encoder
 @torch.no_grad()
-def test_a_clip_does_not_hear_its_batch_mates(name: str) -> None:
+def test_a_clip_does_not_depend_on_its_batch_mates(name: str) -> None:
     encoder = ENCODERS[name].tiny(seed=0)
     waveform = sound(encoder, 3)
     last = encoder.layers[-1]
@@ -84,10 +84,11 @@ def test_a_gradient_reaches_no_layer_behind_the_one_that_is_read(name: str) -> N
     assert 0 < reached < len(list(encoder.parameters()))
 
 
-@each_encoder
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "sslam"])  # SSLAM has the graph of EAT
 def test_a_student_of_it_is_exported(name: str, tmp_path: Path) -> None:
     encoder = ENCODERS[name].tiny(seed=0)
     student = Student(encoder, encoder.layers[:2], "mean").eval()
     write_graph(student, tmp_path / "model.onnx")
-    window = WindowConfig(seconds=2.0, min_seconds=0.2)
+    shortest = encoder.min_samples / encoder.front_end.sample_rate
+    window = WindowConfig(seconds=11.25, min_seconds=shortest)
     assert check_parity(student, tmp_path / "model.onnx", window) < 1e-4

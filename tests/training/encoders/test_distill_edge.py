@@ -45,7 +45,7 @@ def test_distill_export_serve(
     small += ["loop.workers=0", f"data.manifest={clips}", f"data.cache={tmp_path / 'cache'}"]
     words = [f"encoder.checkpoint={tiny_checkpoint}", f"teacher.checkpoint={teacher}", *small]
     runs = [
-        Run(Path(_offkey("distill", str(RECIPE), *words, f"optim.steps={steps}", "--runs", str(tmp_path / "runs"))))
+        Run(Path(_offkey("train", str(RECIPE), *words, f"optim.steps={steps}", "--runs", str(tmp_path / "runs"))))
         for steps in (4, 3)
     ]
     about = [run.latest()[1] for run in runs]
@@ -65,7 +65,7 @@ def test_distill_export_serve(
 
 def test_the_page_computes_from_what_the_recipe_says() -> None:
     config = load_config(RECIPE)
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "train-a-student.md").read_text(encoding="utf-8")
     page = " ".join(text.partition("### A full-size teacher")[2].partition("\n## ")[0].split())
     assert "computed, not measured" in page
     per_second = float(re.findall(r"hence ([0-9.]+) s per second", page)[0])

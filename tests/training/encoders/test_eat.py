@@ -62,7 +62,7 @@ def test_what_pre_training_left_is_ignored_and_half_precision_is_widened(publish
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer_norm_first": True}, "`layer_norm_first` is True, only False is handled"),
+        ({"layer_norm_first": True}, "`layer_norm_first` is True, only False is supported"),
         ({"norm_eps": 1e-5}, "`norm_eps` is 1e-05"),
         ({"depth": 4}, "missing: blocks.3.attn.proj.bias"),
         ({"embed_dim": "wide"}, "`embed_dim` is 'wide'"),
@@ -81,7 +81,7 @@ def test_other_settings_are_refused(change: dict[str, Any], message: str, publis
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prediction_mode": "MEAN_POOLING"}, "only 'CLS_TOKEN' is handled"),
+        ({"prediction_mode": "MEAN_POOLING"}, "only 'CLS_TOKEN' is supported"),
         ({"num_classes": 7}, "head.weight .5, 32. instead of .7, 32."),
     ],
 )

@@ -124,8 +124,8 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None
         "unexpected: extra.weight": state | {"extra.weight": torch.zeros(1)},
         r"features.0.0.weight \(3, 1, 3, 3\) instead of \(8, 1, 3, 3\)": state
         | {"features.0.0.weight": torch.zeros(3, 1, 3, 3)},
-        "no EfficientAT mn checkpoint": {"encoder.weight": torch.zeros(1)},
-        "no plain state dict": {"cfg": {"dim": 3}, "model": state},
+        "not an EfficientAT mn checkpoint": {"encoder.weight": torch.zeros(1)},
+        "not a plain state dict": {"cfg": {"dim": 3}, "model": state},
     }
     for number, (message, content) in enumerate(cases.items()):
         path = tmp_path / f"{number}.pt"

@@ -1,4 +1,4 @@
-"""An encoder outside Offkey: docs/bring-your-own-encoder.md as it stands there, and what is refused."""
+"""An encoder outside Offkey: docs/how-to/own-encoder.md as it stands there, and what is refused."""
 
 import re
 import shutil
@@ -15,16 +15,16 @@ from rich.progress import Progress
 
 from service.encoder.encoder import Encoder as Served
 from service.settings import Device
-from training.build import load_trained, read_with
 from training.config import Config, ConfigError, EncoderConfig
 from training.encoders import BEATs, CheckpointError, encoder_reference, find_encoder
 from training.export import export_run
+from training.factory import build_with, load_trained
 from training.loop import resume, train
-from training.regraph import graph_again
+from training.reexport import reexport
 from training.run import Run
 from training.weights import read_weights, write_weights
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "bring-your-own-encoder.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "own-encoder.md"
 OWN = "my_encoder:SmallEncoder"
 SMALL = {"mixtures = 2000": "mixtures = 24", "optim.steps=2000": "optim.steps=2 optim.batch=4"}
 
@@ -124,11 +124,11 @@ def test_an_encoder_of_ones_own_goes_all_the_way(folder: Path, make_config: Call
     assert (bundle / "LICENSE.small").is_file()
     kind = find_encoder(OWN)
     for start in (bundle, run.folder):
-        student = read_with(EncoderConfig(OWN, str(start)), "encoder", ["conv_1"], "mean")
+        student = build_with(EncoderConfig(OWN, str(start)), "encoder", ["conv_1"], "mean")
         assert type(student.encoder) is kind
         with pytest.raises(CheckpointError, match=f"{OWN}, not efficientat-16k"):
-            read_with(EncoderConfig("efficientat-16k", str(start)), "encoder", ["block_03"], "mean")
-    assert Served(graph_again(bundle, "2", OWN), Device.CPU).manifest.dim == 32 * 8
+            build_with(EncoderConfig("efficientat-16k", str(start)), "encoder", ["block_03"], "mean")
+    assert Served(reexport(bundle, "2", OWN), Device.CPU).manifest.dim == 32 * 8
 
     taught = _trained(make_config(folder / "cache", teacher={**own, "layers": ["conv_0"]}), folder / "taught")
     assert taught.latest()[0]["projection.weight"].shape[0] == 64 * 4
@@ -137,10 +137,10 @@ def test_an_encoder_of_ones_own_goes_all_the_way(folder: Path, make_config: Call
 def test_no_file_of_weights_decides_what_is_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "1").mkdir()
 
-    class Said:
+    class Stored:
         weights_sha256 = write_weights(find_encoder(OWN).tiny(0), folder / "1" / "encoder.safetensors")
 
-    monkeypatch.setattr("training.weights.load_manifest", lambda _: Said)
+    monkeypatch.setattr("training.weights.load_manifest", lambda _: Stored)
     del sys.modules["my_encoder"]
     with pytest.raises(CheckpointError, match=f"--encoder {OWN}"):
         read_weights(folder / "1")
@@ -148,8 +148,8 @@ def test_no_file_of_weights_decides_what_is_imported(folder: Path, monkeypatch: 
     assert encoder_reference(type(read_weights(folder / "1", OWN))) == OWN
 
     monkeypatch.setattr("training.weights.encoder_reference", lambda _: "of-another-package")
-    Said.weights_sha256 = write_weights(find_encoder(OWN).tiny(0), folder / "1" / "encoder.safetensors")
-    with pytest.raises(CheckpointError, match=r"not installed here\. No encoder is called 'of-another-package'"):
+    Stored.weights_sha256 = write_weights(find_encoder(OWN).tiny(0), folder / "1" / "encoder.safetensors")
+    with pytest.raises(CheckpointError, match=r"not installed here\. There is no encoder 'of-another-package'"):
         read_weights(folder / "1")
 
 
@@ -159,14 +159,14 @@ def test_no_file_of_weights_decides_what_is_imported(folder: Path, monkeypatch: 
         ("my_encoders:SmallEncoder", "There is no module 'my_encoders' .`encoder.name` is 'my_encoders:SmallEncoder'."),
         ("my.own.module:SmallEncoder", "There is no module 'my'"),
         ("my_encoder:Small", "The module 'my_encoder' has no 'Small' .*my_encoder.py"),
-        ("my_encoder:", "is written package.module:ClassName"),
-        (".my_encoder:SmallEncoder", "is written package.module:ClassName"),
+        ("my_encoder:", "Write your own class as package.module:ClassName"),
+        (".my_encoder:SmallEncoder", "Write your own class as package.module:ClassName"),
         ("my_encoder:torch", "my_encoder:torch is of type module, but not a subclass"),
         ("my_encoder:Path", "my_encoder:Path is a class, but not a subclass"),
         ("my_encoder:Encoder", "does not define from_checkpoint, grids, layer_shape, layers, min_samples, of_sizes"),
         ("my_encoder:Nameless", "my_encoder:Nameless does not set license, attribution"),
         ("my_encoder:Impostor", "has the name 'beats' of a built-in encoder"),
-        ("small-cnn", "No encoder is called 'small-cnn' .`encoder.name`.. There are: ast, beats, .*module:ClassName"),
+        ("small-cnn", "There is no encoder 'small-cnn' .`encoder.name`.. Encoders: ast, beats, .*module:ClassName"),
     ],
 )
 def test_what_is_no_encoder_is_refused(name: str, message: str, folder: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_package_registers_a_name(install: Callable[[str, str, str], None]) ->
     assert found is find_encoder(OWN)
     assert encoder_reference(found) == "small-cnn"
     assert encoder_reference(BEATs) == "beats"
-    with pytest.raises(ConfigError, match=r"There are: ast, .*, small-cnn, sslam\."):
+    with pytest.raises(ConfigError, match=r"Encoders: ast, .*, small-cnn, sslam\."):
         find_encoder("smal-cnn")
 
 
@@ -221,7 +221,7 @@ def test_a_package_registers_a_name(install: Callable[[str, str, str], None]) ->
         ("small-cnn", "my_encoder:Absent", "their-encoders registers the encoder 'small-cnn' .*cannot be loaded"),
         ("small-cnn", "absent:SmallEncoder", "their-encoders registers the encoder 'small-cnn' .*cannot be loaded"),
         ("tiny-cnn", OWN, "whose `name` is 'small-cnn'. The two must be equal"),
-        ("beats", OWN, "'beats' .* is claimed by offkey and their-encoders"),
+        ("beats", OWN, "'beats' .* is registered by offkey and their-encoders"),
     ],
 )
 def test_a_package_that_registers_wrongly_is_named(
@@ -235,6 +235,6 @@ def test_a_package_that_registers_wrongly_is_named(
 def test_two_packages_cannot_have_one_name(install: Callable[[str, str, str], None]) -> None:
     install("their-encoders", "small-cnn", OWN)
     install("our-encoders", "small-cnn", OWN)
-    with pytest.raises(ConfigError, match=r"claimed by our-encoders and their-encoders\. Uninstall all but one"):
+    with pytest.raises(ConfigError, match=r"registered by our-encoders and their-encoders\. Uninstall all but one"):
         find_encoder("small-cnn")
     assert find_encoder(OWN).name == "small-cnn", "the path still works"

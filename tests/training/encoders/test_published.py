@@ -57,7 +57,7 @@ def refusal(tmp_path: Path) -> Callable[[type[Any], Any], str]:
 
 @each_encoder
 def test_a_published_file_gives_the_same_encoder(kind: type[Any], published_form: Form, tmp_path: Path) -> None:
-    # Published AST tells its number of heads by its width alone.
+    # The number of heads of a published AST follows from its width alone.
     encoder = AST(ASTConfig(dim=128, heads=2, depth=2, classes=5)) if kind is AST else kind.tiny(0)
     torch.save(published_form(encoder), tmp_path / "weights.pt")
     loaded = kind.from_checkpoint(tmp_path / "weights.pt")
@@ -132,7 +132,7 @@ def test_another_architecture_is_named(
 def test_what_is_no_checkpoint_is_refused(kind: type[Any], refusal: Callable[..., str], tmp_path: Path) -> None:
     refusal(kind, [1, 2, 3])
     refusal(kind, {"model": {"a": torch.zeros(1)}})
-    assert "none that is known" in refusal(
+    assert "of an unknown architecture" in refusal(
         kind, {"a": torch.zeros(1)} if kind is AST else {"model": {"a": torch.zeros(1)}}
     )
     with pytest.raises(CheckpointError, match="no checkpoint at"):

@@ -1,4 +1,4 @@
-"""The walk of docs/training.md from a BEATs checkpoint to a served student, as it stands there, on small data."""
+"""Runs the commands of docs/how-to/train-a-student.md from a BEATs checkpoint to a served student, on small data."""
 
 import re
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import torch
 
 from training.encoders.beats import BEATs
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "training.md"
-SMALL = {"layer_06": "layer_02", "mixtures = 2000": "mixtures = 24", "mixtures=2000": "mixtures=24"} | {
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "train-a-student.md"
+SMALL = {"layer_06": "layer_01", "mixtures = 2000": "mixtures = 24", "mixtures=2000": "mixtures=24"} | {
     "steps = 2000": "steps = 2",
     "batch = 32": "batch = 4",
 }

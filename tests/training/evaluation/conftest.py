@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from rich.progress import Progress
 
 from service.synthetic import MACHINES
 from training.config import Config
+from training.encoders import EfficientAT16k
 from training.export import export_run
 from training.loop import train
 
@@ -54,10 +56,29 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def exported(config: Config, name: str, folder: Path) -> Path:
+    with Progress(disable=True) as progress:
+        run = train(config, name, folder / "runs", progress)
+    return export_run(run, name, "1", folder / "models")
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(make_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of random weights with windows of 1 s every 0.5 s."""
     folder = tmp_path_factory.mktemp("tiny")
-    with Progress(disable=True) as progress:
-        run = train(make_config(folder / "cache", optim={"steps": 0}), "tiny", folder / "runs", progress)
-    return export_run(run, "tiny", "1", folder / "models")
+    return exported(make_config(folder / "cache", optim={"steps": 0}), "tiny", folder)
+
+
+@pytest.fixture(scope="session")
+def second_bundle(make_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle like `tiny_bundle` with other weights."""
+    folder = tmp_path_factory.mktemp("second")
+    torch.save(EfficientAT16k.tiny(seed=2).state_dict(), folder / "second.pt")
+    encoder = {"checkpoint": str(folder / "second.pt")}
+    return exported(make_config(folder / "cache", encoder=encoder, optim={"steps": 0}), "second", folder)
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the plots of `offkey experiment`, which take seconds and have a test of their own."""
+    monkeypatch.setattr("training.evaluation.plots.draw", lambda *_: [])

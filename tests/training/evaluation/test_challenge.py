@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from training.cli import app
 from training.evaluation.challenge.years import mean, section_figures
-from training.evaluation.views import BundleView
+from training.evaluation.embedders import BundleEmbedder
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = ("--bootstrap", "100", "--workers", "1")
@@ -46,9 +46,9 @@ def auc(low: np.ndarray, high: np.ndarray, **options: float) -> float:
     return float(roc_auc_score(truth, np.concatenate([low, high]), **options))
 
 
-def test_the_csv_files_give_the_figures_that_were_told(evaluated: Path) -> None:
-    told = json.loads((evaluated / "evaluation.json").read_text())
-    figures = {(row["machine"], row["metric"]): row["value"] for row in told["scores"]}
+def test_the_csv_files_give_the_reported_figures(evaluated: Path) -> None:
+    reported = json.loads((evaluated / "evaluation.json").read_text())
+    figures = {(row["machine"], row["metric"]): row["value"] for row in reported["scores"]}
     scores = read(evaluated / "csv" / "tiny" / "anomaly_score_fan-synthetic_section_00_test.csv")
     normal, anomaly = by_name(scores, "_normal_"), by_name(scores, "_anomaly_")
     assert len(scores) == 16
@@ -61,23 +61,23 @@ def test_the_csv_files_give_the_figures_that_were_told(evaluated: Path) -> None:
         assert figures["fan-synthetic", metric] == pytest.approx(value, abs=1e-6)
     official = next(
         row["value"]
-        for row in told["means"]
+        for row in reported["means"]
         if (row["machine"], row["mean"], row["metric"]) == ("fan-synthetic", "harmonic", "official")
     )
     clamped = [max(value, sys.float_info.epsilon) for value in expected.values()]
     assert official == pytest.approx(len(clamped) / sum(1 / value for value in clamped), abs=1e-6)
 
 
-def test_decisions_are_scores_above_the_threshold_and_the_realized_rate_is_told(evaluated: Path) -> None:
-    told = json.loads((evaluated / "evaluation.json").read_text())
+def test_decisions_are_scores_above_the_threshold_and_the_realized_rate_is_reported(evaluated: Path) -> None:
+    reported = json.loads((evaluated / "evaluation.json").read_text())
     folder = evaluated / "csv" / "tiny"
-    for row in told["thresholds"]:
+    for row in reported["thresholds"]:
         scores = read(folder / f"anomaly_score_{row['machine']}_section_00_test.csv")
         decisions = read(folder / f"decision_result_{row['machine']}_section_00_test.csv")
         assert decisions == {name: float(score > row["decision_threshold"]) for name, score in scores.items()}
         rate = next(
             one["value"]
-            for one in told["scores"]
+            for one in reported["scores"]
             if (one["machine"], one["metric"]) == (row["machine"], "false_alarm_rate")
         )
         assert rate == pytest.approx(by_name(decisions, "_normal_").mean(), abs=1e-6)
@@ -87,13 +87,13 @@ def test_decisions_are_scores_above_the_threshold_and_the_realized_rate_is_told(
     }
 
 
-def test_a_second_evaluation_hears_nothing(
+def test_a_second_evaluation_embeds_nothing(
     evaluated: Path, tree: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("heard again")
+        raise AssertionError("embedded again")
 
-    monkeypatch.setattr(BundleView, "embed", refuse)
+    monkeypatch.setattr(BundleEmbedder, "embed", refuse)
     words = [str(tree), "--bundle", f"tiny={tiny_bundle}", "--work", str(evaluated / "work"), *OPTIONS]
     found = CliRunner().invoke(app, ["evaluate", *words, "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output
@@ -116,8 +116,8 @@ def test_each_year_is_scikit_learns(form: str) -> None:
             continue
         kept = own if form == "2021" else own | anomalous
         assert found[f"auc_{domain}"][0] == pytest.approx(roc_auc_score(anomalous[kept], scores[kept]))
-        told = precision_recall_fscore_support(anomalous[own], alarms[own], average="binary")[:3]
-        for name, value in zip(("precision", "recall", "f1"), told, strict=True):
+        reported = precision_recall_fscore_support(anomalous[own], alarms[own], average="binary")[:3]
+        for name, value in zip(("precision", "recall", "f1"), reported, strict=True):
             assert found[f"{name}_{domain}"][0] == pytest.approx(value)
         if form == "2021":
             assert found[f"pauc_{domain}"][0] == pytest.approx(roc_auc_score(anomalous[own], scores[own], max_fpr=0.1))
@@ -150,10 +150,10 @@ def hidden(tree: Path, tmp_path: Path) -> tuple[Path, Path]:
     return root, table
 
 
-def test_another_backend_gives_other_scores_and_hears_nothing(
+def test_another_backend_gives_other_scores_and_embeds_nothing(
     evaluated: Path, tree: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BundleView, "embed", lambda *_: pytest.fail("heard again"))
+    monkeypatch.setattr(BundleEmbedder, "embed", lambda *_: pytest.fail("embedded again"))
     words = [str(tree), "--bundle", f"tiny={tiny_bundle}", "--work", str(evaluated / "work"), *OPTIONS]
     found = CliRunner().invoke(app, ["evaluate", *words, "--backend", "nearest", "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output
@@ -162,7 +162,7 @@ def test_another_backend_gives_other_scores_and_hears_nothing(
     assert (tmp_path / name).read_text() != (evaluated / name).read_text()
     unknown = CliRunner().invoke(app, ["evaluate", *words, "--backend", "mahalonobis", "--out", str(tmp_path)])
     assert unknown.exit_code == 1
-    assert "'mahalonobis' is no backend; did you mean mahalanobis" in unknown.stderr
+    assert "There is no backend 'mahalonobis'. Did you mean mahalanobis" in unknown.stderr
 
 
 def test_labels_may_stand_in_a_table(
@@ -173,7 +173,7 @@ def test_labels_may_stand_in_a_table(
     words += ["--work", str(evaluated / "work")]
     missing = CliRunner().invoke(app, words)
     assert missing.exit_code == 1
-    assert "hides whether it is normal" in missing.stderr
+    assert "does not contain its condition" in missing.stderr
     found = CliRunner().invoke(app, [*words, "--labels", str(table)])
     assert found.exit_code == 0, found.output
     values = [
@@ -185,7 +185,10 @@ def test_labels_may_stand_in_a_table(
         file.write("fan-synthetic/test/section_00_test_0999.wav,normal,source\n")
     absent = CliRunner().invoke(app, [*words, "--labels", str(table)])
     assert absent.exit_code == 1
-    assert "labels 1 clips that are not in the tree, the first: fan-synthetic/section_00_test_0999.wav" in absent.stderr
+    assert (
+        "labels 1 clips that are not in the tree; the first ones are fan-synthetic/section_00_test_0999.wav"
+        in absent.stderr
+    )
 
 
 def test_labels_may_be_those_of_an_official_evaluator(
@@ -244,9 +247,9 @@ def test_damaged_clips_are_counted_and_named_and_a_bank_of_none_is_refused(
     ("words", "said"),
     [
         (["/no/such/tree"], "There is no folder of machines at /no/such/tree"),
-        (["TREE", "--false-alarm-rate", "0"], "The false-alarm rate is between 0 and 1, not 0"),
-        (["TREE", "--false-alarm-rate", "nan"], "The false-alarm rate is between 0 and 1, not nan"),
-        (["TREE", "--bootstrap", "1"], "100 replicates at least, not 1"),
+        (["TREE", "--false-alarm-rate", "0"], "The false-alarm rate must be between 0 and 1, not 0"),
+        (["TREE", "--false-alarm-rate", "nan"], "The false-alarm rate must be between 0 and 1, not nan"),
+        (["TREE", "--bootstrap", "1"], "at least 100 replicates, not 1"),
         (["TREE", "--labels", "/no/labels.csv"], "There is no label file at /no/labels.csv"),
         (["TREE", "--channel", "left"], "near, far or a number from 0"),
     ],
@@ -260,7 +263,7 @@ def test_what_cannot_be_evaluated_is_said(tree: Path, words: list[str], said: st
 def test_the_commands_of_the_page_run(
     tree: Path, hidden: tuple[Path, Path], tiny_bundle: Path, evaluated: Path, tmp_path: Path
 ) -> None:
-    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "evaluate.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)```", page, re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
     assert len(commands) >= 3
@@ -278,5 +281,5 @@ def test_the_commands_of_the_page_run(
         if "--bundle" not in words:
             words += ["--bundle", str(tiny_bundle)]
         extra = ["--work", str(evaluated / "work"), *OPTIONS, "--out", str(tmp_path / "out")]
-        told = CliRunner().invoke(app, [*words[1:], *extra])
-        assert told.exit_code == 0, told.output
+        reported = CliRunner().invoke(app, [*words[1:], *extra])
+        assert reported.exit_code == 0, reported.output

@@ -96,5 +96,5 @@ def test_a_clip_that_cannot_be_used_is_named(
 def test_files_of_several_sample_rates_are_noted(fan: dict[tuple[str, str, int], Path], check) -> None:
     soundfile.write(fan["test", "anomaly", 0], 0.1 * np.random.default_rng(9).standard_normal(48_000), 48_000)
     assert check().notes == (
-        "fan: its files have different sample rates (16000 Hz in 4, 48000 Hz in 1), which a score may tell apart.",
+        "fan: its files have different sample rates (16000 Hz in 4, 48000 Hz in 1), which can affect scores.",
     )

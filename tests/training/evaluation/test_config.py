@@ -31,7 +31,7 @@ def test_file_overrides_and_options_lie_on_each_other(tmp_path: Path) -> None:
     )
 
 
-def test_the_reference_is_frozen_or_the_first_or_what_is_asked_for() -> None:
+def test_the_reference_is_frozen_or_the_first_or_the_configured_one() -> None:
     two = {"methods": [{"name": "a", "bundle": "x"}, {"name": "frozen", "bundle": "y"}]}
     assert load_experiment(None, (), GIVEN).reference == "a"
     assert load_experiment(None, (), GIVEN | two).reference == "frozen"
@@ -55,22 +55,22 @@ def test_differences_are_taken_from_the_group_of_the_reference() -> None:
         ({"methods": [{"name": "a", "bundel": "b"}]}, r"'methods\.bundel'.* nearest is 'methods\.bundle'"),
         ({"snr_db": [0, 31]}, "-10 to 30 dB, not 31"),
         ({"snr_db": [float("nan")]}, "-10 to 30 dB, not nan"),
-        ({"snr_db": []}, "not nothing"),
+        ({"snr_db": []}, "not an empty list"),
         ({"snr_db": [0, 0.0]}, "twice"),
-        ({"snr_db": ["0"]}, "of kind float"),
-        ({"seeds": 0}, "`seeds` is 1 at least"),
-        ({"bootstrap": 5}, "`bootstrap` is 100 at least"),
-        ({"methods": []}, "Name a bundle"),
+        ({"snr_db": ["0"]}, "of type float"),
+        ({"seeds": 0}, "`seeds` must be at least 1"),
+        ({"bootstrap": 5}, "`bootstrap` must be at least 100"),
+        ({"methods": []}, "There is no method"),
         ({"methods": [{"name": "oracle", "bundle": "b"}]}, "not log-mel or oracle; got 'oracle'"),
         ({"methods": [{"name": "a"}]}, "either a `bundle` or a `config`"),
-        ({"methods": [{"name": "a", "bundle": "b"}] * 2}, "Two methods are called 'a'"),
+        ({"methods": [{"name": "a", "bundle": "b"}] * 2}, "Two methods have the name 'a'"),
         ({"oracle": "b"}, "the methods are a"),
         ({"methods": [{"name": "a", "bundle": "b", "group": "a"}]}, "group 'a' has the name of a method"),
         ({"methods": [{"name": "a", "bundle": "b", "group": "oracle"}]}, "group 'oracle' has the name of a method"),
         ({"choose": ["a", "b"]}, "`choose` lists 'b', but methods and groups are a"),
-        ({"choose": ["a", "a"]}, "two different methods or groups"),
-        ({"choose": ["a"]}, "two different methods or groups"),
-        ({"backend": "nearst"}, "`backend`: 'nearst' is no backend; did you mean nearest"),
+        ({"choose": ["a", "a"]}, "at least two methods or groups"),
+        ({"choose": ["a"]}, "at least two methods or groups"),
+        ({"backend": "nearst"}, "`backend`: There is no backend 'nearst'. Did you mean nearest"),
     ],
 )
 def test_what_makes_no_experiment_is_refused(change: dict[str, object], message: str) -> None:

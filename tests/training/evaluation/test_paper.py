@@ -107,6 +107,7 @@ def test_it_trains(folder: Path) -> None:
     assert torch.equal(tensors["student.readout.whitening.matrix"], torch.eye(8 * 32))  # not whitened
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_one_command_compares_the_arms(folder: Path) -> None:
     """Both files are copied with fewer steps and shorter windows and, as tracing is slow, one layer and two arms."""
     text = PAPER.read_text(encoding="utf-8")
@@ -125,7 +126,7 @@ def test_one_command_compares_the_arms(folder: Path) -> None:
         ("retain", 2),
     ]
     assert found["methods"][1]["dim"] == 8 * 32
-    # Where the file says that the paper's figures are to be read.
+    # The place of the paper's figures according to the head of the file.
     heading = "## Official score, distance to the nearest train clip of a domain, standardized, the smaller"
     section = printed.split(heading)[1].split("\n## ")[0].split("By direction of the mismatch, bank to tests:")[1]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.strip().splitlines()]
@@ -133,7 +134,7 @@ def test_one_command_compares_the_arms(folder: Path) -> None:
     value = {
         row["method"]: row["value"]
         for row in found["scores"]
-        if (row["reading"], row["machine"], row["condition"], row["snr_db"], row["metric"])
+        if (row["scorer"], row["machine"], row["condition"], row["snr_db"], row["metric"])
         == ("domain-nearest", "all", "nonstationary to stationary", 0, "official")
     }
     assert {row[0]: row[column].split(" ")[0] for row in rows[2:]} == {name: f"{v:.3f}" for name, v in value.items()}

@@ -1,4 +1,4 @@
-"""The protocol itself: exact ratios, level that says nothing, disjoint noise, conditions, seeds, the oracle."""
+"""The protocol: exact ratios, no effect of the level, disjoint noise, conditions, seeds, the oracle."""
 
 import itertools
 from pathlib import Path
@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.catalog import DataError
+from training.evaluation.embedders import Embedded, oracle
 from training.evaluation.noise import KINDS, ROLES, Kind, Noise, Role, generator, unit_power
 from training.evaluation.protocol import CLEAN, LEVEL, NOISY, Sound, mix, sounds
 from training.evaluation.tree import JudgedMachine, read_tree
-from training.evaluation.views import Embedded, oracle
 
 RATE = 16_000
 
@@ -45,12 +45,12 @@ def test_the_ratio_is_exact_whatever_the_levels(snr: float, loud: float, soft: f
 
 def test_level_does_not_leak(machines: list[JudgedMachine], recordings: Noise) -> None:
     for sound in (Sound("clean", "test"), Sound("mixture", "test", "stationary", -10.0, 0)):
-        for samples in sound.heard(machines[0], recordings, RATE):
+        for samples in sound.waveforms(machines[0], recordings, RATE):
             assert np.sqrt(np.mean(samples.astype(float) ** 2)) == pytest.approx(LEVEL, rel=1e-4)
 
 
 def tones(folder: Path, count: int) -> Path:
-    """Noise recordings that are told apart by their frequency."""
+    """Noise recordings with different frequencies."""
     for kind in KINDS:
         (folder / kind).mkdir(parents=True)
         for number in range(count):
@@ -72,8 +72,11 @@ def frequency(samples: np.ndarray) -> int:
 def test_bank_and_test_noise_come_from_disjoint_recordings(tmp_path: Path) -> None:
     noise = Noise.read(tones(tmp_path, 5), RATE)
     for kind, extra in (("stationary", 0), ("nonstationary", 100)):
-        heard = {role: {frequency(part) for part in drawn(noise, kind, role, [8_000] * 20, 0)} for role in ROLES}
-        assert heard == {"bank": {500 + extra, 1_000 + extra, 1_500 + extra}, "test": {750 + extra, 1_250 + extra}}
+        drawn_sounds = {role: {frequency(part) for part in drawn(noise, kind, role, [8_000] * 20, 0)} for role in ROLES}
+        assert drawn_sounds == {
+            "bank": {500 + extra, 1_000 + extra, 1_500 + extra},
+            "test": {750 + extra, 1_250 + extra},
+        }
     hashes = [set(noise.sha256(kind, role)) for kind in KINDS for role in ROLES]
     assert not any(one & other for one, other in itertools.combinations(hashes, 2))
 
@@ -81,8 +84,8 @@ def test_bank_and_test_noise_come_from_disjoint_recordings(tmp_path: Path) -> No
 def test_recordings_are_drawn_without_replacement_until_exhausted(tmp_path: Path) -> None:
     noise = Noise.read(tones(tmp_path, 6), RATE)
     for seed in range(10):
-        heard = [frequency(part) for part in drawn(noise, "stationary", "bank", [4_000] * 9, seed)]
-        assert all(sorted(heard[start : start + 3]) == [500, 1_000, 1_500] for start in (0, 3, 6))
+        drawn_sounds = [frequency(part) for part in drawn(noise, "stationary", "bank", [4_000] * 9, seed)]
+        assert all(sorted(drawn_sounds[start : start + 3]) == [500, 1_000, 1_500] for start in (0, 3, 6))
 
 
 def test_where_a_stretch_begins_is_random_and_a_short_recording_begins_again(recordings: Noise) -> None:
@@ -96,7 +99,7 @@ def test_where_a_stretch_begins_is_random_and_a_short_recording_begins_again(rec
 def test_draws_hang_on_seed_machine_kind_and_role_alone(machines: list[JudgedMachine], recordings: Noise) -> None:
     def noise_of(machine: JudgedMachine, role: str, kind: str, seed: int) -> bytes:
         sound = Sound("noise", role, kind, None, seed)
-        return b"".join(part.tobytes() for part in itertools.islice(sound.heard(machine, recordings, RATE), 4))
+        return b"".join(part.tobytes() for part in itertools.islice(sound.waveforms(machine, recordings, RATE), 4))
 
     fan, pump = machines
     base = noise_of(fan, "bank", "stationary", 0)
@@ -105,14 +108,14 @@ def test_draws_hang_on_seed_machine_kind_and_role_alone(machines: list[JudgedMac
     assert all(noise_of(*other) != base for other in others)
 
 
-def test_a_mixture_holds_the_noise_that_the_oracle_hears(machines: list[JudgedMachine], recordings: Noise) -> None:
+def test_a_mixture_has_the_noise_of_the_oracle(machines: list[JudgedMachine], recordings: Noise) -> None:
     fan = machines[0]
     clean, stretch = (
-        list(Sound(*part).heard(fan, recordings, RATE))
+        list(Sound(*part).waveforms(fan, recordings, RATE))
         for part in (("clean", "bank"), ("noise", "bank", "stationary", None, 3))
     )
     for snr in (-10.0, 30.0):
-        mixtures = list(Sound("mixture", "bank", "stationary", snr, 3).heard(fan, recordings, RATE))
+        mixtures = list(Sound("mixture", "bank", "stationary", snr, 3).waveforms(fan, recordings, RATE))
         for one, other, both in zip(clean, stretch, mixtures, strict=True):
             again = mix(one, other, snr)  # equal ingredients, equal at every ratio
             assert np.allclose(both, again, atol=1e-6)
@@ -134,8 +137,8 @@ def test_the_conditions_are_those_of_the_paper_and_both_mismatches() -> None:
         ("stationary", "nonstationary", "mismatch"),
         ("nonstationary", "stationary", "mismatch"),
     ]
-    heard = list(sounds((0.0, -5.0), 3, oracle=False))
-    assert len(heard) == len(set(heard)) == 2 * (1 + 2 * 2 * 3)
+    drawn_sounds = list(sounds((0.0, -5.0), 3, oracle=False))
+    assert len(drawn_sounds) == len(set(drawn_sounds)) == 2 * (1 + 2 * 2 * 3)
     assert {sound.part for sound in sounds((0.0,), 3, oracle=True)} == {"noise"}
 
 
@@ -189,11 +192,11 @@ def test_a_silent_stretch_of_a_clips_length_is_refused_before_it_is_drawn(tmp_pa
 
 def test_recordings_that_are_no_use_are_refused(tmp_path: Path, noise: Path) -> None:
     folder = tones(tmp_path / "one", 1)
-    with pytest.raises(DataError, match="two recordings at least"):
+    with pytest.raises(DataError, match="at least two recordings"):
         Noise.read(folder, RATE)
     twice = tones(tmp_path / "two", 2)
     (twice / "stationary" / "1.wav").write_bytes((twice / "stationary" / "0.wav").read_bytes())
-    with pytest.raises(DataError, match="two recordings at least"):  # a copy is no second recording
+    with pytest.raises(DataError, match="at least two recordings"):  # a copy is no second recording
         Noise.read(twice, RATE)
     (tones(tmp_path / "three", 2) / "stationary" / "1.wav").write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"1\.wav"):

@@ -10,12 +10,12 @@ import torch
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from training.build import build_student, load_trained
 from training.cli import app
 from training.config import Config
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound, mix
 from training.evaluation.tree import read_tree
+from training.factory import build_student, load_trained
 from training.loop import train
 from training.run import Run
 
@@ -46,7 +46,7 @@ def measured(runs: list[Run], tree: Path, noise: Path, folder: Path, *words: str
 def test_figures_are_those_of_the_plain_formula(runs: list[Run], tree: Path, noise: Path, tmp_path: Path) -> None:
     found, _ = measured(runs, tree, noise, tmp_path, "--snr", "0,-5", "--seeds", "1")
     figures = {
-        (row["method"], row["reading"], row["machine"], row["snr_db"], row["metric"]): row["value"]
+        (row["method"], row["scorer"], row["machine"], row["snr_db"], row["metric"]): row["value"]
         for row in found["figures"]
     }
     frozen = build_student(runs[0].config)
@@ -65,8 +65,8 @@ def test_figures_are_those_of_the_plain_formula(runs: list[Run], tree: Path, noi
     for method, network in (("frozen", frozen), (runs[0].folder.name, student)):
         raw, unit = [], []
         for kind in ("stationary", "nonstationary"):
-            clips = Sound("clean", "test").heard(machine, recordings, 16_000)
-            stretches = Sound("noise", "test", kind, None, 0).heard(machine, recordings, 16_000)
+            clips = Sound("clean", "test").waveforms(machine, recordings, 16_000)
+            stretches = Sound("noise", "test", kind, None, 0).waveforms(machine, recordings, 16_000)
             for clip, stretch in zip(clips, stretches, strict=True):
                 mixture = pooled(network, mix(clip, stretch, -5.0))
                 clean, other = pooled(frozen, clip), pooled(frozen, stretch)
@@ -104,7 +104,7 @@ def test_runs_that_cannot_be_measured_together_are_refused(
     words = ["--machines", str(tree), "--noise", str(noise), "--json", str(tmp_path / "out.json")]
     result = CliRunner().invoke(app, ["retention", str(runs[0].folder), str(run.folder), *words])
     assert result.exit_code == 1
-    assert "started elsewhere" in result.output
+    assert "started from different encoders" in result.output
     wrong = CliRunner().invoke(app, ["retention", str(runs[0].folder), *words, "--snr", "loud"])
     assert wrong.exit_code == 1
-    assert "is no list of ratios" in wrong.output
+    assert "is not a list of ratios" in wrong.output

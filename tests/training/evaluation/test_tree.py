@@ -80,7 +80,7 @@ TRAIN, NORMAL, ANOMALY = (
         ([TRAIN, ANOMALY], "no normal test clip"),
         ([TRAIN, NORMAL, ANOMALY, "pump/test/section_00_source_test_normal_0000.wav"], "pump .* no train clip"),
         ([TRAIN, NORMAL, ANOMALY, TRAIN.replace("train_normal", "train_anomaly")], "an anomalous train clip"),
-        ([TRAIN, NORMAL, "fan/test/section_00_test_0000.wav"], "hides whether it is normal"),
+        ([TRAIN, NORMAL, "fan/test/section_00_test_0000.wav"], "does not contain its condition"),
         ([TRAIN, NORMAL, "fan/test/noise.wav"], "no year"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The challenge's csv files, read as the official evaluator of each year reads them, give the figures that are told.
+"""The CSV files, read as the official evaluator of each year does, give the reported figures.
 
 The evaluators are followed step by step with scikit-learn (y-kawagu/dcase2020_task2_evaluator and
 dcase2021_task2_evaluator, Kota-Dohi/dcase2022_evaluator; that of 2023 computes the same as that of 2022).
@@ -30,7 +30,7 @@ Scored = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # label, domain,
 
 @pytest.fixture(scope="module")
 def evaluate(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, dict]]:
-    """`evaluate(tree, *words)` -> folder of the csv files, and what the JSON file tells."""
+    """`evaluate(tree, *words)` -> folder of the csv files, and the content of the JSON file."""
     work = tmp_path_factory.mktemp("work")
 
     def run(tree: Path, *words: str) -> tuple[Path, dict]:
@@ -44,15 +44,15 @@ def evaluate(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
 
 def read(folder: Path, which: str, truth: Callable[[str], tuple[int, int]]) -> Scored:
-    """Both files of a section, in the order of their names; `truth` tells label and domain of a name."""
+    """Both files of a section, in the order of their names; `truth` returns label and domain of a name."""
     with (folder / f"anomaly_score_{which}.csv").open() as file:
         scores = sorted(csv.reader(file))
     with (folder / f"decision_result_{which}.csv").open() as file:
         decisions = sorted(csv.reader(file))
     assert [name for name, _ in scores] == [name for name, _ in decisions]
-    told = np.array([truth(name) for name, _ in scores])
+    reported = np.array([truth(name) for name, _ in scores])
     values = np.array([float(score) for _, score in scores])
-    return told[:, 0], told[:, 1], values, np.array([int(decision) for _, decision in decisions])
+    return reported[:, 0], reported[:, 1], values, np.array([int(decision) for _, decision in decisions])
 
 
 def by_name(name: str) -> tuple[int, int]:
@@ -69,14 +69,16 @@ def harmonic(values: list[float]) -> float:
     return len(values) / float(np.sum(1 / np.maximum(values, EPSILON)))
 
 
-def told_mean(told: dict, machine: str, how: str, metric: str) -> float:
+def reported_mean(reported: dict, machine: str, how: str, metric: str) -> float:
     return next(
-        row["value"] for row in told["means"] if (row["machine"], row["mean"], row["metric"]) == (machine, how, metric)
+        row["value"]
+        for row in reported["means"]
+        if (row["machine"], row["mean"], row["metric"]) == (machine, how, metric)
     )
 
 
-def told_figure(told: dict, machine: str, metric: str) -> float:
-    return next(row["value"] for row in told["scores"] if (row["machine"], row["metric"]) == (machine, metric))
+def reported_figure(reported: dict, machine: str, metric: str) -> float:
+    return next(row["value"] for row in reported["scores"] if (row["machine"], row["metric"]) == (machine, metric))
 
 
 def rounded(value: float) -> object:
@@ -111,36 +113,38 @@ def sections(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
 
 def test_2020(sections: Callable[[str], Path], evaluate: Callable[..., tuple[Path, dict]]) -> None:
-    folder, told = evaluate(sections("2020"))
-    assert told["form"] == "2020"
+    folder, reported = evaluate(sections("2020"))
+    assert reported["form"] == "2020"
     performance = []
     for section in ("00", "01"):
         label, _, score, _ = read(folder, f"fan_id_{section}", by_name)
         performance.append([roc_auc_score(label, score), roc_auc_score(label, score, max_fpr=0.1)])
-        assert told_figure(told, f"fan/section_{section}", "auc") == rounded(performance[-1][0])
-        assert told_figure(told, f"fan/section_{section}", "pauc") == rounded(performance[-1][1])
+        assert reported_figure(reported, f"fan/section_{section}", "auc") == rounded(performance[-1][0])
+        assert reported_figure(reported, f"fan/section_{section}", "pauc") == rounded(performance[-1][1])
     for metric, value in zip(("auc", "pauc"), np.mean(performance, axis=0), strict=True):
-        assert told_mean(told, "fan", "arithmetic", metric) == rounded(value)
+        assert reported_mean(reported, "fan", "arithmetic", metric) == rounded(value)
 
 
 def test_2021(sections: Callable[[str], Path], evaluate: Callable[..., tuple[Path, dict]]) -> None:
-    folder, told = evaluate(sections("2021"))
-    assert told["form"] == "2021"
+    folder, reported = evaluate(sections("2021"))
+    assert reported["form"] == "2021"
     performance = []
     for domain in ("source", "target"):
         for section in ("00", "01"):
             label, _, score, decision = read(folder, f"fan_section_{section}_{domain}_test", by_name)
             areas = [roc_auc_score(label, score), roc_auc_score(label, score, max_fpr=0.1)]
             performance.append([*areas, *precision_recall_f1(label, decision)])
-            assert told_figure(told, f"fan/section_{section}", f"pauc_{domain}") == rounded(areas[1])
+            assert reported_figure(reported, f"fan/section_{section}", f"pauc_{domain}") == rounded(areas[1])
     columns = np.array(performance).T
     for metric, values in zip(("auc", "pauc", "precision", "recall", "f1"), columns, strict=True):
-        assert told_mean(told, "all", "arithmetic", metric) == rounded(np.mean(values))
-        assert told_mean(told, "all", "harmonic", metric) == rounded(harmonic(values))
-    assert told_mean(told, "all", "harmonic", "official") == rounded(harmonic([*columns[0], *columns[1]]))
+        assert reported_mean(reported, "all", "arithmetic", metric) == rounded(np.mean(values))
+        assert reported_mean(reported, "all", "harmonic", metric) == rounded(harmonic(values))
+    assert reported_mean(reported, "all", "harmonic", "official") == rounded(harmonic([*columns[0], *columns[1]]))
 
 
-def judged_as_since_2022(folder: Path, told: dict, which: list[str], truth: Callable[[str], tuple[int, int]]) -> None:
+def judged_as_since_2022(
+    folder: Path, reported: dict, which: list[str], truth: Callable[[str], tuple[int, int]]
+) -> None:
     rows: dict[str, list[float]] = {}
     for name in which:
         label, domain, score, decision = read(folder, name, truth)
@@ -153,19 +157,19 @@ def judged_as_since_2022(folder: Path, told: dict, which: list[str], truth: Call
             ):
                 rows.setdefault(f"{metric}_{word}", []).append(value)
     for metric, values in rows.items():
-        assert told_mean(told, "all", "arithmetic", metric) == rounded(np.mean(values)), metric
-        assert told_mean(told, "all", "harmonic", metric) == rounded(harmonic(values)), metric
+        assert reported_mean(reported, "all", "arithmetic", metric) == rounded(np.mean(values)), metric
+        assert reported_mean(reported, "all", "harmonic", metric) == rounded(harmonic(values)), metric
     for metric in ("auc", "precision", "recall", "f1"):
         both = [*rows[f"{metric}_source"], *rows[f"{metric}_target"]]
-        assert told_mean(told, "all", "harmonic", metric) == rounded(harmonic(both))
+        assert reported_mean(reported, "all", "harmonic", metric) == rounded(harmonic(both))
     official = harmonic([*rows["auc_source"], *rows["auc_target"], *rows["pauc"]])
-    assert told_mean(told, "all", "harmonic", "official") == rounded(official)
+    assert reported_mean(reported, "all", "harmonic", "official") == rounded(official)
 
 
 def test_2022(sections: Callable[[str], Path], evaluate: Callable[..., tuple[Path, dict]]) -> None:
-    folder, told = evaluate(sections("2022"))
-    assert told["form"] == "2022"
-    judged_as_since_2022(folder, told, [f"fan_section_{section}_test" for section in ("00", "01")], by_name)
+    folder, reported = evaluate(sections("2022"))
+    assert reported["form"] == "2022"
+    judged_as_since_2022(folder, reported, [f"fan_section_{section}_test" for section in ("00", "01")], by_name)
 
 
 def test_names_that_hide_all_as_an_evaluation_set_has_them(
@@ -183,10 +187,10 @@ def test_names_that_hide_all_as_an_evaluation_set_has_them(
         path.rename(name)
     for column, folder in enumerate(("ground_truth_data", "ground_truth_domain")):
         (tmp_path / "evaluator" / folder).mkdir(parents=True)
-        text = "".join(f"{name},{told[column]}\n" for name, told in truth.items())
+        text = "".join(f"{name},{reported[column]}\n" for name, reported in truth.items())
         (tmp_path / "evaluator" / folder / "ground_truth_fan_section_00_test.csv").write_text(text)
-    folder, told = evaluate(root, "--labels", str(tmp_path / "evaluator"))
-    judged_as_since_2022(folder, told, ["fan_section_00_test"], truth.__getitem__)
+    folder, reported = evaluate(root, "--labels", str(tmp_path / "evaluator"))
+    judged_as_since_2022(folder, reported, ["fan_section_00_test"], truth.__getitem__)
 
 
 def test_labels_of_2020(
@@ -199,12 +203,12 @@ def test_labels_of_2020(
         rows.append(f"{name},{path.name},{by_name(path.name)[0]}\n")
         path.rename(path.with_name(name))
     (tmp_path / LISTING_2020).write_text("fan\n" + "".join(rows))
-    _, told = evaluate(root, "--labels", str(tmp_path / LISTING_2020))
+    _, reported = evaluate(root, "--labels", str(tmp_path / LISTING_2020))
     _, plain = evaluate(sections("2020"))
-    assert told_mean(told, "fan", "arithmetic", "auc") == told_mean(plain, "fan", "arithmetic", "auc")
+    assert reported_mean(reported, "fan", "arithmetic", "auc") == reported_mean(plain, "fan", "arithmetic", "auc")
 
 
-def test_of_two_channels_one_is_heard_or_their_mean(
+def test_of_two_channels_one_is_used_or_their_mean(
     tree: Path, evaluate: Callable[..., tuple[Path, dict]], tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -225,8 +229,8 @@ def test_of_two_channels_one_is_heard_or_their_mean(
 def test_what_is_measured_is_what_a_real_service_answers(
     tree: Path, tiny_bundle: Path, evaluate: Callable[..., tuple[Path, dict]], tmp_path: Path
 ) -> None:
-    folder, told = evaluate(tree, "--false-alarm-rate", "0.3")
-    thresholds = {row["machine"]: row for row in told["thresholds"]}
+    folder, reported = evaluate(tree, "--false-alarm-rate", "0.3")
+    thresholds = {row["machine"]: row for row in reported["thresholds"]}
     with TestClient(
         create_app(Service.open(Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1)))
     ) as api:

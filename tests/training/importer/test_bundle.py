@@ -296,7 +296,7 @@ def _huge(sketch: Sketch) -> None:
         (_random, "other embeddings for the same clips when it runs again"),
         (_steps, "moves the outputs by"),
         (_huge, "cannot be brought to unit norm"),
-        (lambda s: setattr(s, "opset", 7), "is of opset 7; 8 is the oldest"),
+        (lambda s: setattr(s, "opset", 7), "has opset 7; the oldest supported one is 8"),
         (lambda s: s.then("NoSuchOperator", None, "odd"), "ONNX Runtime cannot load the model: .*NoSuchOperator"),
     ],
 )
@@ -325,11 +325,11 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path, imported: Importer) -> 
         imported()
     for content in (b"", b"\x08\x08", b"PK\x03\x04 a zip of pickles", bytes(range(256))):
         path.write_bytes(content)
-        with pytest.raises(ExportError, match="is no ONNX model"):
+        with pytest.raises(ExportError, match="is not an ONNX model"):
             imported()
     with path.open("wb") as file:
         file.truncate(LARGEST_MODEL + 1)
-    with pytest.raises(ExportError, match="1 GiB is the most"):
+    with pytest.raises(ExportError, match="1 GiB is the maximum"):
         imported()
 
 
@@ -358,7 +358,7 @@ def test_settings_are_checked_first(changes: dict[str, object], message: str, im
 def test_a_bundle_is_never_replaced(imported: Importer) -> None:
     bundle, _ = imported()
     before = (bundle / "manifest.json").read_bytes()
-    with pytest.raises(ExportError, match="already there"):
+    with pytest.raises(ExportError, match="exists"):
         imported()
     assert (bundle / "manifest.json").read_bytes() == before
 

@@ -1,4 +1,4 @@
-"""docs/bundle.md and the code cannot part."""
+"""docs/reference/bundle.md and the code cannot part."""
 
 import doctest
 import re
@@ -13,13 +13,13 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from service import manifest
+from service.encoder import bundle as manifest
 from service.encoder.bundle import Manifest, load_manifest
 from training.importer.checks import LARGEST_DIM
 from training.importer.command import app
 from training.importer.source import LARGEST_MODEL
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "bundle.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "bundle.md").read_text(encoding="utf-8")
 PARTS = [Manifest, *(getattr(manifest, name) for name in re.findall(r"^### (\w+)$", PAGE, re.MULTILINE)[1:])]
 
 

@@ -1,4 +1,4 @@
-"""Layouts in which collections of clips come. One file and one line here add another."""
+"""Layouts of collections of clips. A new layout needs one file and one line here."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -13,12 +13,12 @@ from training.data.layouts.folder import read_folder
 from training.data.layouts.labels import read_labels
 from training.data.layouts.manifest import read_manifest
 
-_TELLS = ("name", "role", "license", "permissive", "attribution")  # what only a manifest says by itself
+_DESCRIPTION = ("name", "role", "license", "permissive", "attribution")  # a manifest has these itself
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a collection is read, and which keys of `Collection` mean something to it, beside layout and path."""
+    """A reader of collections, and the keys of `Collection` that it uses in addition to layout and path."""
 
     read: Callable[[Collection], Iterable[Clip]]
     keys: tuple[str, ...]
@@ -26,19 +26,19 @@ class Layout:
 
 LAYOUTS = {
     "manifest": Layout(read_manifest, ()),
-    "folder": Layout(read_folder, (*_TELLS, "channel")),
-    "labels": Layout(read_labels, (*_TELLS, "audio", "splits")),
-    "audioset": Layout(read_audioset, (*_TELLS, "audio")),
-    "esc50": Layout(read_esc50, (*_TELLS, "splits")),
-    "dcase": Layout(read_dcase, (*_TELLS, "splits", "domains", "channel")),
+    "folder": Layout(read_folder, (*_DESCRIPTION, "channel")),
+    "labels": Layout(read_labels, (*_DESCRIPTION, "audio", "splits")),
+    "audioset": Layout(read_audioset, (*_DESCRIPTION, "audio")),
+    "esc50": Layout(read_esc50, (*_DESCRIPTION, "splits")),
+    "dcase": Layout(read_dcase, (*_DESCRIPTION, "splits", "domains", "channel")),
 }
 
 
 def read_collections(collections: Iterable[Collection]) -> Catalog:
-    """All clips of these collections, in their order.
+    """Read the clips of collections, in order.
 
     Raises:
-        DataError: a layout is not known, a key means nothing to it, or the collection is not as the layout says.
+        DataError: an unknown layout, a key that the layout does not use, or files that do not match the layout.
     """
     clips: list[Clip] = []
     for collection in collections:
@@ -46,13 +46,13 @@ def read_collections(collections: Iterable[Collection]) -> Catalog:
         if layout is None:
             near = difflib.get_close_matches(collection.layout, LAYOUTS, n=1, cutoff=0.0)[0]
             raise DataError(
-                f"No layout is called {collection.layout!r}; the nearest is {near!r}. There are: {', '.join(LAYOUTS)}."
+                f"There is no layout {collection.layout!r}; the nearest is {near!r}. Layouts: {', '.join(LAYOUTS)}."
             )
         default = Collection(layout=collection.layout, path=collection.path)
-        idle = [
+        unused = [
             key for key, value in vars(collection).items() if value != vars(default)[key] and key not in layout.keys
         ]
-        if idle:
-            raise DataError(f"{', '.join(idle)} means nothing to the layout {collection.layout!r}. Leave it out.")
+        if unused:
+            raise DataError(f"{', '.join(unused)} is not used by the layout {collection.layout!r}. Remove it.")
         clips.extend(layout.read(collection))
     return Catalog(tuple(clips))

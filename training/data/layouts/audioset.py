@@ -1,4 +1,4 @@
-"""AudioSet's segment files (Gemmeke et al., ICASSP 2017): YouTube id, start, end, labels as machine ids."""
+"""Reads AudioSet's segment files (Gemmeke et al., ICASSP 2017): YouTube id, start, end, labels as machine ids."""
 
 import csv
 from pathlib import Path
@@ -10,12 +10,12 @@ _NAMES = "class_labels_indices.csv"
 
 
 def read_audioset(collection: Collection) -> list[Clip]:
-    """Clips of a segment file, which must lie beside `class_labels_indices.csv`.
+    """Read the clips of a segment file in the folder of `class_labels_indices.csv`.
 
-    A clip below the folder `audio` is called after its id, plain or with a leading Y: both are in use.
+    A clip below the folder `audio` has its id as name, with or without a leading Y.
 
     Raises:
-        DataError: a file is absent, a row is damaged, a label is not known, or a clip is absent.
+        DataError: a missing file, a damaged row, an unknown label, or a missing clip.
     """
     listing = Path(collection.path)
     names = {row["mid"]: row["display_name"] for row in read_table(listing.parent / _NAMES, ("mid", "display_name"))}
@@ -26,7 +26,7 @@ def read_audioset(collection: Collection) -> list[Clip]:
         unknown = [mid for mid in mids if mid not in names]
         if unknown or not mids:
             raise DataError(
-                f"Line {number} of {listing} has the label {', '.join(unknown) or '(none)'}, not in {_NAMES}."
+                f"Line {number} of {listing} has the label {', '.join(unknown) or '(none)'}, which is not in {_NAMES}."
             )
         path = places.get(video) or places.get(f"Y{video}") or root / f"{video}.wav"
         clips.append(collection.clip(path, video, tuple(names[mid] for mid in mids)))
@@ -35,7 +35,7 @@ def read_audioset(collection: Collection) -> list[Clip]:
 
 
 def _rows(listing: Path) -> list[tuple[int, tuple[str, tuple[str, ...]]]]:
-    """Line number, id and machine ids of each segment; lines that begin with # are comments."""
+    """Read line number, id and machine ids of each segment; lines that begin with # are comments."""
     if not listing.is_file():
         raise DataError(f"There is no segment file at {listing}.")
     rows = []

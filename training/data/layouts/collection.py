@@ -1,4 +1,4 @@
-"""One collection of clips as a config names it, and what all layouts share."""
+"""A collection of clips in a config, and functions that all layouts share."""
 
 import os
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".
 
 @dataclass(frozen=True)
 class Collection:
-    """Where clips lie, in which layout, and what they are used as."""
+    """Location, layout and use of clips."""
 
     layout: str = "manifest"
-    path: str = ""  # a folder; for manifest, labels and audioset the CSV file
-    name: str = ""  # of the set; empty: the last part of the path
+    path: str = ""  # folder; for manifest, labels and audioset the CSV file
+    name: str = ""  # name of the set; empty: last part of the path
     role: str = "source"
     license: str = "unknown"
-    permissive: bool = False  # may weights trained on it be published
-    attribution: str = ""  # whom to credit; empty: the name
-    audio: str = ""  # folder of the clips that a CSV file names, relative to the file
-    splits: tuple[str, ...] = ()  # only these parts, as the collection calls them
-    domains: tuple[str, ...] = ()  # only these domains
-    channel: str = ""  # near, far or a number from 0; empty: the mean of all
+    permissive: bool = False  # whether weights that were trained on it may be published
+    attribution: str = ""  # credit; empty: the name
+    audio: str = ""  # folder of the clips of a CSV file, relative to the file
+    splits: tuple[str, ...] = ()  # splits to read; empty: default of the layout
+    domains: tuple[str, ...] = ()  # domains to read; empty: all
+    channel: str = ""  # near, far or a number from 0; empty: mean of all channels
 
     @property
     def root(self) -> Path:
-        """The path. Raises `DataError` if nothing is there."""
+        """Path of the collection. Raises `DataError` if it does not exist."""
         root = Path(self.path)
         if not self.path or not root.exists():
             raise DataError(f"There is nothing at {self.path!r}, the path of a collection of layout {self.layout!r}.")
@@ -36,26 +36,26 @@ class Collection:
 
     @property
     def title(self) -> str:
-        """What the set is called."""
+        """Name of the set."""
         return self.name or Path(self.path).resolve().stem
 
     @property
     def channel_number(self) -> int | None:
-        """Which channel is heard; near is the left, far the right (DCASE 2026 Task 2). Raises `DataError`."""
+        """Channel to read; near is the left, far the right (DCASE 2026 Task 2). Raises `DataError`."""
         if not self.channel:
             return None
         number = {"near": "0", "far": "1"}.get(self.channel, self.channel)
         if not (number.isascii() and number.isdecimal()):
-            raise DataError(f"The channel is near, far or a number from 0, not {self.channel!r}.")
+            raise DataError(f"The channel must be near, far or a number from 0, not {self.channel!r}.")
         return int(number)
 
     def clip(
         self, path: Path, name: str, labels: tuple[str, ...], *, split: str = "", domain: str = "", condition: str = ""
     ) -> Clip:
-        """A clip of this collection."""
+        """Create a clip of this collection."""
         return Clip(
             path=path.resolve(),
-            name=f"{self.title}/{name}",  # names of two collections must not meet
+            name=f"{self.title}/{name}",  # unique among collections
             set=self.title,
             role=self.role,
             labels=labels,
@@ -70,22 +70,22 @@ class Collection:
 
 
 def audio_files(root: Path) -> list[Path]:
-    """List all audio files below a folder, sorted, also those that links lead to; hidden ones are left out.
+    """List the audio files below a folder, sorted; links are followed, hidden files are left out.
 
     A link to a folder that contains it is not followed.
 
     Raises:
-        DataError: it is no folder, or holds no audio.
+        DataError: the path is not a folder, or the folder has no audio.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is no folder.")
+        raise DataError(f"{root} is not a folder.")
     found = sorted(
         path
         for path in _files(root)
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()  # a link may dangle
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()  # a link may be broken
     )
     if not found:
-        raise DataError(f"{root} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}).")
+        raise DataError(f"{root} has no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}).")
     return found
 
 
@@ -97,10 +97,10 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
-def kept(collection: Collection, clips: list[Clip], splits: tuple[str, ...]) -> list[Clip]:
-    """Clips of these splits; none named keeps all. Raises `DataError` where a split names no clip."""
-    known = sorted({clip.split for clip in clips})
-    absent = [split for split in splits if split not in known]
+def of_splits(collection: Collection, clips: list[Clip], splits: tuple[str, ...]) -> list[Clip]:
+    """Select the clips of splits; no splits select all. Raises `DataError` if a split has no clip."""
+    present = sorted({clip.split for clip in clips})
+    absent = [split for split in splits if split not in present]
     if absent:
-        raise DataError(f"{collection.path} has no split {', '.join(absent)}; it has {', '.join(known)}.")
+        raise DataError(f"{collection.path} has no split {', '.join(absent)}; it has {', '.join(present)}.")
     return [clip for clip in clips if not splits or clip.split in splits]

@@ -1,17 +1,17 @@
-"""Trees of DCASE Task 2, 2020 to 2026: <root>/<machine>/<split>/<name>.
+"""Reads trees of DCASE Task 2, 2020 to 2026: <root>/<machine>/<split>/<name>.
 
 2020 names clips `normal_id_00_00000000.wav`; from 2021 on
-`section_00_source_train_normal_0000_<attributes>.wav`, whose attributes may be empty behind their underscore.
-In 2021 the test split is two folders, source_test and target_test. Names of evaluation clips hide condition, and
-mostly domain; the ground truth of 2022 to 2024 names them without their split, `section_00_0000.wav`. 2025 adds
-`supplemental/`; its names are read leniently.
+`section_00_source_train_normal_0000_<attributes>.wav`, with attributes that may be empty after their underscore.
+In 2021 the test split is two folders, source_test and target_test. Names of evaluation clips do not contain the
+condition, and mostly not the domain; the ground truth of 2022 to 2024 names them without their split,
+`section_00_0000.wav`. 2025 adds `supplemental/`; parts of its names are optional.
 """
 
 import re
 from dataclasses import dataclass
 
 from training.data.catalog import Clip, DataError
-from training.data.layouts.collection import Collection, audio_files, kept
+from training.data.layouts.collection import Collection, audio_files, of_splits
 
 _ID = re.compile(r"(?:(?P<condition>normal|anomaly)_)?id_(?P<section>\d+)_(?P<number>\d+)")
 _SECTION = re.compile(
@@ -34,7 +34,7 @@ _FOLDERS = {
 
 @dataclass(frozen=True)
 class DcaseName:
-    """What the name of a clip says; empty where it says nothing."""
+    """Parts of a clip's name; empty if the name does not have a part."""
 
     section: str
     number: str
@@ -45,23 +45,23 @@ class DcaseName:
 
     @classmethod
     def parse(cls, stem: str) -> "DcaseName | None":
-        """Read a file name without its suffix; None if it is of no year's form."""
+        """Parse a file name without its suffix; return None if it has no form of any year."""
         found = _ID.fullmatch(stem) or _SECTION.fullmatch(stem)
         if found is None:
             return None
-        said = {key: value or "" for key, value in found.groupdict().items()}
-        if said.pop("kind", "") == "noise":
-            said["domain"] = "noise"
-        return cls(**said)
+        parts = {key: value or "" for key, value in found.groupdict().items()}
+        if parts.pop("kind", "") == "noise":
+            parts["domain"] = "noise"
+        return cls(**parts)
 
 
 def read_dcase(collection: Collection) -> list[Clip]:
-    """Clips of a tree, labeled by machine; of `train` alone unless splits are named, for only that is normal for sure.
+    """Read the clips of a tree, labeled by machine; by default only `train`, where all clips are normal.
 
-    Clips of a `supplemental` folder that hold noise alone have the domain `noise` and the label `<machine>-noise`.
+    Clips of a `supplemental` folder with noise only have the domain `noise` and the label `<machine>-noise`.
 
     Raises:
-        DataError: no such tree, a name of no known form, or a split or domain that no clip has.
+        DataError: no such tree, a name of unknown form, or a split or domain without clips.
     """
     root = collection.root
     clips = []
@@ -72,7 +72,7 @@ def read_dcase(collection: Collection) -> list[Clip]:
         machine, folder, _ = inside.parts
         name = DcaseName.parse(path.stem)
         if name is None:
-            raise DataError(f"{path} is named as in no year of DCASE Task 2 from 2020 to 2026.")
+            raise DataError(f"{path} has a name of no year of DCASE Task 2 from 2020 to 2026.")
         domain = name.domain or folder.partition("_test")[0] * folder.endswith("_test")
         label = f"{machine}-noise" if domain == "noise" else machine
         clips.append(
@@ -85,13 +85,13 @@ def read_dcase(collection: Collection) -> list[Clip]:
                 condition=name.condition,
             )
         )
-    chosen = kept(collection, clips, collection.splits or ("train",))
+    chosen = of_splits(collection, clips, collection.splits or ("train",))
     return _of_domains(collection, chosen)
 
 
 def _of_domains(collection: Collection, clips: list[Clip]) -> list[Clip]:
-    known = sorted({clip.domain or "(not told)" for clip in clips})
-    absent = [domain for domain in collection.domains if domain not in known]
+    present = sorted({clip.domain or "(unknown)" for clip in clips})
+    absent = [domain for domain in collection.domains if domain not in present]
     if absent:
-        raise DataError(f"{collection.path} has no domain {', '.join(absent)}; it has {', '.join(known)}.")
+        raise DataError(f"{collection.path} has no domain {', '.join(absent)}; it has {', '.join(present)}.")
     return [clip for clip in clips if not collection.domains or clip.domain in collection.domains]

@@ -1,11 +1,11 @@
-"""ESC-50 (Piczak, ACM Multimedia 2015): meta/esc50.csv beside audio/, five folds."""
+"""Reads ESC-50 (Piczak, ACM Multimedia 2015): meta/esc50.csv and audio/, five folds."""
 
 from training.data.catalog import Clip, check_present, read_table
-from training.data.layouts.collection import Collection, kept
+from training.data.layouts.collection import Collection, of_splits
 
 
 def read_esc50(collection: Collection) -> list[Clip]:
-    """Clips of ESC-50; its splits are the folds 1 to 5. Raises `DataError` where files or columns are missing."""
+    """Read the clips of ESC-50; its splits are the folds 1 to 5. Raises `DataError` if a file or column is missing."""
     listing = collection.root / "meta" / "esc50.csv"
     clips = [
         collection.clip(
@@ -14,4 +14,4 @@ def read_esc50(collection: Collection) -> list[Clip]:
         for row in read_table(listing, ("filename", "fold", "category"))
     ]
     check_present(listing, clips)
-    return kept(collection, clips, collection.splits)
+    return of_splits(collection, clips, collection.splits)

@@ -1,11 +1,11 @@
-"""A folder of clips: the label is the subfolder; clips that lie in none have the folder's name."""
+"""Reads a folder of clips: the label is the subfolder, or the folder's own name."""
 
 from training.data.catalog import Clip
 from training.data.layouts.collection import Collection, audio_files
 
 
 def read_folder(collection: Collection) -> list[Clip]:
-    """Clips below a folder, at any depth. Raises `DataError` if there is no audio."""
+    """Read the clips below a folder, at any depth. Raises `DataError` if there is no audio."""
     root = collection.root
     clips = []
     for path in audio_files(root):

@@ -1,4 +1,4 @@
-"""A CSV manifest: path, set, role, label, licence, permissive, and source if there is one to credit."""
+"""Reads CSV manifests with the columns of `Catalog.from_csv`."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ from training.data.layouts.collection import Collection
 
 
 def read_manifest(collection: Collection) -> tuple[Clip, ...]:
-    """Clips of a manifest. Raises `DataError` as `Catalog.from_csv` does."""
+    """Read the clips of a manifest. Raises `DataError` as `Catalog.from_csv` does."""
     return Catalog.from_csv(Path(collection.path)).clips

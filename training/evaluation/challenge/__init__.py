@@ -1,1 +1,1 @@
-"""Any bundle on any tree of DCASE Task 2, judged as the official evaluators judge."""
+"""Evaluates bundles on trees of DCASE Task 2 as the official evaluators do."""

@@ -1,4 +1,4 @@
-"""`offkey evaluate`. What it needs is imported when it runs, so that `offkey --help` is quick."""
+"""`offkey evaluate`. It imports its modules when it runs, so that `offkey --help` is fast."""
 
 import shlex
 from pathlib import Path
@@ -6,32 +6,37 @@ from typing import Annotated
 
 import typer
 
-from service.domain.backends import DEFAULT_BACKEND
-from training.terminal import for_people, progress_bars
+from training.console import progress_bars, user_errors
 
 
 def evaluate(
-    tree: Annotated[Path, typer.Argument(help="machines as in DCASE Task 2, 2020 to 2026, or plain")],
+    tree: Annotated[
+        Path, typer.Argument(help="folder of machines as in DCASE Task 2, 2020 to 2026, or in a plain layout")
+    ],
     bundle: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]DIR", help="any number of them; default: the one that ships")
+        list[str] | None,
+        typer.Option(metavar="[NAME=]DIR", help="bundle; can be repeated  [default: the shipped bundle]"),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="labels where names hide them: an official evaluator's folder, or a csv file")
+        Path | None,
+        typer.Option(
+            help="labels of clips without labels in their names: folder of an official evaluator, or CSV file"
+        ),
     ] = None,
-    channel: Annotated[str, typer.Option(help="near, far or a number from 0; default: the mean of all")] = "",
-    false_alarm_rate: Annotated[float, typer.Option(help="requested of the decision threshold")] = 0.05,
+    channel: Annotated[str, typer.Option(help="near, far or a number from 0  [default: mean of all channels]")] = "",
+    false_alarm_rate: Annotated[float, typer.Option(help="requested rate of the decision threshold")] = 0.05,
     backend: Annotated[
-        str, typer.Option(help="that scores are made with; docs/scoring.md lists them")
-    ] = DEFAULT_BACKEND,
-    bootstrap: Annotated[int, typer.Option(help="replicates behind an interval")] = 1000,
-    work: Annotated[Path, typer.Option(help="folder of embeddings made before; may be deleted")] = Path(
-        "runs/evaluation"
-    ),
-    workers: Annotated[int, typer.Option(help="threads; 0: one per core")] = 0,
-    out: Annotated[Path, typer.Option(help="folder of the result")] = Path("evaluation"),
+        str | None,
+        typer.Option(help="scoring backend; docs/reference/scoring.md lists them  [default: that of the service]"),
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(help="replicates of an interval")] = 1000,
+    work: Annotated[Path, typer.Option(help="folder of cached embeddings; may be deleted")] = Path("runs/evaluation"),
+    workers: Annotated[int, typer.Option(help="number of threads; 0: one per core")] = 0,
+    out: Annotated[Path, typer.Option(help="folder of the results")] = Path("evaluation"),
 ) -> None:
-    """Judge bundles on a tree of machines as the official evaluators do; prints the tables."""
-    with for_people():
+    """Evaluate bundles on a tree of machines as the official evaluators do; print the tables."""
+    with user_errors():
+        from service.domain.backends import DEFAULT_BACKEND
         from service.settings import shipped_bundle
         from training.evaluation.challenge.csvs import write_csvs
         from training.evaluation.challenge.evaluation import EvaluationConfig
@@ -39,6 +44,7 @@ def evaluate(
         from training.evaluation.challenge.pictures import draw_pictures
         from training.evaluation.challenge.report import NAME, markdown, write_report
 
+        backend = backend or DEFAULT_BACKEND
         config = EvaluationConfig(
             tree=tree,
             bundles=tuple(map(_named, bundle or [str(shipped_bundle())])),

@@ -1,4 +1,4 @@
-"""The challenge's csv files, as the official evaluators read them: a file and its score, or its decision, by line."""
+"""Writes the CSV files that the official evaluators read: a file and its score or decision in each line."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from training.evaluation.tree import JudgedMachine
 def write_csvs(found: Evaluation, folder: Path) -> None:
     """Write `<bundle>/anomaly_score_*.csv` and `<bundle>/decision_result_*.csv`.
 
-    Scores are written with all their digits, so that the official evaluator finds the figures of this evaluation.
+    Scores have all their digits, so that the official evaluator computes the same figures.
     """
     for (bundle, name), judged in found.judged.items():
         machine = next(machine for machine in found.machines if machine.name == name)
@@ -27,7 +27,7 @@ def write_csvs(found: Evaluation, folder: Path) -> None:
 
 
 def _files(machine: JudgedMachine) -> Iterable[tuple[str, list[int]]]:
-    """Ends of file names, with the test clips that go in there."""
+    """Yield the end of each file name and the indexes of its test clips."""
     every = list(range(len(machine.test)))
     if machine.form == "2020":
         yield f"id_{machine.section}", every

@@ -1,4 +1,4 @@
-"""An evaluation: every machine of a tree enrolled, calibrated and scored as the service does it, then judged."""
+"""Evaluates bundles: every machine of a tree is enrolled, calibrated and scored as in the service."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +16,13 @@ from training.config import ConfigError
 from training.data.catalog import DataError
 from training.data.layouts.collection import Collection
 from training.evaluation.bootstrap import Interval, clip_weights
-from training.evaluation.cells import Cells
-from training.evaluation.challenge.hearing import Hearing
+from training.evaluation.challenge.embedding import ClipEmbeddings
 from training.evaluation.challenge.years import COLUMNS, Figures, mean, section_figures
+from training.evaluation.embedders import BundleEmbedder
+from training.evaluation.embedding_cache import EmbeddingCache
 from training.evaluation.labels import Labels
-from training.evaluation.readings import ServedBank
+from training.evaluation.scores import ServedBank
 from training.evaluation.tree import Form, JudgedMachine, read_tree
-from training.evaluation.views import BundleView
 from training.metrics import Flags, Values
 
 ALL = "all"
@@ -32,13 +32,13 @@ LEAST_REPLICATES = 100
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Everything that decides an evaluation."""
+    """All options of an evaluation."""
 
     tree: Path
-    bundles: tuple[tuple[str, Path], ...]  # name and folder; an empty name is the bundle's own
-    false_alarm_rate: float  # requested
-    labels: Path | None = None
-    channel: str = ""  # near, far or a number from 0; empty: the mean of all, as the service hears
+    bundles: tuple[tuple[str, Path], ...]  # name and folder; an empty name: name and version of the bundle
+    false_alarm_rate: float  # requested rate of the decision threshold
+    labels: Path | None = None  # labels of clips that have none in their names
+    channel: str = ""  # near, far or a number from 0; empty: mean of all channels, as in the service
     backend: str = DEFAULT_BACKEND
     bootstrap: int = 1000
     work: Path = Path("runs/evaluation")
@@ -47,7 +47,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Judged:
-    """One machine by one bundle."""
+    """Scores and figures of one machine and one bundle."""
 
     scores: NDArray[np.float64]  # (test clips,)
     threshold: Threshold
@@ -55,41 +55,41 @@ class Judged:
 
     @property
     def alarms(self) -> Flags:
-        """Which test clips are called anomalous."""
+        """Test clips with a score above the threshold, `(test clips,)`."""
         above: Flags = self.scores > self.threshold.value
         return above
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found, and of what."""
+    """Results of an evaluation."""
 
     config: EvaluationConfig
     machines: tuple[JudgedMachine, ...]  # without the clips that were refused
-    manifests: Mapping[str, Manifest]  # by name of the bundle
-    refused: Mapping[str, str]  # clips that could not be used, with the reason
-    judged: Mapping[tuple[str, str], Judged]  # by bundle and machine
+    manifests: Mapping[str, Manifest]  # manifests by name of the bundle
+    refused: Mapping[str, str]  # reasons, by clip that could not be used
+    judged: Mapping[tuple[str, str], Judged]  # results by bundle and machine
 
     @property
     def form(self) -> Form:
-        """The year that the tree is laid out in."""
+        """Layout of the tree."""
         return self.machines[0].form
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Machines as the tree has them; each has one section or several."""
+        """Machine folders of the tree, each with one or more sections."""
         return tuple(dict.fromkeys(machine.folder for machine in self.machines))
 
     def figure(self, bundle: str, machine: str, metric: str) -> Interval | None:
-        """A figure of a section with its interval; None where it is not defined."""
+        """Return a figure of a section with its interval; None if it is not defined."""
         return _interval(self.judged[bundle, machine].figures[metric])
 
     def mean(self, bundle: str, folder: str, how: str, column: str) -> Interval | None:
-        """A mean over the sections of a machine, or of `ALL`."""
+        """Return the mean over the sections of a machine, or of `ALL`."""
         return _interval(self._mean(bundle, folder, how, column))
 
     def difference(self, bundle: str, less: str, how: str, column: str) -> Interval | None:
-        """A bundle's mean over everything less that of another, both on the same replicates."""
+        """Return the paired difference of two bundles' means over everything."""
         return _interval(self._mean(bundle, ALL, how, column) - self._mean(less, ALL, how, column))
 
     def _mean(self, bundle: str, folder: str, how: str, column: str) -> Values:
@@ -103,61 +103,63 @@ def _interval(values: Values) -> Interval | None:
 
 
 def evaluate(config: EvaluationConfig, progress: Progress) -> Evaluation:
-    """Hear, enroll, calibrate, score, judge. What was heard before is not heard again.
+    """Embed, enroll, calibrate and score. Cached embeddings are reused.
 
     Args:
-        config: of the evaluation.
-        progress: where to draw it.
+        config: options.
+        progress: progress display.
 
     Raises:
-        ConfigError, DataError: before anything is heard, if tree, labels or options are not usable; after it, if a
-            machine has no clip left.
+        ConfigError, DataError: tree, labels or options cannot be used, before anything is embedded; or a machine has
+            no usable clips, afterwards.
         BundleError: a bundle is damaged.
     """
     _check(config)
     channel = Collection(channel=config.channel).channel_number
     labels = None if config.labels is None else Labels.read(config.labels)
     machines = read_tree(config.tree, labels)
-    views = _views(config.bundles)
-    hearing = Hearing(views, channel, Cells(config.work / "cells"))
+    embedders = _embedders(config.bundles)
+    embeddings = ClipEmbeddings(embedders, channel, EmbeddingCache(config.work / "embeddings"))
     clips = [clip for machine in machines for clip in (*machine.train, *machine.test)]
-    refused = hearing.embed(clips, config.workers, progress)
-    heard = tuple(_without(machine, refused, config.tree) for machine in machines)
-    task = progress.add_task("scoring", total=len(heard) * len(views))
+    refused = embeddings.embed(clips, config.workers, progress)
+    usable = tuple(_without(machine, refused, config.tree) for machine in machines)
+    task = progress.add_task("scoring", total=len(usable) * len(embedders))
     judged = {}
-    for machine in heard:
+    for machine in usable:
         weights = clip_weights(machine, config.bootstrap)
-        for name in views:
-            judged[name, machine.name] = _judge(machine, name, hearing, weights, config)
+        for name in embedders:
+            judged[name, machine.name] = _judge(machine, name, embeddings, weights, config)
             progress.advance(task)
-    manifests = {name: view.encoder.manifest for name, view in views.items()}
-    return Evaluation(config, heard, manifests, dict(_named(machines, refused)), judged)
+    manifests = {name: embedder.encoder.manifest for name, embedder in embedders.items()}
+    return Evaluation(config, usable, manifests, dict(_named(machines, refused)), judged)
 
 
 def _check(config: EvaluationConfig) -> None:
     if not 0 < config.false_alarm_rate < 1:
-        raise ConfigError(f"The false-alarm rate is between 0 and 1, not {config.false_alarm_rate:g}.")
+        raise ConfigError(f"The false-alarm rate must be between 0 and 1, not {config.false_alarm_rate:g}.")
     if config.bootstrap < LEAST_REPLICATES:
-        raise ConfigError(f"An interval needs {LEAST_REPLICATES} replicates at least, not {config.bootstrap}.")
+        raise ConfigError(f"An interval needs at least {LEAST_REPLICATES} replicates, not {config.bootstrap}.")
     if config.workers < 0:
-        raise ConfigError(f"The number of workers is 0 at least, not {config.workers}.")
+        raise ConfigError(f"The number of workers must be at least 0, not {config.workers}.")
     try:
         check_backend(config.backend)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _views(bundles: Sequence[tuple[str, Path]]) -> dict[str, BundleView]:
-    views: dict[str, BundleView] = {}
+def _embedders(bundles: Sequence[tuple[str, Path]]) -> dict[str, BundleEmbedder]:
+    embedders: dict[str, BundleEmbedder] = {}
     for given, folder in bundles:
-        view = BundleView(folder)
-        name = given or f"{view.encoder.manifest.name}-{view.encoder.manifest.version}"
+        embedder = BundleEmbedder(folder)
+        name = given or f"{embedder.encoder.manifest.name}-{embedder.encoder.manifest.version}"
         if _NAME.fullmatch(name) is None:
-            raise ConfigError(f"A bundle's name is letters, digits, dots, dashes and underscores, not {name!r}.")
-        if name in views:
-            raise ConfigError(f"Two bundles are called {name}. Write --bundle NAME=DIR.")
-        views[name] = view
-    return views
+            raise ConfigError(
+                f"The name of a bundle may have letters, digits, dots, dashes and underscores, not {name!r}."
+            )
+        if name in embedders:
+            raise ConfigError(f"Two bundles have the name {name}. Write --bundle NAME=DIR.")
+        embedders[name] = embedder
+    return embedders
 
 
 def _without(machine: JudgedMachine, refused: Mapping[Path, str], root: Path) -> JudgedMachine:
@@ -170,7 +172,7 @@ def _without(machine: JudgedMachine, refused: Mapping[Path, str], root: Path) ->
         return left.check(root)
     except DataError as error:
         first = next(clip.path for clip in (*machine.train, *machine.test) if clip.path in refused)
-        raise DataError(f"{error} Clips cannot be used, the first, {first}: {refused[first]}") from error
+        raise DataError(f"{error} Some clips cannot be used; the first is {first}: {refused[first]}") from error
 
 
 def _named(machines: Sequence[JudgedMachine], refused: Mapping[Path, str]) -> Iterable[tuple[str, str]]:
@@ -182,14 +184,18 @@ def _named(machines: Sequence[JudgedMachine], refused: Mapping[Path, str]) -> It
 
 
 def _judge(
-    machine: JudgedMachine, bundle: str, hearing: Hearing, weights: NDArray[np.float64], config: EvaluationConfig
+    machine: JudgedMachine,
+    bundle: str,
+    embeddings: ClipEmbeddings,
+    weights: NDArray[np.float64],
+    config: EvaluationConfig,
 ) -> Judged:
     domains = [clip.domain for clip in machine.train]
     try:
-        bank = ServedBank.enroll(hearing.embedded(bundle, machine.train), domains, config.backend)
+        bank = ServedBank.enroll(embeddings.load(bundle, machine.train), domains, config.backend)
     except DataError as error:
         raise DataError(f"The machine {machine.name}: {error}") from error
-    scores = bank.scores(hearing.embedded(bundle, machine.test))
+    scores = bank.scores(embeddings.load(bundle, machine.test))
     threshold = bank.threshold(config.false_alarm_rate)
     figures = section_figures(
         machine.form, scores, scores > threshold.value, machine.anomalous, machine.target, weights

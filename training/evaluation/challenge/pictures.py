@@ -1,4 +1,4 @@
-"""A picture of each machine: ROC curves, and where the scores of healthy and faulty clips lie."""
+"""Draws a picture of each machine: ROC curves, and the distribution of scores."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,7 +49,7 @@ def _roc(panel: Axes, machine: JudgedMachine, judged: Judged) -> None:
 
 
 def _curves(machine: JudgedMachine) -> Iterable[tuple[str, str, str, Flags, Flags]]:
-    """Label, figure, color, and the clips of each curve: those that the year's AUC is of."""
+    """Yield label, figure, color and clips of each curve, according to the AUC of the year."""
     if machine.form in ("2020", "plain"):
         yield "all clips", "auc", _SOURCE, ~machine.anomalous, machine.anomalous
         return
@@ -61,7 +61,7 @@ def _curves(machine: JudgedMachine) -> Iterable[tuple[str, str, str, Flags, Flag
 
 
 def _rates(scores: NDArray[np.float64], normal: Flags, anomalous: Flags) -> tuple[list[float], list[float]]:
-    """False-positive and true-positive rates at every threshold, from (0, 0) to (1, 1)."""
+    """Compute false-positive and true-positive rates at every threshold, from (0, 0) to (1, 1)."""
     thresholds = np.unique(scores[normal | anomalous])[::-1]
     false = [float(np.mean(scores[normal] >= value)) for value in thresholds]
     true = [float(np.mean(scores[anomalous] >= value)) for value in thresholds]
@@ -69,7 +69,7 @@ def _rates(scores: NDArray[np.float64], normal: Flags, anomalous: Flags) -> tupl
 
 
 def _histogram(panel: Axes, machine: JudgedMachine, judged: Judged) -> None:
-    """Counts of clips by score, linear around 0 and logarithmic further out: source upward, target downward."""
+    """Draw counts of clips by score, source upward, target downward; the axis is linear near 0, then logarithmic."""
     bins = _bins(judged.scores, judged.threshold.value)
     for domain, color, own, sign in (
         ("source", _SOURCE, ~machine.target, 1),
@@ -102,10 +102,10 @@ def _histogram(panel: Axes, machine: JudgedMachine, judged: Judged) -> None:
 
 
 def _bins(scores: NDArray[np.float64], threshold: float) -> list[float]:
-    """Edges over all scores, equal in arcsinh; one of them is the threshold, so that no bar stands on both sides."""
+    """Compute equal bins in arcsinh; the threshold is an edge, so that no bar is on both sides of it."""
     places = np.arcsinh(scores) - np.arcsinh(threshold)
     step = max(float(np.ptp(np.append(places, 0.0))) / _BINS, 0.01)
     first, last = np.floor(min(places.min(), 0.0) / step), np.ceil(max(places.max(), 0.0) / step)
-    # A score at the threshold is no alarm: it belongs to the bin below.
+    # A score at the threshold is not an alarm and belongs to the bin below.
     edges = np.nextafter(np.sinh(np.arcsinh(threshold) + step * np.arange(first - 1, last + 2)), np.inf)
     return [float(edge) for edge in edges]

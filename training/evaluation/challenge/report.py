@@ -1,4 +1,4 @@
-"""What an evaluation found, for programs (JSON) and for people (Markdown)."""
+"""Writes the results of an evaluation as JSON and as Markdown."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from training.run import environment, git_revision
 NAME = "evaluation"
 _RATE = "false_alarm_rate"
 _TITLES = {"auc": "AUC", "pauc": "pAUC", "f1": "F1", "official": "official score", _RATE: "false-alarm rate"}
-_NAMED = 20  # unusable clips that the page names; the JSON names all
+_NAMED = 20  # unusable clips in the Markdown; the JSON has all
 
 
 def write_report(found: Evaluation, folder: Path, command: str) -> None:
@@ -24,7 +24,7 @@ def write_report(found: Evaluation, folder: Path, command: str) -> None:
 
 
 def as_json(found: Evaluation, command: str) -> dict[str, Any]:
-    """Everything, figure by figure; a figure that is not defined is null."""
+    """Return all results; undefined figures are null."""
     return {
         "command": command,
         "form": found.form,
@@ -52,7 +52,7 @@ def as_json(found: Evaluation, command: str) -> dict[str, Any]:
 
 
 def _card(found: Evaluation, command: str) -> list[dict[str, str | float]]:
-    """What goes on a bundle's card, as `offkey export --measured` reads it."""
+    """List the figures for a bundle's card, as `offkey export --measured` reads them."""
     rows: list[dict[str, str | float]] = []
     for bundle in found.manifests:
         for column in _shown(found):
@@ -103,7 +103,7 @@ def _differences(found: Evaluation) -> Iterable[dict[str, Any]]:
 
 
 def markdown(found: Evaluation) -> str:
-    """The tables. Brackets hold 95 % intervals."""
+    """Format the tables; brackets contain 95 % intervals."""
     how, shown = official_mean(found.form), _shown(found)
     rows = [
         [
@@ -157,21 +157,21 @@ def _alarms(found: Evaluation, bundle: str) -> str:
     for machine in found.machines:
         threshold = found.judged[bundle, machine.name].threshold
         figures = [found.figure(bundle, machine.name, column) for column in columns]
-        told = [f"{threshold.value:.3f}", f"{threshold.promised_false_alarm_rate:.3f}"]
+        thresholds = [f"{threshold.value:.3f}", f"{threshold.promised_false_alarm_rate:.3f}"]
         count = len(domains)
-        rows.append([machine.name, *told, *map(with_ends, figures[:count]), *map(_plain, figures[count:])])
+        rows.append([machine.name, *thresholds, *map(with_ends, figures[:count]), *map(_plain, figures[count:])])
     return table(["machine", "threshold", "promised", *map(_title, columns)], rows)
 
 
 def _shown(found: Evaluation) -> Sequence[str]:
-    """The means that stand for a bundle."""
+    """List the means that summarize a bundle."""
     if "official" not in COLUMNS[found.form]:
         return ("auc", "pauc")
     return ("official", "auc_source", "auc_target", "pauc")
 
 
 def _parts(found: Evaluation) -> Sequence[str]:
-    """The figures of a section that the year's means are over."""
+    """List the figures of a section that enter the means of the year."""
     return COLUMNS[found.form].get("official", ("auc", "pauc"))
 
 

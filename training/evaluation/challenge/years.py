@@ -1,14 +1,14 @@
-"""What each year of DCASE Task 2 measures, and how it averages, as the official evaluators have it.
+"""Figures and means of each year of DCASE Task 2, as the official evaluators compute them.
 
 - 2020: AUC and pAUC of each machine id; arithmetic means.
 - 2021: AUC, pAUC, precision, recall and F1 of each section and domain, by the clips of that domain alone; arithmetic
   and harmonic means; the official score is the harmonic mean of all AUC and pAUC.
-- 2022 and later: the AUC of a domain holds its normal clips against the anomalous clips of both; pAUC is over the whole
+- 2022 and later: the AUC of a domain compares its normal clips with the anomalous clips of both; pAUC is over the whole
   section; precision, recall and F1 are those of a domain's clips. The official score is the harmonic mean of AUC
   source, AUC target and pAUC over all machines and sections.
 
-Means are over sections and domains at once, not over means of machines. Of values below the machine epsilon the
-harmonic mean takes the epsilon. A plain tree has neither domains nor an official score.
+Means are over sections and domains at once, not over means of machines. The harmonic mean clamps values to the machine
+epsilon. A plain tree has neither domains nor an official score.
 """
 
 import sys
@@ -40,7 +40,7 @@ COLUMNS: Mapping[Form, Mapping[str, tuple[str, ...]]] = {
     "2022": _BY_DOMAIN | _OF_DOMAIN | {"pauc": ("pauc",), "official": (*_BY_DOMAIN["auc"], "pauc")},
     "plain": _ONE_DOMAIN,
 }
-"""What is averaged, by form: the mean `pauc` of 2021, say, is over `pauc_source` and `pauc_target` of all sections."""
+"""Averaged figures by form: the mean `pauc` of 2021, for example, is over `pauc_source` and `pauc_target`."""
 
 
 def section_figures(
@@ -51,19 +51,19 @@ def section_figures(
     target: Flags,
     weights: NDArray[np.float64],
 ) -> dict[str, Values]:
-    """Every figure of one section.
+    """Compute the figures of one section.
 
     Args:
-        form: the year.
-        scores: `(clips,)` anomaly scores of the test clips.
-        alarms: `(clips,)`, is the score above the decision threshold.
-        anomalous: `(clips,)`.
-        target: `(clips,)`, is the clip of the target domain.
-        weights: `(replicates, clips)`, how often a clip counts.
+        form: layout, which stands for the year.
+        scores: anomaly scores of the test clips, `(clips,)`.
+        alarms: flags of scores above the decision threshold, `(clips,)`.
+        anomalous: flags of anomalous clips, `(clips,)`.
+        target: flags of clips of the target domain, `(clips,)`.
+        weights: weights of the clips, `(replicates, clips)`.
 
     Returns:
-        Figures `(replicates,)` by name; NaN where there is no clip to tell. Beside the year's own figures there are
-        `auc`, `pauc` and the alarms over both domains, with the realized `false_alarm_rate` for each.
+        Figures `(replicates,)` by name; NaN without clips. In addition to the figures of the year: `auc`, `pauc` and
+        the alarms over both domains, with the realized `false_alarm_rate` of each.
     """
     everything = np.ones(len(scores), dtype=bool)
     if form in ("2020", "plain"):
@@ -81,10 +81,10 @@ def section_figures(
 
 
 def alarm_figures(alarms: Flags, anomalous: Flags, own: Flags, weights: NDArray[np.float64]) -> dict[str, Values]:
-    """Precision, recall, F1 and the false-alarm rate of the clips in `own`.
+    """Compute precision, recall, F1 and false-alarm rate of the clips in `own`.
 
-    Without an alarm the precision is 0, as the official evaluator has it. Without an anomalous clip there is no
-    precision, recall or F1; without a normal one no false-alarm rate.
+    Without an alarm the precision is 0, as in the official evaluator. Without an anomalous clip precision, recall and
+    F1 are undefined; without a normal clip the false-alarm rate is.
     """
 
     def count(kept: Flags) -> Values:
@@ -103,16 +103,16 @@ def alarm_figures(alarms: Flags, anomalous: Flags, own: Flags, weights: NDArray[
 
 
 def mean(how: str, sections: Sequence[Figures], parts: Sequence[str]) -> Values:
-    """Mean of some figures over sections, `arithmetic` or `harmonic`; figures that are not defined are left out."""
+    """Compute the `arithmetic` or `harmonic` mean of figures over sections; undefined figures are left out."""
     values = [section[part] for section in sections for part in parts]
     if how == "arithmetic":
         return mean_over(values)
-    known = [value for value in values if not np.isnan(value).all()]
-    return harmonic_mean(known) if known else np.full_like(values[0], np.nan)
+    defined = [value for value in values if not np.isnan(value).all()]
+    return harmonic_mean(defined) if defined else np.full_like(values[0], np.nan)
 
 
 def official_mean(form: Form) -> str:
-    """The mean that a year is told by."""
+    """Return the mean of the official score of a year."""
     return "arithmetic" if form in ("2020", "plain") else "harmonic"
 
 
