@@ -272,7 +272,7 @@ def test_a_snapshot_is_made_listed_fetched_restored_and_deleted(
     with in_process(settings, data_dir=tmp_path / "elsewhere") as other:
         assert other.post("/score", params=FAN, content=fan(9)).json()["clips"] == right
         (own,) = other.get("/jobs").json()["jobs"]
-        assert (own["state"], own["detail"]) == ("canceled", "It was not over when the snapshot was made.")
+        assert (own["state"], own["detail"]) == ("canceled", "It was not finished when the snapshot was written.")
         assert other.get("/snapshots").json() == {"snapshots": []}
     assert fan_api.delete(f"/snapshots/{kept['name']}").status_code == 204
     for name in (kept["name"], "..%2foffkey.sqlite3", "offkey.sqlite3", "20260101T000000Z-1.tar%00", "x"):
