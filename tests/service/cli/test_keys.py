@@ -111,7 +111,7 @@ def test_a_network_is_let_in_with_a_key_or_by_saying_so(tmp_path: Path) -> None:
     with as_process(said, log=log, host="0.0.0.0", open_to_network=True) as running:
         url = running.url
         assert httpx2.get(f"{url}/machines").status_code == 200
-        assert "everybody who reaches 0.0.0.0 is let in" in log.read_text()
+        assert "everybody who reaches 0.0.0.0 is admitted" in log.read_text()
         with Client(url) as client:
             client.create_key("ops", [Scope.ADMIN])
         assert httpx2.get(f"{url}/machines").status_code == 401
