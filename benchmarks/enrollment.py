@@ -21,9 +21,9 @@ from machine import write
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from serving import offkey, running
 
 from service.synthetic import MACHINES
-from serving import offkey, running
 
 ROUNDS = 3
 

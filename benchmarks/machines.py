@@ -25,6 +25,7 @@ from machine import write
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from serving import Running, offkey, prepare, running
 
 from offkey.vocabulary import Domain
 from service.bank import CalibrationCache
@@ -33,7 +34,6 @@ from service.domain.backends import DEFAULT_BACKEND
 from service.encoder.bundle import load_manifest
 from service.settings import Settings, shipped_bundle
 from service.store import Action, BankLimits, NewClip, Store
-from serving import Running, offkey, prepare, running
 
 CONNECTIONS = 32
 WARM_SECONDS, SECONDS = 10, 20

@@ -14,9 +14,9 @@ import hey
 from machine import write
 from rich.console import Console
 from rich.table import Table
+from serving import CORES, MACHINE, Side, load, offkey, prepare, running
 
 from service.settings import shipped_bundle
-from serving import CORES, MACHINE, Side, load, offkey, prepare, running
 
 SECONDS = 20
 CONNECTIONS = 100

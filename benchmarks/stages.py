@@ -17,9 +17,9 @@ import httpx2
 from machine import write
 from rich.console import Console
 from rich.table import Table
+from serving import CONCURRENCY, Side, offkey, prepare, running
 
 from service.settings import shipped_bundle
-from serving import CONCURRENCY, Side, offkey, prepare, running
 
 CLIPS = 300
 WARM = 20

@@ -14,7 +14,7 @@ import pytest
 from service.cli import main
 from service.settings import shipped_bundle
 
-pytest_plugins = ["audio", "bundles", "flac", "serving", "stores"]
+pytest_plugins = ["audio", "bundles", "flac", "launch", "stores"]
 
 # Otherwise measured at each first start. The tests of the measurement set it to 0.
 os.environ.setdefault("OFFKEY_LIMITS", '{"run_threads": 1}')

@@ -4,12 +4,13 @@ import io
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launch import as_process
 from offkey import Domain, JobState, ProblemError, Scope, ThresholdSettings
 
 Connect = Callable[..., Any]
@@ -17,8 +18,9 @@ Fan = Callable[..., bytes]
 
 
 @pytest.fixture(scope="module")
-def url(serve_all: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return serve_all(tmp_path_factory.mktemp("store") / "data")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with as_process(tmp_path_factory.mktemp("store") / "data") as running:
+        yield running.url
 
 
 @pytest.fixture

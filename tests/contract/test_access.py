@@ -11,13 +11,13 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute
 
+from launch import in_process
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Scope
 from service.domain.access import Caller
 from service.http.auth import AuthenticatedRoute
 from service.settings import Settings
 from service.store import MachineRecord, Store
-from serving import in_process
 
 # What anybody may have: the probes, and pages that are the same in every installation.
 OPEN = {"/", "/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/static-offline-docs"}

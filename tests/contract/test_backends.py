@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from launch import in_process
 from service.domain.backends import BACKENDS, DEFAULT_BACKEND
 from service.settings import Settings
-from serving import in_process
 
 FAN = {"machine_id": "fan-1"}
 Fan = Callable[..., bytes]

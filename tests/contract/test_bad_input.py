@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from launch import in_process
 from service.http.problems import PROBLEM_JSON, PROBLEMS, TYPE_PREFIX
 from service.settings import Settings
-from serving import in_process
 
 RATE = 16_000
 

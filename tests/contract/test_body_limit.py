@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from launch import as_process
 from offkey import Client, ProblemError
-from serving import as_process
 
 MEBIBYTE = 2**20
 pytestmark = pytest.mark.xdist_group("body-limit")  # one service for all

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from serving import in_process
+from launch import in_process
 
 MAX_BODY, MAX_ZIP = 1_000, 5_000
 ZIP = "application/zip"
@@ -49,15 +49,16 @@ def send(api: TestClient, route: tuple[str, str], size: int, kind: str, *, chunk
     return answer.status_code, answer.json()
 
 
-def test_the_list_of_routes_is_complete(small: TestClient) -> None:
+def test_the_list_of_routes_is_complete_and_they_document_the_problem(small: TestClient) -> None:
     paths = small.get("/openapi.json").json()["paths"]
-    found = [
-        (method.upper(), path)
+    found = {
+        (method.upper(), path): operation
         for path, operations in paths.items()
         for method, operation in operations.items()
         if "requestBody" in operation
-    ]
+    }
     assert sorted(found) == ROUTES
+    assert all("413" in operation["responses"] for operation in found.values())
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["stated", "chunked"])

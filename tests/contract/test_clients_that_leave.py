@@ -10,7 +10,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from serving import as_process
+from launch import as_process
 
 Encode = Callable[..., bytes]
 pytestmark = pytest.mark.xdist_group("clients-that-leave")  # one service for all

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from launch import in_process
 from service.audio.budget import Budget
 from service.settings import Settings
 from service.synthetic import MACHINES
-from serving import in_process
 
 Fan = Callable[..., bytes]
 Encode = Callable[..., bytes]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from launch import in_process
 from service.bank import Calibration
 from service.settings import Settings
-from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}

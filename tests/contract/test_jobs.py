@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from launch import in_process
 from service.jobs import archives
 from service.settings import Settings
 from service.store.snapshot.restore import restore
 from service.store.snapshot.write import unpack
-from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}

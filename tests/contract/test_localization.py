@@ -11,11 +11,11 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
+from launch import in_process
 from service.encoder.bundle import MANIFEST_FILE
 from service.settings import Settings
 from service.store.database.sqlite import DATABASE_FILE
 from service.store.snapshot.check import check_database
-from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from launch import in_process
 from service.domain.backends import DEFAULT_BACKEND
 from service.settings import Settings
-from serving import in_process
 
 
 def test_a_machine_from_creation_to_deletion(api: TestClient, fan: Callable[..., bytes]) -> None:

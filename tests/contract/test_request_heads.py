@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from serving import as_process
+from launch import as_process
 
 LINE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"POST /score?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

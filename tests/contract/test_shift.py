@@ -11,11 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
+from launch import in_process
 from service.settings import Settings
 from service.store.database.sqlite import DATABASE_FILE
 from service.synthetic import MACHINES
 from service.telemetry.metrics import MAX_DRIFT_MACHINES
-from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 
-from serving import as_process
+from launch import as_process
 
 SECONDS = 3  # time for shutting down: 1 for the requests, 2 for the answers
 BUSY = {"workers": 1, "shutdown_seconds": SECONDS}

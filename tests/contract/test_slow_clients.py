@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from launch import as_process
 from offkey.client import Client
-from serving import as_process
 
 HEAD = b"POST /score?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n%s\r\n"
 FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from launch import in_process
 from service.encoder.encoder import Embedding
 from service.encoder.encoders import Encoders
 from service.settings import Settings
 from service.store import MachineRecord, Store
 from service.store.database.sqlite import DATABASE_FILE
 from service.store.snapshot.check import check_database
-from serving import in_process
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}

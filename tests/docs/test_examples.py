@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from launch import as_process
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOUR = "README.md"
 AFTER_THE_TOUR = [
@@ -92,13 +94,14 @@ def follow(commands: list[Example], folder: Path, url: str, **environ: str) -> P
 
 
 @pytest.fixture(scope="module")
-def tour(serve_all: Callable[..., str], bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Tour:
+def tour(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Tour:
     """The README's tour, run once; the pages that continue it start from copies of its outcome."""
     home = tmp_path_factory.mktemp("tour")
     data = tmp_path_factory.mktemp("data")
-    folder = follow(examples(text_of(TOUR)), home, serve_all(data), OFFKEY_BUNDLE=str(bundle))
     snapshot = data.with_suffix(".tar")
-    offkey("snapshot", snapshot, "--data-dir", data)
+    with as_process(data) as running:
+        folder = follow(examples(text_of(TOUR)), home, running.url, OFFKEY_BUNDLE=str(bundle))
+        offkey("snapshot", snapshot, "--data-dir", data)
     return Tour(home, folder.relative_to(home), snapshot)
 
 

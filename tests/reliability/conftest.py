@@ -1,17 +1,15 @@
 """Fixtures of the reliability tests."""
 
-import os
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from launch import as_process
 from offkey.client import Client
 from offkey.vocabulary import Domain
 from service.domain.detector import Detector, clip_score
@@ -21,24 +19,13 @@ from service.domain.threshold import conformal_threshold
 
 @pytest.fixture
 def running() -> Callable[..., AbstractContextManager["tuple[subprocess.Popen[bytes], Client]"]]:
-    """`running(data_dir, **environ)` is a service while the block lasts, which is killed at its end."""
+    """`running(data_dir, **changes)` is a service while the block lasts, which is killed at its end."""
 
     @contextmanager
-    def run(data_dir: Path, **environ: str) -> Iterator[tuple["subprocess.Popen[bytes]", Client]]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        own = {"OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data_dir), **environ}
-        process = subprocess.Popen([sys.executable, "-m", "service.cli", "serve"], env={**os.environ, **own})
-        try:
-            with Client(f"http://127.0.0.1:{port}") as client:
-                while not client.ready():
-                    assert process.poll() is None, "the service ended while it was starting"
-                    time.sleep(0.02)
-                yield process, client
-        finally:
-            process.kill()
-            process.wait(10)
+    def run(data_dir: Path, **changes: Any) -> Iterator[tuple["subprocess.Popen[bytes]", Client]]:
+        with as_process(data_dir, **changes) as started, Client(started.url) as client:
+            yield started.process, client
+            started.process.kill()
 
     return run
 

@@ -93,7 +93,7 @@ def test_machines_are_in_one_space_or_the_other_however_often_the_move_is_interr
     probe.write_bytes(fan(9, seconds=1.0))
     data = tmp_path / "data"
     machines = [f"fan-{number}" for number in range(8)]
-    with running(data, OFFKEY_BUNDLE=str(bundle)) as (_, client):
+    with running(data, bundle=bundle) as (_, client):
         for machine in machines:
             client.put_machine(machine)
             client.enroll(machine, clips)
@@ -103,7 +103,7 @@ def test_machines_are_in_one_space_or_the_other_however_often_the_move_is_interr
     turn = kills = 0
     while kills < KILLS:
         new, old = sides[turn % 2]
-        with running(data, OFFKEY_BUNDLE=str(new), OFFKEY_OLD_BUNDLE=str(old)) as (process, client):
+        with running(data, bundle=new, old_bundle=old) as (process, client):
             for machine in rng.sample(machines, 3):
                 assert client.score(machine, [probe]).clips[0].anomaly_score == pytest.approx(right, abs=1e-5)
             jobs = [job for job in client.jobs() if job.state in UNFINISHED]

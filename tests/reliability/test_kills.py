@@ -85,7 +85,7 @@ def test_nothing_acknowledged_is_lost_by_kill_9(
                 return
 
     for _ in range(SHARD):
-        with running(tmp_path, OFFKEY_WORKERS="2") as (process, client), ThreadPoolExecutor(2) as pool:
+        with running(tmp_path, workers=2) as (process, client), ThreadPoolExecutor(2) as pool:
             url = client.url
             httpx2.put(f"{url}/machines/fan-1")
             for number in sorted(unsure):

@@ -1,6 +1,5 @@
 """More than the service can do, for longer, and more slowly than anybody should: it stays what it was."""
 
-import json
 import os
 import random
 import resource
@@ -28,11 +27,6 @@ Fan = Callable[..., bytes]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads Linux's /proc")
 
 
-def limits(**values: float) -> str:
-    """Return OFFKEY_LIMITS with these limits changed."""
-    return json.dumps({**json.loads(os.environ["OFFKEY_LIMITS"]), **values})
-
-
 def client(url: str) -> httpx2.Client:
     # Without TLS there is nothing to verify, and loading certificates takes a tenth of a second.
     return httpx2.Client(base_url=url, timeout=60, verify=False)
@@ -48,7 +42,7 @@ def enroll(http: httpx2.Client, fan: Fan) -> None:
 def test_past_its_capacity_it_refuses_fast_and_answers_the_rest_right(
     serve: Callable[..., str], tmp_path: Path, fan: Fan
 ) -> None:
-    url, probe = serve(tmp_path, OFFKEY_WORKERS="1", OFFKEY_LIMITS=limits(queue_limit=2)), fan(9)
+    url, probe = serve(tmp_path, workers=1, queue_limit=2), fan(9)
     with client(url) as http:
         enroll(http, fan)
         right = http.post("/score", params=FAN, content=probe).json()["clips"]
@@ -94,7 +88,7 @@ def usage(pid: int) -> tuple[int, int, float]:
 def test_mixed_requests_leave_nothing_behind(
     serve: Callable[..., str], processes: list["subprocess.Popen[bytes]"], tmp_path: Path, fan: Fan
 ) -> None:
-    url = serve(tmp_path, OFFKEY_WORKERS="2")
+    url = serve(tmp_path, workers=2)
     rng = random.Random(0)
     clips = [fan(number, seconds=1.0) for number in range(20)]
 
@@ -159,7 +153,7 @@ def test_slow_clients_are_cut_off_and_nobody_waits_for_them(
 ) -> None:
     limit = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 8 * SLOW)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    url = serve(tmp_path, OFFKEY_LIMITS=limits(queue_limit=2 * SLOW, max_body_seconds=4, max_header_seconds=4))
+    url = serve(tmp_path, queue_limit=2 * SLOW, max_body_seconds=4, max_header_seconds=4)
     with client(url) as http, ExitStack() as stack:
         enroll(http, fan)
         probe = fan(9)

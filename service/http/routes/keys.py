@@ -13,7 +13,7 @@ from service.usecases import keys as usecase
 router = APIRouter(tags=["access"], route_class=AuthenticatedRoute, dependencies=[ADMIN])
 
 
-@router.post("/keys", status_code=status.HTTP_201_CREATED, responses=problems(422, 507))
+@router.post("/keys", status_code=status.HTTP_201_CREATED, responses=problems(413, 422, 507))
 async def create_key(call: CallOf, settings: KeySettings) -> NewKey:
     """Create a key. Only this answer has its secret; the service stores a hash."""
     return await call.service.admission.work_pool.run(usecase.create_key, call.store, settings)

@@ -37,7 +37,7 @@ async def list_machines(
 @router.put(
     "/{machine_id}",
     dependencies=[ENROLL],
-    responses={201: {"model": Machine, "description": "The machine was created"}, **problems(422, 507)},
+    responses={201: {"model": Machine, "description": "The machine was created"}, **problems(413, 422, 507)},
 )
 async def put_machine(
     response: Response,
@@ -75,7 +75,7 @@ async def show_threshold(call: CallOf, machine_id: MachineIdPath) -> Threshold:
     return await call.run(get_threshold, machine_id)
 
 
-@router.put("/{machine_id}/threshold", dependencies=[ADMIN], responses=problems(404, 422, 507))
+@router.put("/{machine_id}/threshold", dependencies=[ADMIN], responses=problems(404, 413, 422, 507))
 async def change_threshold(call: CallOf, machine_id: MachineIdPath, settings: ThresholdSettings) -> Machine:
     """Choose how a machine's decision threshold is set. It takes effect at once; nothing is enrolled again."""
     return await call.run(usecase.put_threshold, machine_id, settings)

@@ -89,7 +89,7 @@ def test_a_folder_is_enrolled_scored_and_listed(
 def test_what_was_done_is_shown_before_the_error(
     offkey: Run, serve: Callable[..., str], tree: Path, tmp_path: Path
 ) -> None:
-    url = serve(tmp_path / "data", OFFKEY_MAX_CLIPS_PER_REQUEST="2")
+    url = serve(tmp_path / "data", max_clips_per_request=2)
     clips = sorted((tree / "train").glob("*source*"))
     bad = tmp_path / "zz[red].wav"
     bad.write_text("no sound")

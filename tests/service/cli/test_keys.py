@@ -1,48 +1,23 @@
 """Keys through the command, and the door of `offkey serve`, in a process of its own."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
+from launch import as_process
 from offkey import Client, OffkeyError, ProblemError, Scope
 from service.cli.server import unknown_settings
 from service.usecases.authenticate import is_loopback
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@contextmanager
-def serving(data_dir: Path, log: Path, **environ: str) -> Iterator[str]:
-    """`offkey serve` with its output in a file; ended by SIGTERM."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = {"OFFKEY_PORT": str(port), "OFFKEY_DATA_DIR": str(data_dir), **environ}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "serve"], env={**os.environ, **own}, stdout=output, stderr=output
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with Client(url) as client:
-            while not client.ready():
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
 
 
 def test_the_first_key_comes_before_the_service_and_others_through_it(offkey: Run, tmp_path: Path) -> None:
@@ -56,7 +31,8 @@ def test_the_first_key_comes_before_the_service_and_others_through_it(offkey: Ru
     assert key_id in again.stdout
     assert admin.rpartition("_")[2] not in again.stdout
 
-    with serving(data, log) as url:
+    with as_process(data, log=log) as running:
+        url = running.url
         refused = offkey("keys", "list", "--data-dir", data)
         assert refused.returncode == 1
         assert "--url" in refused.stderr
@@ -101,7 +77,8 @@ def test_the_first_key_comes_before_the_service_and_others_through_it(offkey: Ru
 def test_an_upload_without_a_key_is_refused_before_it_comes(offkey: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert offkey("keys", "create", "ops", "--scope", "admin", "--data-dir", data).returncode == 0
-    with serving(data, tmp_path / "log") as url:
+    with as_process(data, log=tmp_path / "log") as running:
+        url = running.url
         address = urlsplit(url)
         for route, content in (("POST /enroll", "audio/wav"), ("POST /keys", "application/json")):
             with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
@@ -131,13 +108,15 @@ def test_a_network_is_not_let_in_by_oversight(tmp_path: Path, host: str) -> None
 
 def test_a_network_is_let_in_with_a_key_or_by_saying_so(tmp_path: Path) -> None:
     said, log = tmp_path / "said", tmp_path / "log"
-    with serving(said, log, OFFKEY_HOST="0.0.0.0", OFFKEY_OPEN_TO_NETWORK="true") as url:
+    with as_process(said, log=log, host="0.0.0.0", open_to_network=True) as running:
+        url = running.url
         assert httpx2.get(f"{url}/machines").status_code == 200
-        assert "everybody who reaches 0.0.0.0 is let in" in log.read_text()
+        assert "everybody who reaches 0.0.0.0 is admitted" in log.read_text()
         with Client(url) as client:
             client.create_key("ops", [Scope.ADMIN])
         assert httpx2.get(f"{url}/machines").status_code == 401
-    with serving(said, log, OFFKEY_HOST="0.0.0.0") as url:
+    with as_process(said, log=log, host="0.0.0.0") as running:
+        url = running.url
         assert httpx2.get(f"{url}/machines").status_code == 401
 
 

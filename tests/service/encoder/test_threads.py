@@ -11,12 +11,12 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from launch import in_process
 from service.audio.budget import UNLIMITED
 from service.encoder import threads as module
 from service.encoder.per_thread import PerThreadRunner
 from service.encoder.threads import ThreadCounts, find_thread_counts
 from service.settings import Settings
-from serving import in_process
 
 WINDOW: NDArray[np.float32] = np.zeros(16_000, np.float32)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from launch import settings_of
 from offkey.errors import ErrorKind, OffkeyError
 from offkey.keys import Token
 from offkey.vocabulary import Scope
@@ -15,7 +16,6 @@ from service.domain.access import ANONYMOUS, Caller
 from service.store import KeyRecord, Store
 from service.usecases.admission import WorkPool
 from service.usecases.authenticate import Authenticator, OpenToNetworkError
-from serving import settings_of
 
 REQUEST_ID = "request-1"
 
