@@ -1,10 +1,13 @@
 """Authenticate the caller of a route and check its scope before anything of the body is read."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from inspect import signature
+from typing import Any, get_args
 
 from fastapi import Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
@@ -12,7 +15,7 @@ from starlette.types import Scope as ASGIScope
 from offkey.vocabulary import Scope
 from service.domain.access import Caller
 from service.http.body_limit import BodyLimit
-from service.http.dependencies import problems
+from service.http.dependencies import call_of, problems
 from service.settings import Settings
 from service.usecases.service import Service
 
@@ -76,9 +79,13 @@ class AuthenticatedRoute(APIRoute):
             raise TypeError(f"{self.path} names {len(named)} scopes, not one")
         return named[0]
 
+    def endpoint_handler(self) -> Handler:
+        """Return FastAPI's handler of the endpoint."""
+        return super().get_route_handler()
+
     def get_route_handler(self) -> Handler:
         """Return FastAPI's handler with authentication in front of it."""
-        handle = super().get_route_handler()
+        handle = self.endpoint_handler()
         scope, whole_service = self.scope, "{machine_id}" not in self.path
 
         async def authenticated(request: Request) -> Response:
@@ -94,6 +101,30 @@ class AuthenticatedRoute(APIRoute):
             return await handle(request)
 
         return authenticated
+
+
+class DirectRoute(AuthenticatedRoute):
+    """Route whose endpoint takes `(request, call, query: Annotated[Model, Query()])` and returns a response.
+
+    FastAPI documents it like any other route, but does not solve its dependencies for each request. That took 0.14 ms of
+    CPU on the event loop, 1 % of a scored clip (decision 0024).
+    """
+
+    def endpoint_handler(self) -> Handler:
+        """Return a handler that validates the query and calls the endpoint."""
+        endpoint = self.endpoint
+        model: type[BaseModel] = get_args(signature(endpoint).parameters["query"].annotation)[0]
+
+        async def direct(request: Request) -> Response:
+            try:
+                query = model.model_validate(dict(request.query_params))
+            except ValidationError as error:
+                problems = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
+                raise RequestValidationError(problems) from error
+            response: Response = await endpoint(request, await call_of(request), query)
+            return response
+
+        return direct
 
 
 class ArchiveRoute(AuthenticatedRoute):

@@ -32,7 +32,8 @@ async def _service(request: Request) -> Service:
     return service
 
 
-async def _call(request: Request) -> Call:
+async def call_of(request: Request) -> Call:
+    """Return the call of a request. Fails on a route that authenticated nobody."""
     service: Service = request.app.state.service
     return service.call(request.state.caller, request.state.stages)
 
@@ -40,7 +41,7 @@ async def _call(request: Request) -> Call:
 # For routes that need no key.
 ServiceOf = Annotated[Service, Depends(_service)]
 # For routes that need a key. Fails on a route that did not authenticate its caller.
-CallOf = Annotated[Call, Depends(_call)]
+CallOf = Annotated[Call, Depends(call_of)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

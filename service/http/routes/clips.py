@@ -12,7 +12,7 @@ from offkey.schemas import Enrollment, Feedback, Job, NoiseEnrollment, Scores
 from offkey.vocabulary import Domain
 from service.audio.budget import Budget
 from service.http.archive_upload import save_archive
-from service.http.auth import ENROLL, SCORE, ArchiveRoute, AuthenticatedRoute, is_zip
+from service.http.auth import ENROLL, SCORE, ArchiveRoute, AuthenticatedRoute, DirectRoute, is_zip
 from service.http.clip_form import ENROLL_FIELDS, SCORE_FIELDS, ClipForm, named_recording, read_clips, request_body
 from service.http.dependencies import CallOf, MachineIdQuery, problems
 from service.jobs.archives import archive_folder, start_archive
@@ -29,7 +29,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 router = APIRouter(tags=["clips"], route_class=AuthenticatedRoute)
-_archive_router = APIRouter(tags=["clips"], route_class=ArchiveRoute)
 
 DomainQuery = Annotated[Domain | None, Query(description="domain of the clips; source by default")]
 RecordingQuery = Annotated[
@@ -53,18 +52,6 @@ IdempotencyKeyHeader = Annotated[
 ]
 
 
-@_archive_router.post(
-    "/enroll",
-    dependencies=[ENROLL],
-    status_code=status.HTTP_201_CREATED,
-    response_model=Enrollment,
-    openapi_extra=request_body(ENROLL_FIELDS, archive=True),
-    responses={
-        200: {"model": Enrollment, "description": "Nothing was added: enrolled before, or held back"},
-        202: {"model": Job, "description": "An archive was accepted; the job at `Location` enrolls its clips"},
-        **problems(400, 404, 408, 409, 413, 422, 507),
-    },
-)
 async def enroll(
     request: Request,
     response: Response,
@@ -98,8 +85,25 @@ async def enroll(
     return answer
 
 
+router.add_api_route(
+    "/enroll",
+    enroll,
+    methods=["POST"],
+    route_class_override=ArchiveRoute,
+    dependencies=[ENROLL],
+    status_code=status.HTTP_201_CREATED,
+    response_model=Enrollment,
+    openapi_extra=request_body(ENROLL_FIELDS, archive=True),
+    responses={
+        200: {"model": Enrollment, "description": "Nothing was added: enrolled before, or held back"},
+        202: {"model": Job, "description": "An archive was accepted; the job at `Location` enrolls its clips"},
+        **problems(400, 404, 408, 409, 413, 422, 507),
+    },
+)
+
+
 class ScoreQuery(BaseModel):
-    """Query of `POST /score`. One model: FastAPI validates it faster than separate parameters."""
+    """Query of `POST /score`."""
 
     machine_id: MachineIdQuery = None
     neighbors: int = Field(1, ge=1, description="enrolled windows to name for each scored window")
@@ -109,13 +113,6 @@ class ScoreQuery(BaseModel):
     )
 
 
-@router.post(
-    "/score",
-    dependencies=[SCORE],
-    response_model=Scores,
-    openapi_extra=request_body(SCORE_FIELDS),
-    responses=problems(400, 404, 408, 409, 413, 422),
-)
 async def score(
     request: Request,
     call: CallOf,
@@ -136,6 +133,18 @@ async def score(
         machine = form.machine_id(query.machine_id, call.caller)
         answer = await _run(request, call, slot, form, _score_json, machine, form.clips, options)
     return Response(answer, media_type="application/json")
+
+
+router.add_api_route(
+    "/score",
+    score,
+    methods=["POST"],
+    route_class_override=DirectRoute,
+    dependencies=[SCORE],
+    response_model=Scores,
+    openapi_extra=request_body(SCORE_FIELDS),
+    responses=problems(400, 404, 408, 409, 413, 422),
+)
 
 
 @router.post(
@@ -226,6 +235,3 @@ async def _disconnected(request: Request) -> None:
     """Return when the client has left. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-router.include_router(_archive_router)
