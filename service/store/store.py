@@ -4,7 +4,6 @@ Every method raises `OffkeyError` where the database is locked, full, read-only,
 key of the caller does not cover the machine.
 """
 
-import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -75,8 +74,8 @@ class Store:
 
     def by(self, caller: Caller) -> Self:
         """Return the same store for a caller: restricted to what the key allows, and audited in its name."""
-        theirs = copy.copy(self)
-        theirs._caller = caller
+        theirs = object.__new__(type(self))
+        theirs.__dict__.update(self.__dict__, _caller=caller)
         return theirs
 
     @contextmanager

@@ -156,7 +156,7 @@ def test_both_sessions_give_equal_embeddings_and_info_reports_the_workers(
     # As on a machine where two cores are twice as fast.
     monkeypatch.setattr(module, "measure", lambda *_: ThreadCounts(2, 1))
     with in_process(Settings(data_dir=tmp_path)) as api:
-        assert api.get("/info").json()["limits"]["workers"] == 3
+        assert api.get("/info").json()["limits"]["workers"] == 2
         encoder = api.app.state.service.encoders.current
         clip = (0.1 * np.random.default_rng(0).standard_normal(160_000)).astype(np.float32)
         idle = encoder.embed(clip).vectors

@@ -22,8 +22,14 @@ FALSE_ALARM = EnrollOptions(Domain.SOURCE, force=True, false_alarm=True)
 NEW_STATE = range(90, 96)  # clips of a way to run that the bank does not contain
 
 
+@pytest.fixture
+def api(full_api: TestClient) -> TestClient:
+    """The service that `call` is a request to: one with 20 enrolled clips."""
+    return full_api
+
+
 @pytest.fixture(autouse=True)
-def full_bank(full_api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def full_bank(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine `fan-1` of 20 clips, for which a cached bank is fresh enough though it lacks the newest clips."""
     monkeypatch.setattr("service.usecases.guard._FEW_CLIPS", 0)
 
