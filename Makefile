@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+SHARE ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -20,8 +21,8 @@ serve: $(VENV)/.service ## Run the service on http://127.0.0.1:8000, data in ./d
 test: $(VENV)/.dev ## Run the whole test suite (ARGS="-k name" and so on go to pytest)
 	@$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
 
-torture: $(VENV)/.dev ## Run the reliability tests at full length, an hour or so (OFFKEY_KILLS=60 shortens it)
-	@OFFKEY_TORTURE=1 $(BIN)/pytest -n auto --dist loadgroup tests/reliability $(ARGS)
+torture: $(VENV)/.dev ## Run the reliability tests at full length, an hour or so (SHARE=0.1 for a tenth of it)
+	@OFFKEY_TORTURE=$(SHARE) $(BIN)/pytest -n auto --dist loadgroup tests/reliability $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types, import directions, the English, and the Dockerfile
 	@$(BIN)/ruff check .

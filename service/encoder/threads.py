@@ -43,8 +43,8 @@ class ThreadCounts:
     def workers(self) -> int:
         """Return the number of concurrent requests: as many as runs fill the cores, and two at least.
 
-        With one more, threads contend for the lock of Python: 3.5 % more CPU time for each clip on two cores, and no more
-        clips per second.
+        With one more, threads contend for the lock of Python: 3.5 % more CPU time for each clip on two cores, and no
+        more clips per second.
         """
         return max(cores() // self.busy_threads, 2)
 

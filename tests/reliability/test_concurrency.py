@@ -4,7 +4,6 @@ What a bank was at a generation is put together from the writers' answers alone,
 computed from embeddings, without store, cache or index.
 """
 
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -21,9 +20,9 @@ from service.domain.access import COMMAND_LINE
 from service.settings import Settings
 from service.usecases.clip import Clip, embed_clip
 from service.usecases.service import Service
+from torture import scaled
 
-TORTURE = "OFFKEY_TORTURE" in os.environ
-CHANGES = 200 if TORTURE else 15  # of each writer
+CHANGES = scaled(200, 15)  # of each writer
 WRITERS, READERS = 3, 4
 CLIPS = 24
 
@@ -89,7 +88,7 @@ def read(api: TestClient, histories: dict[str, History], probes: list[bytes], se
 
 
 @pytest.mark.timeout(1_800)
-@pytest.mark.parametrize(("machines", "exact_limit"), [(1, 10_000), (1, 1), (200 if TORTURE else 12, 10_000)])
+@pytest.mark.parametrize(("machines", "exact_limit"), [(1, 10_000), (1, 1), (scaled(200, 12), 10_000)])
 def test_every_answer_is_right_for_its_generation(
     settings: Settings, fan: Callable[..., bytes], oracle: Callable[..., Any], machines: int, exact_limit: int
 ) -> None:

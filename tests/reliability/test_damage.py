@@ -1,6 +1,5 @@
 """A service with a damaged, deleted, read-only or full database reports it, and gives no wrong answer."""
 
-import os
 import random
 import shutil
 import sqlite3
@@ -27,8 +26,9 @@ from service.store.database.sqlite import DATABASE_FILE
 from service.store.jobs import JobOverError
 from service.store.noise import NewNoise
 from service.store.snapshot.check import check_database
+from torture import scaled
 
-MUTATIONS = 10_000 if "OFFKEY_TORTURE" in os.environ else 150
+MUTATIONS = scaled(10_000, 150)
 SHARD = 150  # mutations in one test, so that tests can run side by side
 MACHINES = ("fan-1", "fan-2", "fan-3")
 

@@ -14,8 +14,9 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from service.http.problems import PROBLEM_JSON
+from torture import scaled
 
-MUTATED = 20_000 if "OFFKEY_TORTURE" in os.environ else 500
+MUTATED = scaled(20_000, 500)
 SHARD = 250  # mutated files in one test, so that tests can run side by side
 HANG_SECONDS = 5.0
 BUSY_SECONDS = 0.3  # neighbors on a busy machine share its caches, and the same work then takes more CPU time

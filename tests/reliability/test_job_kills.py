@@ -20,8 +20,9 @@ from offkey.vocabulary import UNFINISHED, EntryStatus, JobState
 from service.store.database.sqlite import DATABASE_FILE
 from service.store.snapshot.check import check_database
 from service.store.snapshot.write import unpack
+from torture import scaled
 
-KILLS = max(1, int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "9")) // 3)
+KILLS = max(1, int(os.environ.get("OFFKEY_KILLS", scaled(1_000, 9))) // 3)
 CLIPS = 40
 
 Running = Callable[..., AbstractContextManager["tuple[subprocess.Popen[bytes], Client]"]]

@@ -19,10 +19,11 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from offkey.client import Client
+from torture import scaled
 
-KILLS = int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "6"))
+KILLS = int(os.environ.get("OFFKEY_KILLS", scaled(1_000, 6)))
 SHARD = min(6, KILLS)  # kills in one test, so that tests can run side by side
-SECONDS = 20.0 if "OFFKEY_TORTURE" in os.environ else 3.0
+SECONDS = float(scaled(20, 3))
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads Linux's /proc")
 

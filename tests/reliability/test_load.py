@@ -1,6 +1,5 @@
 """More than the service can do, for longer, and more slowly than anybody should: it stays what it was."""
 
-import os
 import random
 import resource
 import socket
@@ -17,10 +16,11 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-TORTURE = "OFFKEY_TORTURE" in os.environ
-SECONDS = 60.0 if TORTURE else 3.0
-REQUESTS = 10_000 if TORTURE else 600
-SLOW = 1_000 if TORTURE else 100
+from torture import scaled
+
+SECONDS = float(scaled(60, 3))
+REQUESTS = scaled(10_000, 600)
+SLOW = scaled(1_000, 100)
 FAN = {"machine_id": "fan-1"}
 
 Fan = Callable[..., bytes]

@@ -1,6 +1,5 @@
 """Requests generated from the OpenAPI document: none fails the service, and each answer matches the document."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-EXAMPLES = 400 if "OFFKEY_TORTURE" in os.environ else 8  # of each operation, in each mode
+from torture import TORTURE, scaled
+
+EXAMPLES = scaled(400, 8)  # of each operation, in each mode
 CHECKS = (
     not_a_server_error,
     status_code_conformance,
@@ -82,7 +83,7 @@ def test_made_up_requests(admin: httpx2.Client, mode: GenerationMode, fan: Calla
             max_examples=EXAMPLES,
             deadline=None,
             database=None,
-            derandomize="OFFKEY_TORTURE" not in os.environ,
+            derandomize=not TORTURE,
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy(generation_mode=mode), data=st.data())

@@ -21,9 +21,10 @@ from service.store import Store
 from service.store.database.sqlite import DATABASE_FILE, MIGRATIONS
 from service.store.snapshot.check import check_database
 from service.store.snapshot.write import unpack, write_snapshot
+from torture import scaled
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-KILLS = int(os.environ.get("OFFKEY_KILLS", "1000" if "OFFKEY_TORTURE" in os.environ else "10"))
+KILLS = int(os.environ.get("OFFKEY_KILLS", scaled(1_000, 10)))
 
 CHILD = """
 import itertools, shutil, sys

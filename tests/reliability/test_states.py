@@ -1,6 +1,5 @@
 """Any sequence of what can be done to machines, their banks and their data, held against a model in plain Python."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -37,9 +36,9 @@ from service.usecases.enroll import EnrollOptions, enroll_clips
 from service.usecases.score import ScoreOptions, score_clips
 from service.usecases.service import Service
 from service.usecases.threshold import get_threshold
+from torture import TORTURE, scaled
 
-TORTURE = "OFFKEY_TORTURE" in os.environ
-SEQUENCES = 3_000 if TORTURE else 20
+SEQUENCES = scaled(3_000, 20)
 STEPS = 30
 CLIPS = 7
 IDS, NUMBERS = st.sampled_from(["fan-1", "fan-2"]), st.integers(0, CLIPS - 1)
