@@ -29,8 +29,14 @@ CHECKS = (
     response_schema_conformance,
 )
 DOCUMENTED = {503, 507}
-# What there is when the requests begin; some of them delete it.
-THERE = {"machine_id": ["fan-1", "fan-2"], "clip_id": [1, 2, 3], "noise_id": [1], "job_id": [1], "key_id": ["0" * 12]}
+# Resources that exist when the requests begin; some requests delete them. The clips and the noise are of fan-1.
+THERE = {
+    "machine_id": ["fan-1", "fan-1", "fan-2"],
+    "clip_id": [1, 2, 3],
+    "noise_id": [1],
+    "job_id": [1],
+    "key_id": ["0" * 12],
+}
 
 
 CLIPS = {"POST /enroll", "POST /score", "POST /feedback", "POST /noise"}
@@ -46,7 +52,7 @@ def admin(serve: Callable[..., str], tmp_path: Path, fan: Callable[..., bytes]) 
     with httpx2.Client(base_url=serve(tmp_path), timeout=60) as client:
         key = client.post("/keys", json={"name": "ops", "scopes": ["admin"]}).json()["key"]
         client.headers["Authorization"] = f"Bearer {key}"
-        for machine in THERE["machine_id"]:
+        for machine in sorted(set(THERE["machine_id"])):
             client.put(f"/machines/{machine}")
             files = [("clips", (f"{number}.wav", fan(number, seconds=1.0))) for number in range(5)]
             assert client.post("/enroll", params={"machine_id": machine}, files=files).status_code == 201
@@ -56,10 +62,12 @@ def admin(serve: Callable[..., str], tmp_path: Path, fan: Callable[..., bytes]) 
 
 
 def refer(case: Any, data: st.DataObject, fan: Callable[..., bytes]) -> None:
-    """Let about half of the requests be about what there is, and send a clip."""
+    """Let about half of the requests name existing resources, and send a clip."""
     for parameters in (case.path_parameters, case.query):
-        for name in THERE.keys() & (parameters or {}).keys():
-            if data.draw(st.booleans()):
+        # Sorted: the order of a set differs between processes, and with it what is drawn.
+        names = sorted(THERE.keys() & (parameters or {}).keys())
+        if names and data.draw(st.booleans()):
+            for name in names:
                 parameters[name] = data.draw(st.sampled_from(THERE[name]))
     if case.operation.label in CLIPS and data.draw(st.booleans()):
         case.media_type = "application/octet-stream"
