@@ -56,11 +56,11 @@ class Transaction:
         """
         if isinstance(wanted, str):
             self._caller.check_machine(wanted)
-            lock_machine(self._connection, machine_of_id(self._connection, wanted).machine_key)
+            lock_machine(self._connection, machine.c.machine_id == wanted)
             self._machine = machine_of_id(self._connection, wanted)
         else:
             self._caller.check_machine(wanted.machine_id)
-            lock_machine(self._connection, wanted.machine_key)
+            lock_machine(self._connection, machine.c.machine_key == wanted.machine_key)
             self._machine = machine_of_key(self._connection, wanted)
 
     def require(self, generation: int) -> None:

@@ -167,7 +167,7 @@ class Admission:
         )
 
     def __iter__(self) -> Iterator[WorkPool]:
-        return iter((self.archive_pool, self.work_pool, self.light_pool, self.auth_pool))
+        return iter(self.by_name.values())
 
     @property
     def by_name(self) -> dict[str, WorkPool]:

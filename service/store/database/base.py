@@ -5,13 +5,11 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from service.store.schema import machine
 
 T = TypeVar("T")
-
-_LOCK = select(machine.c.machine_key).where(machine.c.machine_key == bindparam("machine_key")).with_for_update()
 
 
 class Database(ABC):
@@ -41,12 +39,12 @@ class Database(ABC):
         """Close every connection."""
 
 
-def lock_machine(connection: Connection, machine_key: int) -> None:
-    """Lock a machine's row until the transaction ends, so that changes to one machine happen one after another.
+def lock_machine(connection: Connection, wanted: ColumnElement[bool]) -> None:
+    """Lock the row of the wanted machine until the transaction ends, so that changes to it happen one after another.
 
     The only place that locks the row of a machine. SQLite has no row locks: there, one transaction at a time writes.
     """
-    connection.execute(_LOCK, {"machine_key": machine_key})
+    connection.execute(select(machine.c.machine_key).where(wanted).with_for_update())
 
 
 class VersionedCache:
