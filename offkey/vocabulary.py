@@ -31,6 +31,22 @@ class Rule(StrEnum):
     MANUAL = "manual"
 
 
+class View(StrEnum):
+    """The part of a clip that an anomaly score is about."""
+
+    STEADY = "steady"  # whole windows
+    EVENT = "event"  # the most anomalous half second
+    FAULT = "fault"  # likeness to a confirmed fault
+
+
+class Condition(StrEnum):
+    """Whether a clip was recorded like the enrolled clips."""
+
+    LIKE_ENROLLED = "like-enrolled"
+    UNLIKE_ENROLLED = "unlike-enrolled"
+    UNKNOWN = "unknown"  # too few enrolled clips have acoustics
+
+
 class Verdict(StrEnum):
     """Direction in which recent scores have moved from the scores of the enrolled clips."""
 

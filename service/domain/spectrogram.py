@@ -23,8 +23,8 @@ def downsampled(logmel: NDArray[np.float32], seconds: float) -> Spectrogram:
     steps = min(max(1, round(seconds / STEP_SECONDS)), len(logmel))
     # Matrix products release the interpreter lock; numpy's sums over slices do not.
     mels = logmel.shape[1]
-    over_time: NDArray[np.float32] = _averages(len(logmel), steps) @ logmel  # (steps, mels)
-    cells: Spectrogram = over_time @ _averages(mels, _bands(mels)).T
+    over_time: NDArray[np.float32] = averages(len(logmel), steps) @ logmel  # (steps, mels)
+    cells: Spectrogram = over_time @ averages(mels, _bands(mels)).T
     return cells
 
 
@@ -38,8 +38,8 @@ def band_edges(centers_hz: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=64)
-def _averages(count: int, parts: int) -> NDArray[np.float32]:
-    """Return the matrix `(parts, count)` that averages each part between two `_edges`."""
+def averages(count: int, parts: int) -> NDArray[np.float32]:
+    """Return the matrix `(parts, count)` that averages `count` items in `parts` of nearly equal size."""
     edges = _edges(count, parts)
     at = np.arange(count)
     within = (at >= edges[:-1, None]) & (at < edges[1:, None])  # (parts, count)

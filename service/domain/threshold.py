@@ -6,8 +6,10 @@ probability at most `rate`. Below a rate of 1 / (n + 1) there is no such score (
 Learning in a Random World, section 2.2). Clips cut from one recording share its rank (see `SelfScores`).
 
 Clips of two domains are not exchangeable with each other, and the domain of a new clip is unknown. Each domain
-therefore has a threshold from the self-scores of its own recordings. The larger threshold decides, so the promise holds
-for either domain. P-values are computed in the same way, and the larger one counts.
+therefore has a threshold from the self-scores of its own recordings, which decides about the clip's score against that
+domain. A clip is anomalous if it is above the threshold of every domain: then it fits none. A healthy clip is above the
+threshold of its own domain with at most the promised probability, so the promise holds for either domain, and ten clips
+of one domain do not raise the threshold of the other. P-values are computed in the same way, and the largest counts.
 """
 
 import math
@@ -49,24 +51,42 @@ class Promise:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A decision threshold and its promises.
+    """Decision thresholds and their promises.
 
     Attributes:
-        value: largest anomaly score of clips that are not anomalous.
-        rule: rule that chose the value.
+        values: largest score of clips that fit a domain, per enrolled domain.
+        rule: rule that chose the values.
         requested_false_alarm_rate: requested rate, None if the threshold is manual.
         promises: promise per enrolled domain.
     """
 
-    value: float
+    values: Mapping[Domain, float]
     rule: Rule
     requested_false_alarm_rate: float | None
     promises: Mapping[Domain, Promise]
 
     @property
+    def value(self) -> float:
+        """Largest threshold: a clip with a higher anomaly score is anomalous, whichever domain it is near."""
+        return max(self.values.values())
+
+    @property
     def promised_false_alarm_rate(self) -> float:
-        """Promised rate for clips of any enrolled domain."""
+        """Promised rate for clips of any enrolled domain; 1 if nothing is promised."""
         return max(promise.false_alarm_rate for promise in self.promises.values())
+
+    def of_clip(self, scores: Mapping[Domain, float]) -> float:
+        """Return the threshold that decides about a clip: it is anomalous if its smallest score is above this.
+
+        Args:
+            scores: score of the clip against each domain.
+
+        Returns:
+            The threshold of the domain that the clip fits, or else that of the nearest domain.
+        """
+        nearest = sorted(scores, key=lambda domain: scores[domain])
+        fitting = [domain for domain in nearest if scores[domain] <= self.values[domain]]
+        return self.values[(fitting or nearest)[0]]
 
 
 def conformal_threshold(self_scores: Mapping[Domain, SelfScores], false_alarm_rate: float) -> Threshold:
@@ -74,22 +94,26 @@ def conformal_threshold(self_scores: Mapping[Domain, SelfScores], false_alarm_ra
 
     Args:
         self_scores: self-scores per enrolled domain, with n >= 2 recordings for at least one. The score of a domain's
-            only recording measures the distance between the domains, not the difference between recordings. It gives
-            no promise and does not change the threshold.
+            only recording measures the distance between the domains, not the difference between recordings. Such a
+            domain uses the threshold of the other one and has no promise.
         false_alarm_rate: requested rate in (0, 1).
     """
-    value = max(_own_threshold(own, false_alarm_rate) for own in self_scores.values() if own.recordings > 1)
+    several = [_own_threshold(own, false_alarm_rate) for own in self_scores.values() if own.recordings > 1]
+    values = {
+        domain: _own_threshold(own, false_alarm_rate) if own.recordings > 1 else max(several)
+        for domain, own in self_scores.items()
+    }
     enough = max(2, math.ceil(1.0 / false_alarm_rate - 1.0 - _SLACK))
     promises = {
         domain: Promise(
             own.recordings,
             max(false_alarm_rate, lowest_rate(own.recordings)),
             max(0, enough - own.recordings),
-            int((own.scores > value).sum()),
+            int((own.scores > values[domain]).sum()),
         )
         for domain, own in self_scores.items()
     }
-    return Threshold(value, Rule.CONFORMAL, false_alarm_rate, promises)
+    return Threshold(values, Rule.CONFORMAL, false_alarm_rate, promises)
 
 
 def gamma_threshold(self_scores: Mapping[Domain, SelfScores], false_alarm_rate: float) -> Threshold:
@@ -102,15 +126,15 @@ def gamma_threshold(self_scores: Mapping[Domain, SelfScores], false_alarm_rate: 
         false_alarm_rate: requested rate in (0, 1).
     """
     value = gamma_quantile(np.concatenate([own.scores for own in self_scores.values()]), 1.0 - false_alarm_rate)
-    return Threshold(value, Rule.GAMMA, false_alarm_rate, _without_promise(self_scores, value))
+    return Threshold(dict.fromkeys(self_scores, value), Rule.GAMMA, false_alarm_rate, _without_promise(self_scores, value))
 
 
 def manual_threshold(self_scores: Mapping[Domain, SelfScores], value: float) -> Threshold:
     """Return the threshold that a person chose, which has no promise."""
-    return Threshold(value, Rule.MANUAL, None, _without_promise(self_scores, value))
+    return Threshold(dict.fromkeys(self_scores, value), Rule.MANUAL, None, _without_promise(self_scores, value))
 
 
-def p_value(self_scores: Mapping[Domain, SelfScores], score: float) -> float:
+def p_value(self_scores: Mapping[Domain, SelfScores], scores: Mapping[Domain, float]) -> float:
     """Compute the largest share of healthy clips that score as high, over the enrolled domains.
 
     The share is that of healthy clips which are exchangeable with the enrolled ones. Under the conformal rule a clip is
@@ -119,9 +143,13 @@ def p_value(self_scores: Mapping[Domain, SelfScores], score: float) -> float:
     Args:
         self_scores: self-scores per enrolled domain, with n >= 2 recordings for at least one. A domain with one
             recording is ignored.
-        score: anomaly score of the clip.
+        scores: score of the clip against each domain.
     """
-    return max((1.0 + own.at_least(score)) / (own.recordings + 1) for own in self_scores.values() if own.recordings > 1)
+    return max(
+        (1.0 + own.at_least(scores[domain])) / (own.recordings + 1)
+        for domain, own in self_scores.items()
+        if own.recordings > 1
+    )
 
 
 def guard_bound(own: SelfScores, decision_threshold: float) -> float:

@@ -1,19 +1,35 @@
 """The interface of backends, which measure how far windows are from a bank of healthy ones."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offkey.vocabulary import Domain
 from service.domain.distance import Near, Vectors
+from service.domain.enrolled import Details
 
 Measures = NDArray[np.float64]  # (windows,), larger is farther from the healthy windows
 Recordings = NDArray[np.int64]  # (windows,), number of each window's recording
 LeftOut = Mapping[Domain, Mapping[Domain, Measures]]  # by domain of the windows, then by bank
 
 TINY = 1e-4  # cosine distance below which two windows are the same; identical clips are 0 apart
+
+
+class Fit(NamedTuple):
+    """A fitted backend, and what it measures with recordings left out.
+
+    Attributes:
+        backend: the backend.
+        left_out: leave-one-recording-out measures of the enrolled windows: `[domain][bank]` is `(n of domain,)`,
+            infinite where the bank holds no other recording.
+        cuts: those of the cuts of each domain by its own bank, `(c,)`. A domain without cuts is absent.
+    """
+
+    backend: "Backend"
+    left_out: LeftOut
+    cuts: Mapping[Domain, Measures]
 
 
 class Backend(Protocol):
@@ -25,18 +41,21 @@ class Backend(Protocol):
 
     neighbors: ClassVar[int]  # number of nearest windows of each domain that `measure` uses, or 0
     sigma_floor: ClassVar[float]  # lowest deviation to standardize measures with; copies of one clip have none
+    uses_details: ClassVar[bool]  # whether cuts, variants and the event view are used; published baselines use none
 
     @classmethod
-    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
+    def fit(
+        cls,
+        banks: Mapping[Domain, Vectors],
+        recordings: Mapping[Domain, Recordings],
+        details: Mapping[Domain, Details] | None = None,
+    ) -> Fit:
         """Fit to a machine's enrolled windows, which come from at least two recordings.
 
         Args:
             banks: unit embeddings `(n, dim)` per enrolled domain, n >= 1.
             recordings: recording numbers `(n,)` per enrolled domain, unique within the domain.
-
-        Returns:
-            The backend, and the leave-one-recording-out measures of the enrolled windows: `[domain][bank]` is
-            `(n of domain,)`, infinite where the bank holds no other recording.
+            details: cuts and variants per enrolled domain, None without.
         """
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:

@@ -2,9 +2,12 @@
 
 Each domain has a mean of its own. All domains share one covariance about these means, because ten windows of a target
 domain are enough for its mean but not for its covariance in a thousand dimensions.
+
+Variants of the enrolled windows (other noise, another recording chain) are added to the covariance. What they change is
+not the machine, so a difference in their directions counts less.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
@@ -12,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offkey.vocabulary import Domain
-from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
+from service.domain.backends.base import TINY, Fit, LeftOut, Measures, Recordings
 from service.domain.distance import Near, Vectors
+from service.domain.enrolled import Cuts, Details, Variants
 
 FOLDS = 20  # up to this many recordings are left out one by one, more in this many groups
 MAX_WINDOWS = 512  # sample that directions are fitted to; the time grows with its cube
@@ -26,14 +30,14 @@ class Covariance(NamedTuple):
     means: Mapping[Domain, NDArray[np.float32]]  # (dim,)
     directions: NDArray[np.float32]  # (r, dim), orthonormal, largest variance first
     variances: NDArray[np.float64]  # (r,)
-    norms: NDArray[np.float64]  # (windows,), squared distances from the mean
+    shrinkage: float  # intensity of Ledoit and Wolf for the windows without their variants, within 0 and 1
     dim: int
 
     @property
     def nbytes(self) -> int:
         """Memory of the arrays, in bytes."""
         means = sum(mean.nbytes for mean in self.means.values())
-        return means + self.directions.nbytes + self.variances.nbytes + self.norms.nbytes
+        return means + self.directions.nbytes + self.variances.nbytes
 
     def parts(self, domain: Domain, windows: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Decompose windows about a domain's mean. Returns squared lengths by direction `(m, r)` and in all `(m,)`."""
@@ -53,22 +57,29 @@ class Mahalanobis:
 
     neighbors: ClassVar[int] = 0
     sigma_floor: ClassVar[float] = 0.05
+    uses_details: ClassVar[bool] = True
     _covariance: Covariance
     _kept: float  # share of the covariance after shrinkage
     _ridge: float  # variance that shrinkage adds in every direction
 
     @classmethod
-    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
+    def fit(
+        cls,
+        banks: Mapping[Domain, Vectors],
+        recordings: Mapping[Domain, Recordings],
+        details: Mapping[Domain, Details] | None = None,
+    ) -> Fit:
         """Fit means, covariance and shrinkage. Left-out measures use the shrinkage of the whole bank."""
-        windows = sample_windows(banks)
+        windows = sample_windows(banks, details)
         covariance = fit_covariance(windows)
         count = sum(len(np.unique(numbers)) for numbers in recordings.values())
-        shrinkage = max(_ledoit_wolf(covariance), 1.0 / count)
+        shrinkage = max(covariance.shrinkage, 1.0 / count)
         variance = float(covariance.variances.sum()) / covariance.dim
         kept, ridge = 1.0 - shrinkage, max(shrinkage * variance, TINY / covariance.dim)  # copies may have no variance
-        return cls(covariance, kept, ridge), left_out_measures(
+        left_out, cuts = left_out_measures(
             windows, recordings, lambda bank, held, fold: _mahalanobis(fold, kept, ridge, bank, held)
         )
+        return Fit(cls(covariance, kept, ridge), left_out, cuts)
 
     @property
     def nbytes(self) -> int:
@@ -92,11 +103,13 @@ def _mahalanobis(covariance: Covariance, kept: float, ridge: float, domain: Doma
 
 
 class SampledWindows(NamedTuple):
-    """A domain's enrolled windows, and the sample of them that directions are fitted to."""
+    """A domain's enrolled windows, the sample of them that directions are fitted to, and what belongs to them."""
 
     rows: Vectors  # (n, dim)
     sampled: NDArray[np.bool_]  # (n,)
     total: NDArray[np.float64]  # (dim,), sum of the rows
+    variants: Variants | None
+    cuts: Cuts | None
 
     def mean(self, held: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Average the windows that are not held out, `(dim,)`."""
@@ -105,33 +118,49 @@ class SampledWindows(NamedTuple):
         return mean
 
 
-def sample_windows(banks: Mapping[Domain, Vectors]) -> dict[Domain, SampledWindows]:
+def sample_windows(
+    banks: Mapping[Domain, Vectors], details: Mapping[Domain, Details] | None = None
+) -> dict[Domain, SampledWindows]:
     """Sample windows evenly over all, ordered by content, so that the order of enrollment does not matter."""
     count = sum(map(len, banks.values()))
     chosen = np.zeros(count, dtype=bool)
     order = np.lexsort(np.concatenate([rows[:, :3] for rows in banks.values()]).T)
     chosen[order[np.linspace(0, count - 1, min(count, MAX_WINDOWS)).round().astype(np.int64)]] = True
     parts = np.split(chosen, np.cumsum([len(rows) for rows in banks.values()])[:-1])
-    return {
-        domain: SampledWindows(rows, sampled, rows.sum(axis=0, dtype=np.float64))
-        for (domain, rows), sampled in zip(banks.items(), parts, strict=True)
-    }
+    found = {}
+    for (domain, rows), sampled in zip(banks.items(), parts, strict=True):
+        own = None if details is None else details[domain]
+        total = rows.sum(axis=0, dtype=np.float64)
+        found[domain] = SampledWindows(rows, sampled, total, own and own.variants, own and own.cuts)
+    return found
 
 
-def fit_covariance(
-    banks: Mapping[Domain, SampledWindows], held: Mapping[Domain, NDArray[np.bool_]] | None = None
-) -> Covariance:
-    """Fit means and covariance to all windows but those held out.
+class HeldOut(NamedTuple):
+    """What is left out of a fit to one domain."""
+
+    windows: NDArray[np.bool_]  # (n,)
+    recordings: frozenset[int]
+
+
+def fit_covariance(banks: Mapping[Domain, SampledWindows], held: Mapping[Domain, HeldOut] | None = None) -> Covariance:
+    """Fit means and covariance to all windows and variants but those held out.
 
     Args:
         banks: sampled windows per enrolled domain.
-        held: masks `(n,)` of the windows held out, None if none is. A domain held out as a whole has no mean.
+        held: what is left out per domain, None if nothing is. A domain held out as a whole has no mean.
     """
-    held = {domain: np.zeros(len(bank.rows), dtype=bool) for domain, bank in banks.items()} if held is None else held
-    means = {domain: bank.mean(held[domain]) for domain, bank in banks.items() if not held[domain].all()}
-    centered = np.concatenate(
-        [banks[domain].rows[banks[domain].sampled & ~held[domain]] - mean for domain, mean in means.items()]
+    if held is None:
+        held = {domain: HeldOut(np.zeros(len(bank.rows), dtype=bool), frozenset()) for domain, bank in banks.items()}
+    means = {domain: bank.mean(held[domain].windows) for domain, bank in banks.items() if not held[domain].windows.all()}
+    own = np.concatenate(
+        [banks[domain].rows[banks[domain].sampled & ~held[domain].windows] - mean for domain, mean in means.items()]
     )  # (windows, dim)
+    moved = [
+        _without(banks[domain].variants, held[domain].recordings) - mean
+        for domain, mean in means.items()
+        if banks[domain].variants is not None
+    ]
+    centered = np.concatenate([own, *moved])
     count, dim = centered.shape
     if count <= dim:
         variances, vectors = np.linalg.eigh(centered @ centered.T / count)
@@ -145,50 +174,78 @@ def fit_covariance(
         {domain: mean.astype(np.float32) for domain, mean in means.items()},
         directions.astype(np.float32),
         variances[there],
-        np.einsum("nd,nd->n", centered, centered),
+        _ledoit_wolf(own),
         dim,
     )
 
 
-def _ledoit_wolf(covariance: Covariance) -> float:
-    """Compute the shrinkage intensity of Ledoit and Wolf, within 0 and 1."""
-    count = len(covariance.norms)
-    squared = float(covariance.variances @ covariance.variances)  # of the covariance's Frobenius norm
+def _without(variants: Variants | None, recordings: frozenset[int]) -> Vectors:
+    """Return the variants of the recordings that are not held out."""
+    assert variants is not None
+    if not recordings:
+        return variants.vectors
+    return variants.vectors[~np.isin(variants.recordings, list(recordings))]
+
+
+def _ledoit_wolf(centered: NDArray[np.float64]) -> float:
+    """Compute the shrinkage intensity of Ledoit and Wolf for centered rows `(n, dim)`, within 0 and 1."""
+    count, dim = centered.shape
+    gram = centered @ centered.T / count if count <= dim else centered.T @ centered / count
+    squared = float(np.einsum("ij,ij->", gram, gram))  # of the covariance's Frobenius norm
+    norms = np.einsum("nd,nd->n", centered, centered)
     # Squared Frobenius distance from the nearest multiple of the identity.
-    off = squared - float(covariance.variances.sum()) ** 2 / covariance.dim
-    noise = (float(covariance.norms @ covariance.norms) / count - squared) / count
+    off = squared - (float(norms.sum()) / count) ** 2 / dim
+    noise = (float(norms @ norms) / count - squared) / count
     return 1.0 if off <= TINY**4 else float(np.clip(noise / off, 0.0, 1.0))
 
 
 def left_out_measures(
     banks: Mapping[Domain, SampledWindows], recordings: Mapping[Domain, Recordings], measure: Measure
-) -> dict[Domain, dict[Domain, Measures]]:
-    """Measure enrolled windows by fits without their recordings. Returns infinity where a bank has no others."""
-    found = {domain: {bank: np.full(len(own.rows), np.inf) for bank in banks} for domain, own in banks.items()}
-    for held in _folds(banks, recordings):
-        fold = fit_covariance(banks, held)
-        for domain, own in banks.items():
-            if held[domain].any():
-                for bank in fold.means:
-                    found[domain][bank][held[domain]] = measure(bank, own.rows[held[domain]], fold)
-    return found
+) -> tuple[LeftOut, dict[Domain, Measures]]:
+    """Measure enrolled windows, and cuts of them, by fits without their recordings.
 
-
-def _folds(
-    banks: Mapping[Domain, SampledWindows], recordings: Mapping[Domain, Recordings]
-) -> Iterator[dict[Domain, NDArray[np.bool_]]]:
-    """Yield masks of the windows to hold out: one recording at a time, or groups of recordings if there are many.
-
-    A fold never holds out all recordings of a domain that has two. Recordings are grouped in order of content, so that
-    the order of enrollment does not matter.
+    Returns:
+        Measures of the windows, infinite where a bank has no others, and those of the cuts of each domain `(c,)` by its
+        own bank.
     """
-    folds, first = {}, 0
-    all_numbers = numbered(recordings)
+    found = {domain: {bank: np.full(len(own.rows), np.inf) for bank in banks} for domain, own in banks.items()}
+    pieces = {d: np.full(len(own.cuts.clips), np.inf) for d, own in banks.items() if own.cuts is not None}
+    folds = recording_folds({domain: own.rows for domain, own in banks.items()}, recordings)
+    for number in range(1 + max(fold for own in folds.values() for fold in own.values())):
+        held = {
+            domain: HeldOut(
+                np.array([own[recording] == number for recording in recordings[domain].tolist()]),
+                frozenset(recording for recording, fold in own.items() if fold == number),
+            )
+            for domain, own in folds.items()
+        }
+        fit = fit_covariance(banks, held)
+        for domain, own in banks.items():
+            rows = held[domain].windows
+            if rows.any():
+                for bank in fit.means:
+                    found[domain][bank][rows] = measure(bank, own.rows[rows], fit)
+            if own.cuts is not None and domain in fit.means:
+                of_fold = np.isin(own.cuts.recordings, list(held[domain].recordings))
+                if of_fold.any():
+                    pieces[domain][of_fold] = measure(domain, own.cuts.vectors[of_fold], fit)
+    return found, pieces
+
+
+def recording_folds(
+    banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]
+) -> dict[Domain, dict[int, int]]:
+    """Return the fold in which each recording is held out, by domain and recording number.
+
+    One recording at a time is held out, or groups of recordings if there are many. A fold never holds out all
+    recordings of a domain that has two. Recordings are grouped in order of content, so that the order of enrollment
+    does not matter.
+    """
+    folds: dict[Domain, dict[int, int]] = {}
+    first = 0
     for domain in sorted(banks):
-        numbers = all_numbers[domain]
-        in_order = numbers[np.lexsort(banks[domain].rows[:, :3].T)]
-        ranks = {number: first + rank for rank, number in enumerate(dict.fromkeys(in_order.tolist()))}
-        folds[domain] = np.array([ranks[number] for number in numbers.tolist()]) % FOLDS
+        in_order = recordings[domain][np.lexsort(banks[domain][:, :3].T)]
+        ranks = list(dict.fromkeys(in_order.tolist()))
+        folds[domain] = {number: (first + rank) % FOLDS for rank, number in enumerate(ranks)}
         first += len(ranks)
-    for fold in range(min(first, FOLDS)):
-        yield {domain: own == fold for domain, own in folds.items()}
+    return folds

@@ -7,14 +7,15 @@ arXiv 2509.10951). The density is computed over all enrolled recordings of both 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offkey.vocabulary import Domain
-from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
+from service.domain.backends.base import TINY, Fit, Measures, Recordings, numbered
 from service.domain.distance import Near, Vectors, cosine_distances, nearest_rows
+from service.domain.enrolled import Details
 
 SURROUNDINGS = 8  # nearest other recordings, K in the paper
 CANDIDATES = 16  # nearest windows whose distances are normalized
@@ -31,16 +32,24 @@ class DensityRatio:
 
     neighbors: ClassVar[int] = CANDIDATES
     sigma_floor: ClassVar[float] = 0.05
+    uses_details: ClassVar[bool] = False
     _local: Mapping[Domain, Measures]  # (n,)
 
     @classmethod
-    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
+    def fit(
+        cls,
+        banks: Mapping[Domain, Vectors],
+        recordings: Mapping[Domain, Recordings],
+        details: Mapping[Domain, Details] | None = None,
+    ) -> Fit:
         """Compute the local distances of the enrolled windows."""
+        del details
         local, pairs = fit_pairs(banks, recordings)
-        return cls(local), {
+        left_out = {
             domain: {bank: cls._smallest(pair.distances, pair.local) for bank, pair in row.items()}
             for domain, row in pairs.items()
         }
+        return Fit(cls(local), left_out, {})
 
     @property
     def nbytes(self) -> int:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from offkey.vocabulary import Domain
-from service.domain.backends.base import TINY, LeftOut, Measures, Recordings, numbered
+from service.domain.backends.base import TINY, Fit, Measures, Recordings, numbered
 from service.domain.distance import Distances, Near, Vectors, nearest_in, nearest_rows, nearest_to_others
+from service.domain.enrolled import Details
 
 MEAN_OF = 5  # nearest windows
 
@@ -19,11 +20,18 @@ class Nearest:
 
     neighbors: ClassVar[int] = 1
     sigma_floor: ClassVar[float] = TINY
+    uses_details: ClassVar[bool] = False
     nbytes = 0
 
     @classmethod
-    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
+    def fit(
+        cls,
+        banks: Mapping[Domain, Vectors],
+        recordings: Mapping[Domain, Recordings],
+        details: Mapping[Domain, Details] | None = None,
+    ) -> Fit:
         """Compute the leave-one-recording-out distances; nothing is fitted."""
+        del details
         left_out = {
             domain: {
                 bank: nearest_to_others(windows, recordings[domain]) if bank is domain else nearest_in(windows, rows)
@@ -31,9 +39,8 @@ class Nearest:
             }
             for domain, windows in banks.items()
         }
-        return cls(), {
-            d: {bank: found.astype(np.float64) for bank, found in row.items()} for d, row in left_out.items()
-        }
+        found = {d: {bank: one.astype(np.float64) for bank, one in row.items()} for d, row in left_out.items()}
+        return Fit(cls(), found, {})
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
         """Return the smallest distance that the search found."""
@@ -47,19 +54,27 @@ class NearestMean:
 
     neighbors: ClassVar[int] = MEAN_OF
     sigma_floor: ClassVar[float] = TINY
+    uses_details: ClassVar[bool] = False
     nbytes = 0
 
     @classmethod
-    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
+    def fit(
+        cls,
+        banks: Mapping[Domain, Vectors],
+        recordings: Mapping[Domain, Recordings],
+        details: Mapping[Domain, Details] | None = None,
+    ) -> Fit:
         """Compute the leave-one-recording-out distances; nothing is fitted."""
+        del details
         numbers = numbered(recordings)
-        return cls(), {
+        left_out = {
             domain: {
                 bank: _mean(nearest_rows(windows, rows, MEAN_OF, apart=(numbers[domain], numbers[bank])).distances)
                 for bank, rows in banks.items()
             }
             for domain, windows in banks.items()
         }
+        return Fit(cls(), left_out, {})
 
     def measure(self, windows: Vectors, near: Mapping[Domain, Near]) -> Mapping[Domain, Measures]:
         """Average the distances that the search found."""

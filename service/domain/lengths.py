@@ -1,0 +1,127 @@
+"""Self-scores by length: what healthy clips of the length of a scored clip measure.
+
+A short clip differs more from the bank than a long one, because it averages over less. It is therefore compared with
+pieces of the enrolled clips that are as short.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.enrolled import Details
+
+TOLERANCE = 0.9  # a clip of this share of a length counts as that long
+
+
+@dataclass(frozen=True)
+class LengthCurves:
+    """Measures of the enrolled clips of one domain, cut to several lengths, with their recording left out.
+
+    Attributes:
+        lengths: lengths of the pieces of each clip, `(clips, k)` seconds, increasing; the last one is the whole clip.
+            Clips with fewer pieces start with NaN.
+        values: measures `(views, clips, k)`.
+        windows: median number of windows of a clip.
+    """
+
+    lengths: NDArray[np.float64]
+    values: NDArray[np.float64]
+    windows: int
+
+    @classmethod
+    def of(
+        cls,
+        clips: NDArray[np.int64],
+        windows: Sequence[NDArray[np.float64]],
+        cuts: Sequence[NDArray[np.float64]],
+        details: Details | None,
+    ) -> Self:
+        """Collect the pieces of each clip: its cuts, and its first windows, one, two, four and so on.
+
+        Args:
+            clips: clip number of each window, `(n,)`.
+            windows: measures of the windows by view, each `(n,)`.
+            cuts: measures of the cuts by view, each `(c,)`; empty without cuts.
+            details: details of the windows, None if durations are unknown: then a clip is one piece of any length.
+        """
+        pieces: list[list[tuple[float, NDArray[np.float64]]]] = []
+        counts = []
+        own = None if details is None else details.cuts
+        measured = np.array(windows)  # (views, n)
+        of_cuts = np.array(cuts)  # (views, c)
+        order = np.argsort(clips, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(clips[order])) + 1):
+            counts.append(len(rows))
+            found = []
+            if own is not None and len(cuts):
+                of_clip = np.flatnonzero(own.clips == clips[rows[0]])
+                found = [(float(own.seconds[at]), of_cuts[:, at]) for at in of_clip[np.argsort(own.seconds[of_clip])]]
+            if details is not None:
+                for count in _doubling(len(rows)):
+                    found.append((float(details.ends[rows[count - 1]]), measured[:, rows[:count]].max(axis=1)))
+            whole = 0.0 if details is None else float(details.ends[rows].max())
+            found.append((whole, measured[:, rows].max(axis=1)))
+            pieces.append(found)
+        most = max(map(len, pieces))
+        lengths = np.full((len(pieces), most), np.nan)
+        values = np.full((len(measured), len(pieces), most), np.nan)
+        for clip, found in enumerate(pieces):
+            for place, (seconds, value) in enumerate(found, start=most - len(found)):
+                lengths[clip, place], values[:, clip, place] = seconds, value
+        return cls(lengths, values, int(np.median(counts)))
+
+    @property
+    def whole(self) -> NDArray[np.float64]:
+        """Measures of the whole clips, `(views, clips)`."""
+        return self.values[:, :, -1]
+
+    @property
+    def longest(self) -> float:
+        """Duration of the longest clip, in seconds; 0 if durations are unknown."""
+        return float(self.lengths[:, -1].max())
+
+    def at(self, seconds: float) -> NDArray[np.float64]:
+        """Return the measures `(views, clips)` of pieces of a length, interpolated over its logarithm.
+
+        NaN for clips of which no piece is as short. Clips that are shorter than `seconds` count as a whole.
+        """
+        found = self.values[:, :, -1].copy()
+        length = np.maximum(seconds / TOLERANCE, 1e-3)
+        for place in range(self.lengths.shape[1] - 2, -1, -1):
+            low, high = self.lengths[:, place], self.lengths[:, place + 1]
+            within = (length < high) & (low < high)
+            if not within.any():
+                continue
+            share = np.clip(np.log(max(seconds, 1e-3) / low[within]) / np.log(high[within] / low[within]), 0.0, 1.0)
+            found[:, within] = (1 - share) * self.values[:, within, place] + share * self.values[:, within, place + 1]
+        first = np.nanmin(self.lengths, axis=1)
+        found[:, length < first] = np.nan
+        return found
+
+
+def _doubling(windows: int) -> list[int]:
+    """Return 1, 2, 4, ... below `windows`."""
+    counts = []
+    count = 1
+    while count < windows:
+        counts.append(count)
+        count *= 2
+    return counts
+
+
+def in_blocks(values: NDArray[np.float64], windows: int) -> NDArray[np.float64]:
+    """Reduce the scores of a clip's windows `(..., m)` to one score: the largest, or the mean of several largest.
+
+    A clip with more windows than enrolled clips have is split into blocks of at most as many windows. Each block is
+    comparable with an enrolled clip; the largest score of all blocks would not be.
+    """
+    count = values.shape[-1]
+    if count <= windows:
+        largest: NDArray[np.float64] = values.max(axis=-1)
+        return largest
+    blocks = np.array_split(values, -(-count // max(windows, 1)), axis=-1)
+    mean: NDArray[np.float64] = np.mean([block.max(axis=-1) for block in blocks], axis=0)
+    return mean
