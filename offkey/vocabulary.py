@@ -36,7 +36,6 @@ class View(StrEnum):
 
     STEADY = "steady"  # whole windows
     EVENT = "event"  # the most anomalous half second
-    FAULT = "fault"  # likeness to a confirmed fault
 
 
 class Condition(StrEnum):
@@ -66,6 +65,9 @@ class Measure(StrEnum):
     CLIPPING = "clipping"
     SAMPLE_RATE = "sample-rate"
     CHANNELS = "channels"
+    LENGTH = "length"  # shorter than anything enrolled
+    POLARITY = "polarity"  # channels that cancel each other
+    OUT_OF_BAND = "out-of-band"  # sound above what the model receives
     MACHINE = "machine-not-audible"  # found from embeddings, not from an envelope
 
 

@@ -19,7 +19,7 @@ from offkey.schemas.machines import (
 )
 from offkey.schemas.noise import NoiseClip, NoiseEnrollment, NoiseList
 from offkey.schemas.operations import Health, Info, Problem
-from offkey.schemas.scores import ClipScore, Localization, Neighbor, Region, Scores, WindowScore
+from offkey.schemas.scores import ClipScore, DecidedBy, Localization, Neighbor, Region, Scores, WindowScore
 
 __all__ = [
     "MAX_DESCRIPTION_CHARACTERS",
@@ -31,6 +31,7 @@ __all__ = [
     "ClipCounts",
     "ClipList",
     "ClipScore",
+    "DecidedBy",
     "DomainDrift",
     "DomainPromise",
     "DriftReport",

@@ -98,11 +98,16 @@ class DomainPromise(Answer):
         description="number of these clips that new clips are compared with; fewer than all only with a coreset"
     )
     recordings: int = Field(description="n, the number of recordings that the compared clips are cut from")
-    promised_false_alarm_rate: float = Field(
-        description="the requested rate, or 1 / (n + 1) if that is larger; 1 is no promise, as for a single recording "
-        "and for the rules `gamma` and `manual`"
+    decision_threshold: float = Field(
+        description="threshold of the domain; a clip is anomalous if it is above the thresholds of all domains"
     )
-    lowest_false_alarm_rate: float = Field(description="lowest rate that n recordings can promise, 1 / (n + 1)")
+    promised_false_alarm_rate: float | None = Field(
+        description="the requested rate, or 1 / (n + 1) if that is larger; null if nothing is promised, as for a single "
+        "recording and for the rules `gamma` and `manual`"
+    )
+    lowest_false_alarm_rate: float | None = Field(
+        description="lowest rate that n recordings can promise, 1 / (n + 1); null for a single recording"
+    )
     above_threshold: int = Field(description="number of compared clips with a leave-one-out score above the threshold")
     pooled_scale: bool = Field(
         description="true if the domain has too few recordings and uses the score scale of the other domain"
@@ -113,7 +118,8 @@ class Threshold(Answer):
     """The current decision threshold, and the false-alarm rate it promises."""
 
     decision_threshold: float = Field(
-        description="threshold on the scale of the scores; a clip with a higher anomaly score is anomalous"
+        description="largest threshold of the domains, on the scale of the scores; a clip with a higher anomaly score "
+        "is anomalous whichever domain it is from"
     )
     rule: Rule
     calibration_version: str = Field(
@@ -123,7 +129,9 @@ class Threshold(Answer):
     requested_false_alarm_rate: float | None = Field(
         description="requested rate, from 0 to 1; null for the manual rule"
     )
-    promised_false_alarm_rate: float = Field(description="largest promised rate of the domains, from 0 to 1")
+    promised_false_alarm_rate: float | None = Field(
+        description="largest promised rate of the domains, from 0 to 1; null if nothing is promised for one of them"
+    )
     domains: list[DomainPromise] = Field(description="promise for each enrolled domain")
     warnings: list[str] = Field(description="promises that cannot be made, and the clips to enroll for them")
 

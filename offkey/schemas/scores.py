@@ -7,7 +7,7 @@ from pydantic import Field
 from offkey.schemas.acoustics import AcousticsWarning, ClipAcoustics
 from offkey.schemas.base import Answer
 from offkey.schemas.machines import Threshold
-from offkey.vocabulary import Domain
+from offkey.vocabulary import Condition, Domain, View
 
 
 class Neighbor(Answer):
@@ -61,18 +61,39 @@ class WindowScore(Answer):
     )
 
 
+class DecidedBy(Answer):
+    """The part of a clip that its score is about."""
+
+    view: View = Field(description="`steady` compares whole windows, `event` the most anomalous half second")
+    start_s: float = Field(description="start in the clip, in seconds")
+    end_s: float = Field(description="end in the clip, in seconds")
+
+
 class ClipScore(Answer):
-    """Score of one clip: the score of its most anomalous window."""
+    """Score of one clip."""
 
     name: str
     seconds: float = Field(description="duration, in seconds")
     anomaly_score: float = Field(
         description="anomaly score; higher is more anomalous, without bounds, and not a probability"
     )
-    is_anomalous: bool = Field(description="true if the score is above the decision threshold")
-    p_value: float = Field(
+    decision_threshold: float = Field(
+        description="threshold that decides about this clip: that of the domain which the clip fits or is nearest to, for "
+        "clips of its length"
+    )
+    is_anomalous: bool = Field(description="true if the anomaly score is above `decision_threshold`")
+    domain: Domain = Field(description="domain that the clip is nearest to")
+    decided_by: DecidedBy
+    p_value: float | None = Field(
         description="upper bound of the share of healthy clips with such a score, from 0 to 1; not the probability of "
-        "a fault"
+        "a fault; null if no enrolled clips are comparable"
+    )
+    promised_false_alarm_rate: float | None = Field(
+        description="promised rate for healthy clips like this one, from 0 to 1; null if nothing is promised"
+    )
+    promise_note: str | None = Field(None, description="reason why nothing is promised; null if something is")
+    condition: Condition = Field(
+        description="whether the clip was recorded like the enrolled clips; `warnings` has the differences and what to do"
     )
     acoustics: ClipAcoustics
     warnings: list[AcousticsWarning] = Field(

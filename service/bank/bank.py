@@ -13,10 +13,12 @@ from offkey.vocabulary import Domain
 from service.bank.calibration import Calibration
 from service.bank.index import Index, build_index, index_nbytes
 from service.bank.rows import BankRows
-from service.domain.detector import Detector
+from service.domain.detector import ClipScores, Detector
 from service.domain.distance import Vectors
 from service.domain.envelope import Envelope
 from service.domain.localization import Reference
+from service.domain.nuisance import CUT_RECORDINGS
+from service.domain.slices import Slices
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Bank:
         clips_in_reference: number of compared clips in `reference`. Clips enrolled by a version without spectrograms
             are missing.
         envelopes: range of acoustics per domain. A domain with too few measured clips has none.
+        clips_without_pieces: number of the first clips without variants and cuts: a version before these enrolled them.
         noise: background without the machine, `(m, dim)`, None if none is stored.
     """
 
@@ -76,6 +79,7 @@ class Bank:
     envelopes: Mapping[Domain, Envelope]
     reference: Reference
     clips_in_reference: int
+    clips_without_pieces: int
     noise: Vectors | None = field(repr=False)
     _domains: Mapping[Domain, _DomainBank] = field(repr=False)
     _names: Mapping[int, str] = field(repr=False)
@@ -103,6 +107,7 @@ class Bank:
             envelopes=calibration.envelopes,
             reference=calibration.reference,
             clips_in_reference=calibration.clips_in_reference,
+            clips_without_pieces=_without_pieces(rows),
             noise=rows.noise,
             _domains={
                 domain: _DomainBank(rows, at, vectors, exact_limit)
@@ -116,15 +121,23 @@ class Bank:
         """Memory of the indexes and the detector, in bytes."""
         return sum(bank.nbytes for bank in self._domains.values()) + self.detector.nbytes
 
-    def score(self, windows: Vectors, neighbors: int) -> tuple[NDArray[np.float64], list[list[Neighbor]]]:
-        """Score the windows of a clip.
+    def score(
+        self,
+        windows: Vectors,
+        neighbors: int,
+        slices: Sequence[Slices] | None = None,
+        seconds: float | None = None,
+    ) -> tuple[ClipScores, list[list[Neighbor]]]:
+        """Score a clip.
 
         Args:
             windows: `(m, dim)` unit embeddings.
             neighbors: number of nearest enrolled windows to return per window.
+            slices: slices of each window; empty or None if the bundle has none.
+            seconds: duration of the clip, None if unknown.
 
         Returns:
-            Scores `(m,)`, and the nearest enrolled windows of each window, nearest first.
+            Scores, and the nearest enrolled windows of each window, nearest first.
 
         Raises:
             OffkeyError: fewer windows are enrolled than neighbors are requested.
@@ -139,7 +152,7 @@ class Bank:
             )
         wanted = max(neighbors, self.detector.neighbors)
         found = {domain: bank.index.search(windows, wanted) for domain, bank in self._domains.items()}
-        scores = self.detector.window_scores(windows, found)
+        scores = self.detector.score(windows, found, slices, seconds)
         named = []
         for window in range(len(windows)):
             near = [
@@ -167,38 +180,28 @@ class Bank:
         to_bank = np.array([near[0].distance for near in neighbors])
         return bool(np.mean(to_noise < to_bank) > 0.5)
 
-    def vectors_of(self, clip_id: int) -> Vectors:
-        """Return the embeddings `(windows, dim)` of an enrolled clip.
-
-        Raises:
-            OffkeyError: the clip is not in the bank.
-        """
-        domain, rows = self._enrolled(clip_id)
-        vectors: Vectors = self._domains[domain].vectors[rows]
-        return vectors
-
     def self_score(self, clip_id: int) -> float:
         """Return the score of an enrolled clip with its own recording left out.
 
         Raises:
             OffkeyError: the clip is not in the bank.
         """
-        domain, _ = self._enrolled(clip_id)
-        position = np.searchsorted(np.unique(self._domains[domain].clips), clip_id)
-        return float(self.detector.self_scores[domain].scores[position])
-
-    def _enrolled(self, clip_id: int) -> tuple[Domain, NDArray[np.int64]]:
-        """Find the domain of an enrolled clip, and the clip's rows in that domain's bank."""
         for domain, bank in self._domains.items():
-            rows = np.flatnonzero(bank.clips == clip_id)
-            if len(rows):
-                return domain, rows
+            numbers = np.unique(bank.clips)
+            if clip_id in numbers:
+                return float(self.detector.self_scores[domain].scores[np.searchsorted(numbers, clip_id)])
         raise OffkeyError(ErrorKind.UNKNOWN_CLIP, f"Clip {clip_id} was deleted in the meantime. Send it again.")
 
     def _neighbor(self, domain: Domain, row: int, distance: float) -> Neighbor:
         bank = self._domains[domain]
         clip_id = int(bank.clips[row])
         return Neighbor(clip_id, self._names[clip_id], float(bank.starts[row]), domain, distance)
+
+
+def _without_pieces(rows: BankRows) -> int:
+    """Count the clips without pieces among the first ones, which have some unless an older version enrolled them."""
+    first = np.unique(rows.clips)[:CUT_RECORDINGS].tolist()
+    return sum(clip_id not in rows.pieces for clip_id in first)
 
 
 def _parts(vectors: Vectors, members: Mapping[Domain, NDArray[np.int64]]) -> list[Vectors]:

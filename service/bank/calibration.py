@@ -13,6 +13,7 @@ from service.bank.rows import BankRows, CalibrationRows
 from service.domain.backends import DEFAULT_BACKEND
 from service.domain.coreset import coreset
 from service.domain.detector import Detector
+from service.domain.enrolled import Details
 from service.domain.envelope import Envelope
 from service.domain.localization import Reference
 
@@ -48,7 +49,7 @@ class Calibration:
 
         Args:
             rows: enrolled windows.
-            calibration_rows: acoustics and spectrograms of the same windows.
+            calibration_rows: acoustics, spectrograms, slices and pieces of the same clips.
             backend: name in `BACKENDS`.
             coreset_windows: largest number of windows of a domain to compare with, 0 for all.
 
@@ -72,10 +73,23 @@ class Calibration:
             {d: rows.clips[at] for d, at in members.items()},
             {d: rows.recordings[at] for d, at in members.items()},
             backend,
+            _details(rows, members, calibration_rows),
         )
         fitted = {d: _envelope(rows, at, calibration_rows) for d, at in enrolled.items()}
         envelopes = {d: envelope for d, envelope in fitted.items() if envelope is not None}
         return cls(members, detector, envelopes, *_reference(rows, members, calibration_rows))
+
+
+def _details(
+    rows: BankRows, members: Mapping[Domain, NDArray[np.int64]], calibration_rows: CalibrationRows
+) -> dict[Domain, Details]:
+    """Collect what is known of the compared windows besides their embeddings."""
+    details = {}
+    for domain, at in members.items():
+        recordings = dict(zip(rows.clips[at].tolist(), rows.recordings[at].tolist(), strict=True))
+        slices = [calibration_rows.slices.get(row) for row in at.tolist()]
+        details[domain] = Details.of(rows.ends[at], slices, calibration_rows.pieces, recordings)
+    return details
 
 
 def _envelope(rows: BankRows, at: NDArray[np.int64], calibration_rows: CalibrationRows) -> Envelope | None:

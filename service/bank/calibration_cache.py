@@ -22,7 +22,7 @@ from service.bank.serialization import dump, load
 logger = logging.getLogger(__name__)
 
 # Raise it with every change of what a fit computes from the same rows. The package version does so for a release.
-CALIBRATION_VERSION = 1
+CALIBRATION_VERSION = 2
 
 _MIN_FIT_SECONDS = 0.02  # a faster fit is not written
 _HEAD = struct.Struct("<32sI")  # fingerprint of the rows, CRC-32 of the rest of the file
@@ -88,17 +88,18 @@ class CalibrationCache:
 def _fingerprint(rows: BankRows, backend: str, coreset_windows: int) -> bytes:
     """Hash everything that a calibration depends on. Clip and recording numbers count only as groups of windows.
 
-    Acoustics and spectrograms are stored together with the embedding and never change without it, so only their
-    presence is hashed. Vectors are hashed by CRC-32, as in the store: SHA-256 takes three times as long, 5.5 ms for
-    1,000 windows of 2,048 values.
+    Acoustics, spectrograms, slices and pieces are stored together with the embedding and never change without it, so
+    only their presence is hashed. Vectors are hashed by CRC-32, as in the store: SHA-256 takes three times as long,
+    5.5 ms for 1,000 windows of 2,048 values.
     """
     domains = [domain.value for domain in rows.domains]
     key = [CALIBRATION_VERSION, __version__, backend, coreset_windows, rows.vectors.shape, domains]
-    found = hashlib.sha256(
-        repr([*key, zlib.crc32(np.ascontiguousarray(rows.vectors).data), sorted(rows.has_spectrogram)]).encode()
-    )
+    crc = zlib.crc32(np.ascontiguousarray(rows.vectors).data)
+    found = hashlib.sha256(repr([*key, crc, sorted(rows.has_spectrogram), sorted(rows.has_slices)]).encode())
     for array in (
+        rows.ends,
         np.isin(rows.clips, list(rows.measured)),
+        np.array([rows.pieces.get(clip, 0) for clip in rows.clips.tolist()]),
         *(np.unique(numbers, return_inverse=True)[1] for numbers in (rows.clips, rows.recordings)),
     ):
         found.update(np.ascontiguousarray(array).data)

@@ -4,7 +4,7 @@ A bank is loaded in two reads. The first returns what scoring needs. The second 
 fitted to, and is skipped if the calibration is cached.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from offkey.vocabulary import Domain
 from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
+from service.domain.enrolled import Piece
+from service.domain.slices import Slices
 from service.domain.spectrogram import Spectrogram
 
 
@@ -31,10 +33,13 @@ class BankRows:
     clips: NDArray[np.int64]  # (n,) clip ids
     recordings: NDArray[np.int64]  # (n,) recording numbers; clips cut from one recording share a number
     starts: NDArray[np.float64]  # (n,) seconds
+    ends: NDArray[np.float64]  # (n,) seconds
     domains: tuple[Domain, ...]  # (n,)
     names: Mapping[int, str]  # clip names by clip id
     measured: frozenset[int] = frozenset()  # ids of clips with stored acoustics
     has_spectrogram: frozenset[int] = frozenset()  # row numbers with a stored spectrogram
+    has_slices: frozenset[int] = frozenset()  # row numbers with stored slices
+    pieces: Mapping[int, int] = field(default_factory=dict)  # number of stored pieces by clip id
     noise: Vectors | None = None  # (m, dim) background without the machine, None if none is stored
 
     @property
@@ -46,10 +51,12 @@ class BankRows:
 
 @dataclass(frozen=True)
 class CalibrationRows:
-    """Acoustics and spectrograms of the same windows, which only a calibration is fitted to."""
+    """What is stored of the same windows and only a calibration is fitted to."""
 
     acoustics: Mapping[int, Acoustics] = field(default_factory=dict)  # acoustics by clip id
     spectrograms: Mapping[int, Spectrogram] = field(default_factory=dict)  # spectrograms by row number
+    slices: Mapping[int, Slices] = field(default_factory=dict)  # slices by row number
+    pieces: Sequence[tuple[int, Piece]] = ()  # clip id and piece
 
 
 class BankSource(Protocol):

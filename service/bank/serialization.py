@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -61,13 +62,17 @@ def _encode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
         return {"backend": _BACKEND_NAMES[kind], "fields": encoded} if kind in _BACKEND_NAMES else encoded
     if isinstance(value, Mapping):
         return [[_encode(key, arrays), _encode(part, arrays)] for key, part in value.items()]
-    if isinstance(value, frozenset):
+    if isinstance(value, frozenset | tuple):
         return [_encode(part, arrays) for part in value]
     raise TypeError(f"{type(value).__name__} cannot be serialized")
 
 
 def _decode(kind: Any, tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     origin, parameters = get_origin(kind), get_args(kind)
+    if origin is UnionType:  # a type or None
+        return None if tree is None else _decode(parameters[0], tree, arrays)
+    if origin is tuple:
+        return tuple(_decode(parameters[0], part, arrays) for part in tree)
     if origin is np.ndarray:
         name, transposed = tree
         return arrays[name].T if transposed else arrays[name]

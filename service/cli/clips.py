@@ -212,7 +212,7 @@ def score_table(answers: Iterable[Scores]) -> Table:
                 plain(clip.name),
                 plain(answer.machine_id),
                 f"{clip.anomaly_score:.2f}",
-                f"{answer.threshold.decision_threshold:.2f}",
+                f"{clip.decision_threshold:.2f}",
                 "[red]ANOMALOUS[/]" if clip.is_anomalous else "[green]normal[/]",
             )
     return table
@@ -230,7 +230,7 @@ def _numbers(judged: Judgment) -> tuple[float, float]:
 def promise(threshold: Threshold) -> Iterator[str]:
     """Yield the promised false-alarm rates, and what to enroll if they are not the requested one."""
     rates = ", ".join(
-        f"{own.domain} {f'{own.promised_false_alarm_rate:.1%}' if own.promised_false_alarm_rate < 1.0 else 'unknown'}"
+        f"{own.domain} {'none' if (rate := own.promised_false_alarm_rate) is None else f'{rate:.1%}'}"
         for own in threshold.domains
     )
     yield f"Promised false-alarm rate: {rates}."

@@ -32,7 +32,7 @@ from service.domain.slices import Slices
 
 MIN_SCALE_RECORDINGS = 5  # fewer recordings can agree by chance, so their deviation is no measure of what is normal
 RELATIVE_SIGMA_FLOOR = 0.05  # share of the mean measure
-EVENT_WEIGHT = 0.5  # a standardized event counts half: other noise raises the largest of many slices most
+EVENT_WEIGHT = 0.4  # of a standardized event: other noise raises the largest of many slices most
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,10 @@ class Reference:
         """
         there = {domain: np.isfinite(own[0]) for domain, own in values.items()}
         own_scales = {
-            domain: [Scale.fit(view[there[domain]], floor) for view, floor in zip(own, clips[domain].sigma_floors, strict=True)]
+            domain: [
+                Scale.fit(view[there[domain]], floor)
+                for view, floor in zip(own, clips[domain].sigma_floors, strict=True)
+            ]
             for domain, own in values.items()
             if there[domain].any()
         }
@@ -261,29 +264,58 @@ class Detector:
             seconds: duration of the clip, None if unknown.
         """
         reference = self.reference(seconds)
+        found = self._measure(windows, near, slices, reference)
+        domains = {d: float(in_blocks(own.both, self._clips[d].curves.windows)) for d, own in found.items()}
+        nearest = min(domains, key=lambda domain: domains[domain])
+        window = int(found[nearest].both.argmax())
+        is_event = bool(found[nearest].event[window] > found[nearest].steady[window])
+        return ClipScores(
+            domains,
+            np.min([own.both for own in found.values()], axis=0),
+            View.EVENT if is_event else View.STEADY,
+            window,
+            int(found[nearest].slices[window].argmax()) if is_event else None,
+            reference,
+        )
+
+    def window_scores(
+        self, windows: Vectors, near: Mapping[Domain, Near], slices: Sequence[Slices] | None = None
+    ) -> dict[Domain, NDArray[np.float64]]:
+        """Score windows, each as a clip of its own. Returns scores `(m,)` against each domain.
+
+        Arguments are those of `score`.
+        """
+        return {domain: own.both for domain, own in self._measure(windows, near, slices, self.whole).items()}
+
+    def _measure(
+        self, windows: Vectors, near: Mapping[Domain, Near], slices: Sequence[Slices] | None, reference: Reference
+    ) -> dict[Domain, "_Measured"]:
+        """Standardize the measures of windows by each domain."""
         steady = self._fitted.measure(windows, near)
-        found = {d: scale.standardize(steady[d]) for d, (scale, *_) in reference.scales.items()}  # (m,) per domain
-        brief: dict[Domain, NDArray[np.float64]] = {}
         of_slices: list[Mapping[Domain, Measures]] = []
         if self.events is not None:
             assert slices is not None
             of_slices = [self.events.measure(one) for one in slices]
-            for domain, (_, scale) in reference.scales.items():
-                largest = np.array([measures[domain].max() for measures in of_slices])
-                brief[domain] = EVENT_WEIGHT * scale.standardize(largest)
-        both = {d: np.maximum(own, brief[d]) if d in brief else own for d, own in found.items()}
-        domains = {d: float(in_blocks(own, self._clips[d].curves.windows)) for d, own in both.items()}
-        nearest = min(domains, key=lambda domain: domains[domain])
-        window = int(both[nearest].argmax())
-        is_event = nearest in brief and bool(brief[nearest][window] > found[nearest][window])
-        return ClipScores(
-            domains,
-            np.min(list(both.values()), axis=0),
-            View.EVENT if is_event else View.STEADY,
-            window,
-            int(of_slices[window][nearest].argmax()) if is_event else None,
-            reference,
-        )
+        found = {}
+        for domain, scales in reference.scales.items():
+            event, own = np.full(len(windows), -np.inf), [measures[domain] for measures in of_slices]
+            if own:
+                event = EVENT_WEIGHT * scales[1].standardize(np.array([one.max() for one in own]))
+            found[domain] = _Measured(scales[0].standardize(steady[domain]), event, own)
+        return found
+
+
+class _Measured(NamedTuple):
+    """Standardized measures of windows by one domain."""
+
+    steady: NDArray[np.float64]  # (m,)
+    event: NDArray[np.float64]  # (m,), -inf without an event view
+    slices: list[Measures]  # distances of the slices of each window
+
+    @property
+    def both(self) -> NDArray[np.float64]:
+        """Larger view of each window, `(m,)`."""
+        return np.maximum(self.steady, self.event)
 
 
 class _View(NamedTuple):

@@ -18,14 +18,14 @@ from service.domain.enrolled import Details
 from service.domain.slices import Slices
 
 SIGMA_FLOOR = 0.05
-VARIANT_WEIGHT = 0.1  # weight of the covariance of the variants, that of the enrolled slices being 1
+VARIANT_WEIGHT = 0.2  # weight of the covariance of the variants, that of the enrolled slices being 1
 _SHRINKAGE = 0.05  # lowest share of the identity in the covariance
 
 
 class _Moments(NamedTuple):
     """Count, sum and sum of products of slices about a common origin."""
 
-    count: float
+    slices: float
     total: NDArray[np.float64]  # (width,)
     products: NDArray[np.float64]  # (width, width)
 
@@ -34,21 +34,21 @@ class _Moments(NamedTuple):
         return cls(len(rows), rows.sum(axis=0, dtype=np.float64), (rows.T @ rows).astype(np.float64))
 
     def less(self, other: Self) -> Self:
-        return type(self)(self.count - other.count, self.total - other.total, self.products - other.products)
+        return type(self)(self.slices - other.slices, self.total - other.total, self.products - other.products)
 
     def mean(self) -> NDArray[np.float64]:
-        return self.total / self.count
+        return self.total / self.slices
 
     def about(self, center: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum of squares about `center`, `(width, width)`."""
         across = np.outer(self.total, center)
-        return self.products - across - across.T + self.count * np.outer(center, center)
+        return self.products - across - across.T + self.slices * np.outer(center, center)
 
 
 def _sum(moments: Iterable[_Moments]) -> _Moments:
     found = list(moments)
     return _Moments(
-        sum(one.count for one in found),
+        sum(one.slices for one in found),
         np.sum([one.total for one in found], axis=0),
         np.sum([one.products for one in found], axis=0),
     )
@@ -90,8 +90,10 @@ class EventView:
         origin = origin.astype(np.float32)
         folds = _Folds.of(details, recordings, groups, origin)
         view = cls._fit(folds, None, origin)
-        left_out = {domain: {bank: np.full(len(own.slices), np.inf) for bank in details} for domain, own in details.items()}
-        cuts = {domain: np.full(0 if own.cuts is None else len(own.cuts.clips), np.inf) for domain, own in details.items()}
+        left_out = {
+            domain: {bank: np.full(len(own.slices), np.inf) for bank in details} for domain, own in details.items()
+        }
+        cuts = {d: np.full(len(own.cuts.clips), np.inf) for d, own in details.items() if own.cuts is not None}
         for fold in sorted({fold for own in groups.values() for fold in own.values()}):
             held = cls._fit(folds, fold, origin)
             for domain, own in details.items():
@@ -99,29 +101,33 @@ class EventView:
                 for bank, found in held.measure_each([own.slices[row] for row in rows]).items():
                     left_out[domain][bank][rows] = found
                 if own.cuts is not None:
-                    pieces = [n for n, number in enumerate(own.cuts.recordings.tolist()) if groups[domain][number] == fold]
-                    found = held.measure_each([own.cuts.slices[n] for n in pieces])
-                    if domain in found:
-                        cuts[domain][pieces] = found[domain]
+                    pieces = [
+                        n for n, number in enumerate(own.cuts.recordings.tolist()) if groups[domain][number] == fold
+                    ]
+                    of_cuts = held.measure_each([own.cuts.slices[n] for n in pieces])
+                    if domain in of_cuts:
+                        cuts[domain][pieces] = of_cuts[domain]
         return view, left_out, cuts
 
     @classmethod
     def _fit(cls, folds: "_Folds", held: int | None, origin: NDArray[np.float32]) -> Self:
         """Fit to all folds but `held`."""
-        means, scatter, count, around, variants = {}, 0.0, 0.0, 0.0, 0.0
+        width = len(origin)
+        means = {}
+        scatter, around = np.zeros((width, width)), np.zeros((width, width))
+        count, variants = 0.0, 0.0
         for domain in folds.enrolled:
             own = folds.without(folds.enrolled, domain, held)
-            if own.count < 1:
+            if own.slices < 1:
                 continue
             means[domain] = own.mean()
-            scatter, count = scatter + own.about(means[domain]), count + own.count
+            scatter, count = scatter + own.about(means[domain]), count + own.slices
             if domain in folds.variants:
                 moved = folds.without(folds.variants, domain, held)
-                around, variants = around + moved.about(means[domain]), variants + moved.count
-        covariance = np.asarray(scatter / count)
+                around, variants = around + moved.about(means[domain]), variants + moved.slices
+        covariance = scatter / count
         if variants:
-            covariance = covariance + VARIANT_WEIGHT * np.asarray(around) / variants
-        width = len(covariance)
+            covariance = covariance + VARIANT_WEIGHT * around / variants
         level = max(float(np.trace(covariance)) / width, 1e-12)
         share = max(_SHRINKAGE, 1.0 / folds.recordings)
         covariance = (1.0 - share) * covariance + share * level * np.eye(width)
@@ -173,28 +179,27 @@ class _Folds:
     ) -> Self:
         enrolled, variants = {}, {}
         for domain, own in details.items():
-            of_fold: dict[int, list[Slices]] = {}
-            for slices, number in zip(own.slices, recordings[domain].tolist(), strict=True):
-                of_fold.setdefault(groups[domain][number], []).append(slices)
-            enrolled[domain] = _totals({fold: np.concatenate(rows) - origin for fold, rows in of_fold.items()})
+            enrolled[domain] = _totals(own.slices, recordings[domain], groups[domain], origin)
             moved = own.variants
-            if moved is not None and moved.slices.size:
-                folds = np.array([groups[domain][number] for number in moved.recordings.tolist()])
-                flat = moved.slices - origin  # (v, steps, width)
-                variants[domain] = _totals(
-                    {int(fold): flat[folds == fold].reshape(-1, flat.shape[-1]) for fold in np.unique(folds)}
-                )
+            if moved is not None and moved.slices:
+                variants[domain] = _totals(moved.slices, moved.slice_recordings, groups[domain], origin)
         return cls(enrolled, variants, sum(len(own) for own in groups.values()))
 
     @staticmethod
-    def without(
-        moments: Mapping[Domain, Mapping[int | None, _Moments]], domain: Domain, held: int | None
-    ) -> _Moments:
+    def without(moments: Mapping[Domain, Mapping[int | None, _Moments]], domain: Domain, held: int | None) -> _Moments:
         own = moments[domain]
         return own[None] if held is None or held not in own else own[None].less(own[held])
 
 
-def _totals(rows: Mapping[int, NDArray[np.float32]]) -> dict[int | None, _Moments]:
-    moments: dict[int | None, _Moments] = {fold: _Moments.of(own) for fold, own in rows.items()}
+def _totals(
+    windows: Sequence[Slices], recordings: Recordings, groups: Mapping[int, int], origin: NDArray[np.float32]
+) -> dict[int | None, _Moments]:
+    """Compute the moments of the slices of windows by the fold of their recordings, and of all folds (None)."""
+    of_fold: dict[int, list[Slices]] = {}
+    for slices, number in zip(windows, recordings.tolist(), strict=True):
+        of_fold.setdefault(groups[number], []).append(slices)
+    moments: dict[int | None, _Moments] = {
+        fold: _Moments.of(np.concatenate(rows) - origin) for fold, rows in of_fold.items()
+    }
     moments[None] = _sum(moments.values())
     return moments

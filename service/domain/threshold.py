@@ -126,7 +126,9 @@ def gamma_threshold(self_scores: Mapping[Domain, SelfScores], false_alarm_rate: 
         false_alarm_rate: requested rate in (0, 1).
     """
     value = gamma_quantile(np.concatenate([own.scores for own in self_scores.values()]), 1.0 - false_alarm_rate)
-    return Threshold(dict.fromkeys(self_scores, value), Rule.GAMMA, false_alarm_rate, _without_promise(self_scores, value))
+    return Threshold(
+        dict.fromkeys(self_scores, value), Rule.GAMMA, false_alarm_rate, _without_promise(self_scores, value)
+    )
 
 
 def manual_threshold(self_scores: Mapping[Domain, SelfScores], value: float) -> Threshold:

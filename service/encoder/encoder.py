@@ -14,6 +14,8 @@ from offkey.errors import ErrorKind, OffkeyError
 from service.audio.budget import UNLIMITED, Budget
 from service.audio.decode import Samples, cut
 from service.domain.distance import Vectors
+from service.domain.lengths import TOLERANCE
+from service.domain.slices import Slices, sliced
 from service.domain.spectrogram import Spectrogram, band_edges, downsampled
 from service.domain.vectors import check_vectors
 from service.encoder.batching import BatchingRunner
@@ -35,6 +37,7 @@ class Embedding(NamedTuple):
     vectors: Vectors  # (windows, dim), unit norm
     starts: NDArray[np.float64]  # (windows,) seconds
     spectrograms: tuple[Spectrogram, ...]  # one per window; empty if `band_edges_hz` is None
+    slices: tuple[Slices, ...]  # one per window; empty if the bundle has no frames
 
 
 class Encoder:
@@ -66,6 +69,12 @@ class Encoder:
         self._runner = _open_runner(self.manifest, bundle, device, thread_counts, engines)
         self.provider: str = self._runner.provider
         self.band_edges_hz = _band_edges(self.manifest)
+        outputs = {output.name for output in self.manifest.outputs}
+        self._wanted = (
+            "embedding",
+            *(["logmel"] if self.band_edges_hz is not None else []),
+            *(["frames"] if "frames" in outputs else []),
+        )
         logger.info("bundle %s/%s runs on %s", self.manifest.name, self.manifest.version, self.provider)
 
     @property
@@ -92,12 +101,14 @@ class Encoder:
         """Release the memory of the model. FastAPI keeps references to closed applications and all they refer to."""
         self._runner.close()
 
-    def embed(self, samples: Samples, budget: Budget = UNLIMITED) -> Embedding:
-        """Embed a clip, and compute the spectrograms of its windows for localization.
+    def embed(self, samples: Samples, budget: Budget = UNLIMITED, longest: float = 0.0) -> Embedding:
+        """Embed a clip, and compute the spectrograms and slices of its windows.
 
         Args:
             samples: mono waveform at `sample_rate`, `(samples,)`.
             budget: budget of the request, checked before each window.
+            longest: duration of the longest enrolled clip, in seconds, 0 if unknown. A clip that is plainly longer is
+                cut into windows of this length, so that each is comparable with an enrolled clip.
 
         Raises:
             OffkeyError: the clip is shorter than the model's minimum, or the service is stopping.
@@ -110,17 +121,23 @@ class Encoder:
                 seconds=round(len(samples) / rate, 3),
                 min_seconds=spec.min_seconds,
             )
-        windows = cut(samples, window=round(spec.seconds * rate), hop=round(spec.hop_seconds * rate))
-        found, spectrograms = [], []
-        wanted = ["embedding"] if self.band_edges_hz is None else ["embedding", "logmel"]
-        # (1, dim), (1, frames, mels)
-        outputs = self._runner.run([window for _, window in windows], wanted, budget)
-        for (_, window), (vector, *logmel) in zip(windows, outputs, strict=True):
-            found.append(vector)
-            spectrograms += [downsampled(one[0], len(window) / rate) for one in logmel]
+        size, hop = round(spec.seconds * rate), round(spec.hop_seconds * rate)
+        if longest and round(longest * rate) < min(size, TOLERANCE * len(samples)):
+            size = hop = max(round(longest * rate), round(spec.min_seconds * rate))
+        windows = cut(samples, window=size, hop=hop)
+        found, spectrograms, slices = [], [], []
+        # (1, dim), (1, frames, mels), (1, time, [freq,] dim)
+        outputs = self._runner.run([window for _, window in windows], list(self._wanted), budget)
+        for (_, window), arrays in zip(windows, outputs, strict=True):
+            named = dict(zip(self._wanted, arrays, strict=True))
+            found.append(named["embedding"])
+            if "logmel" in named:
+                spectrograms.append(downsampled(named["logmel"][0], len(window) / rate))
+            if "frames" in named:
+                slices.append(sliced(named["frames"][0], len(window) / rate))
         vectors = np.concatenate(found)
         starts = np.array([start / rate for start, _ in windows])
-        return Embedding(check_vectors(vectors, dim=self.manifest.dim), starts, tuple(spectrograms))
+        return Embedding(check_vectors(vectors, dim=self.manifest.dim), starts, tuple(spectrograms), tuple(slices))
 
 
 def _band_edges(manifest: Manifest) -> NDArray[np.float64] | None:

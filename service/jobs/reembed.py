@@ -1,18 +1,20 @@
 """Move banks to the current bundle, from the stored audio."""
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
 from offkey.errors import ABOUT_CLIP, ErrorKind, OffkeyError
 from offkey.schemas import Job
-from offkey.vocabulary import EntryStatus, JobKind, Rule
+from offkey.vocabulary import Domain, EntryStatus, JobKind, Rule
 from service.domain.distance import Vectors
+from service.encoder.pieces import embed_pieces
 from service.jobs.handler import JobRun
 from service.store import BankChangedError, MachineRecord
 from service.store.jobs import JobEntry
 from service.store.reembedding import Reembedded, StoredClip
 from service.telemetry.stages import Stage
-from service.usecases.clip import Clip, EmbeddedClip, embed_clip
+from service.usecases.clip import Clip, embed_clip
 from service.usecases.jobs import job_of
 from service.usecases.service import Call
 
@@ -81,7 +83,7 @@ def _reembed_machine(run: JobRun, listed: MachineRecord, done: int) -> None:
     """
     call, job_id = run.call, run.job.job_id
     space = call.service.encoders.current.embedding_space_id
-    embedded: dict[Key, EmbeddedClip] = {}
+    embedded: dict[Key, Reembedded] = {}
     while True:
         record = call.store.machine(listed.machine_id)
         if record.embedding_space_id in (None, space):
@@ -99,7 +101,7 @@ def _reembed_machine(run: JobRun, listed: MachineRecord, done: int) -> None:
             return
 
 
-def _embed_all(run: JobRun, record: MachineRecord, embedded: dict[Key, EmbeddedClip]) -> _Embedded:
+def _embed_all(run: JobRun, record: MachineRecord, embedded: dict[Key, Reembedded]) -> _Embedded:
     """Embed the clips that are not in `embedded` yet."""
     stored = run.call.store.reembedding.clips(record)
     without_audio = [one for one in stored if not (one.has_audio or one.is_noise)]
@@ -112,24 +114,26 @@ def _embed_all(run: JobRun, record: MachineRecord, embedded: dict[Key, EmbeddedC
             machine_id=record.machine_id,
             clips_without_audio=len(without_audio),
         )
+    before = Counter[Domain | None]()
     for one in stored:
         if one.has_audio and (one.is_noise, one.number) not in embedded:
-            embedded[one.is_noise, one.number] = _embed(run, record, one)
+            embedded[one.is_noise, one.number] = _embed(run, record, one, before[one.domain])
             run.check()
-    own = {one.number: _reembedded(embedded[False, one.number]) for one in stored if not one.is_noise}
+        before[one.domain] += 1
+    own = {one.number: embedded[False, one.number] for one in stored if not one.is_noise}
     background = {one.number: embedded[True, one.number].vectors for one in stored if one.is_noise and one.has_audio}
     return _Embedded(own, background, sum(one.is_noise and not one.has_audio for one in stored))
 
 
-def _embed(run: JobRun, record: MachineRecord, stored: StoredClip) -> EmbeddedClip:
+def _embed(run: JobRun, record: MachineRecord, stored: StoredClip, before: int) -> Reembedded:
+    """Embed a stored clip; `before` is the number of clips of its domain that were enrolled before it."""
     file = run.call.store.reembedding.audio(record, stored)
     if file is None:  # deleted since it was listed
         raise BankChangedError
-    return embed_clip(run.call, run.call.service.encoders.current, Clip(stored.name, file, run.budget()))
-
-
-def _reembedded(clip: EmbeddedClip) -> Reembedded:
-    return Reembedded(clip.vectors, clip.starts, clip.acoustics, clip.spectrograms)
+    call, encoder, budget = run.call, run.call.service.encoders.current, run.budget()
+    clip = embed_clip(call, encoder, Clip(stored.name, file, budget))
+    pieces = () if stored.is_noise else embed_pieces(encoder, clip.waveform.samples, clip.starts, before, budget)
+    return Reembedded(clip.vectors, clip.starts, clip.acoustics, clip.spectrograms, clip.slices, pieces)
 
 
 def _note(record: MachineRecord, noise_without_audio: int) -> str | None:

@@ -12,11 +12,12 @@ from offkey.vocabulary import Domain
 from service.domain.distance import Vectors
 from service.store.acoustics import acoustics_in, add_acoustics
 from service.store.audio import add_audio
+from service.store.cells import write_cells
 from service.store.embeddings import DTYPE, checksum
 from service.store.errors import translate_row_errors
+from service.store.pieces import write_pieces
 from service.store.records import BankLimits, ClipRecord, Enrolled, MachineRecord, NewClip
-from service.store.schema import audio, clip, embedding
-from service.store.spectrograms import write_spectrograms
+from service.store.schema import audio, clip, embedding, slices, spectrogram
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
 _BY_CONTENT = (
@@ -121,7 +122,9 @@ def add_clip(connection: Connection, machine_key: int, new: NewClip) -> Enrolled
     write_windows(connection, machine_key, clip_id, new.domain, new.vectors, new.starts)
     add_audio(connection, clip_id, new.audio)
     add_acoustics(connection, clip_id, new.acoustics)
-    write_spectrograms(connection, clip_id, new.spectrograms)
+    write_cells(connection, spectrogram, clip_id, new.spectrograms)
+    write_cells(connection, slices, clip_id, new.slices)
+    write_pieces(connection, clip_id, new.pieces)
     return Enrolled(clip_id, new.domain, new.recording, duplicate=False, has_audio=new.audio is not None)
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from offkey.vocabulary import Domain, Rule
 from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
+from service.domain.enrolled import Piece
+from service.domain.slices import Slices
 from service.domain.spectrogram import Spectrogram
 
 
@@ -79,6 +81,8 @@ class NewClip:
     starts: NDArray[np.float64]  # (windows,) seconds
     acoustics: Acoustics | None = None  # None if they were not measured
     spectrograms: tuple[Spectrogram, ...] = ()  # one for each window; empty if the bundle has none
+    slices: tuple[Slices, ...] = ()  # one for each window; empty if the bundle has none
+    pieces: tuple[Piece, ...] = ()  # variants and cuts
     audio: bytes | None = field(default=None, repr=False)  # posted file; None if it is not to be stored
 
 

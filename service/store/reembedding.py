@@ -5,22 +5,37 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, null, select
 
 from offkey.vocabulary import Domain
 from service.domain.acoustics import Acoustics
 from service.domain.distance import Vectors
+from service.domain.enrolled import Piece
+from service.domain.slices import Slices
 from service.domain.spectrogram import Spectrogram
 from service.store.acoustics import add_acoustics
 from service.store.audio import read_audio, read_noise_audio
+from service.store.cells import write_cells
 from service.store.clips import write_windows
 from service.store.database.base import Database
 from service.store.errors import isolate_machine, translate_row_errors
 from service.store.machines import machine_record, machines
 from service.store.noise import replace_noise
+from service.store.pieces import write_pieces
 from service.store.records import MachineRecord
-from service.store.schema import acoustics, audio, clip, embedding, machine, noise, noise_audio, score, spectrogram
-from service.store.spectrograms import write_spectrograms
+from service.store.schema import (
+    acoustics,
+    audio,
+    clip,
+    embedding,
+    machine,
+    noise,
+    noise_audio,
+    piece,
+    score,
+    slices,
+    spectrogram,
+)
 
 
 @dataclass(frozen=True)
@@ -39,18 +54,21 @@ class StoredClip:
 
     number: int  # clip id or noise id
     name: str
+    domain: Domain | None  # None for noise
     is_noise: bool
     has_audio: bool
 
 
 @dataclass(frozen=True)
 class Reembedded:
-    """Embeddings, acoustics and spectrograms of a clip by another bundle."""
+    """What a bank holds of a clip, by another bundle."""
 
     vectors: Vectors  # (windows, dim)
     starts: NDArray[np.float64]  # (windows,) seconds
     acoustics: Acoustics
     spectrograms: tuple[Spectrogram, ...]
+    slices: tuple[Slices, ...]
+    pieces: tuple[Piece, ...]
 
 
 class Reembedding:
@@ -93,21 +111,21 @@ class Reembedding:
         """Return all clips of a machine's bank and its noise clips in the space of the bank."""
         with self._database.read() as connection:
             own = connection.execute(
-                select(clip.c.clip_id, clip.c.name, audio.c.clip_id)
+                select(clip.c.clip_id, clip.c.name, clip.c.domain, audio.c.clip_id)
                 .join(audio, audio.c.clip_id == clip.c.clip_id, isouter=True)
                 .where(clip.c.machine_key == seen.machine_key)
                 .order_by(clip.c.clip_id)
             )
             background = connection.execute(
-                select(noise.c.noise_id, noise.c.name, noise_audio.c.noise_id)
+                select(noise.c.noise_id, noise.c.name, null(), noise_audio.c.noise_id)
                 .join(noise_audio, noise_audio.c.noise_id == noise.c.noise_id, isouter=True)
                 .where(noise.c.machine_key == seen.machine_key, noise.c.embedding_space_id == seen.embedding_space_id)
                 .order_by(noise.c.noise_id)
             )
             return [
-                StoredClip(number, name, is_noise, audio_id is not None)
+                StoredClip(number, name, Domain(domain) if domain else None, is_noise, audio_id is not None)
                 for is_noise, rows in ((False, own), (True, background))
-                for number, name, audio_id in rows
+                for number, name, domain, audio_id in rows
             ]
 
     def audio(self, seen: MachineRecord, kept: StoredClip) -> bytes | None:
@@ -128,7 +146,7 @@ def replace_embeddings(
     own: Mapping[int, Reembedded],
     background: Mapping[int, Vectors],
 ) -> None:
-    """Replace the embeddings, acoustics and spectrograms of a machine. Delete its scores: they are on another scale.
+    """Replace what a machine's bank holds of its clips. Delete its scores: they are on another scale.
 
     Args:
         connection: connection in a transaction.
@@ -138,13 +156,15 @@ def replace_embeddings(
         background: new embeddings of noise clips, by noise id.
     """
     of_machine = select(clip.c.clip_id).where(clip.c.machine_key == machine_key)
-    for table in (embedding, acoustics, spectrogram):
+    for table in (embedding, acoustics, spectrogram, slices, piece):
         connection.execute(delete(table).where(table.c.clip_id.in_(of_machine)))
     for clip_id, domain in _domains(connection, machine_key):
         new = own[clip_id]
         write_windows(connection, machine_key, clip_id, domain, new.vectors, new.starts)
         add_acoustics(connection, clip_id, new.acoustics)
-        write_spectrograms(connection, clip_id, new.spectrograms)
+        write_cells(connection, spectrogram, clip_id, new.spectrograms)
+        write_cells(connection, slices, clip_id, new.slices)
+        write_pieces(connection, clip_id, new.pieces)
     for noise_id, vectors in background.items():
         replace_noise(connection, machine_key, noise_id, embedding_space_id, vectors)
     connection.execute(delete(score).where(score.c.machine_key == machine_key))

@@ -151,6 +151,33 @@ spectrogram = Table(
     Column("checksum", BigInteger, nullable=False),
 )
 
+# Slices of enrolled windows, for the event view. Clips enrolled before this table existed, or by a bundle without
+# frames, have no row.
+slices = Table(
+    "slices",
+    metadata,
+    Column("clip_id", ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
+    Column("window", Integer, primary_key=True),
+    Column("bands", Integer, nullable=False),  # values of a step
+    Column("cells", LargeBinary, nullable=False),  # float16, little-endian, (steps, bands)
+    Column("checksum", BigInteger, nullable=False),
+)
+
+# Variants and shorter cuts of enrolled clips. Only the first clips of a machine have some.
+piece = Table(
+    "piece",
+    metadata,
+    Column("clip_id", ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("kind", String(7), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("vector", LargeBinary, nullable=False),  # float16, little-endian
+    Column("bands", Integer, nullable=False),  # values of a slice; 0 without slices
+    Column("cells", LargeBinary, nullable=False),  # float16, little-endian, (steps, bands)
+    Column("checksum", BigInteger, nullable=False),
+    CheckConstraint("kind IN ('variant', 'cut')", name="piece_kind"),
+)
+
 clips_of_machine = Index("clips_of_machine", clip.c.machine_key, clip.c.clip_id)
 
 # Stored responses by idempotency key. Deleted with their machine: a response must not name clips of a deleted machine.

@@ -13,6 +13,7 @@ from service.audio.budget import UNLIMITED, Budget
 from service.audio.decode import Waveform
 from service.domain.acoustics import Acoustics, measure
 from service.domain.distance import Vectors
+from service.domain.slices import Slices
 from service.domain.spectrogram import Spectrogram
 from service.encoder.encoder import Encoder
 from service.telemetry.stages import Stage
@@ -53,6 +54,7 @@ class EmbeddedClip:
     vectors: Vectors  # (windows, dim), unit norm
     starts: NDArray[np.float64]  # (windows,) seconds
     spectrograms: tuple[Spectrogram, ...]  # one for each window; empty if the bundle has none
+    slices: tuple[Slices, ...]  # one for each window; empty if the bundle has none
 
     @property
     def seconds(self) -> float:
@@ -60,17 +62,35 @@ class EmbeddedClip:
         return self.waveform.seconds
 
 
-def embed_clip(call: Call, encoder: Encoder, clip: Clip) -> EmbeddedClip:
-    """Decode and embed a clip. Raises `OffkeyError`, which names the clip, if it cannot be used."""
+def spans_of(clip: EmbeddedClip) -> list[tuple[float, float]]:
+    """Return start and end of each window, in seconds. The last window ends with the clip, and all are equally long."""
+    length = clip.seconds - float(clip.starts[-1])
+    return [(start, start + length) for start in clip.starts.tolist()]
+
+
+def embed_clip(call: Call, encoder: Encoder, clip: Clip, longest: float = 0.0) -> EmbeddedClip:
+    """Decode and embed a clip.
+
+    Args:
+        call: the request.
+        encoder: encoder of the bank.
+        clip: posted clip.
+        longest: duration of the longest enrolled clip, in seconds, as of `Encoder.embed`.
+
+    Raises:
+        OffkeyError: the clip cannot be used. The error names it.
+    """
     try:
         with call.stages.during(Stage.DECODE):
             waveform = call.service.decoder.decode(clip.data, encoder.sample_rate, clip.budget)
-        return embed_waveform(call, encoder, waveform, clip.budget)
+        return embed_waveform(call, encoder, waveform, clip.budget, longest)
     except OffkeyError as error:
         raise OffkeyError(error.kind, error.detail, **{"clip": clip.name, **error.values}) from error
 
 
-def embed_waveform(call: Call, encoder: Encoder, waveform: Waveform, budget: Budget = UNLIMITED) -> EmbeddedClip:
+def embed_waveform(
+    call: Call, encoder: Encoder, waveform: Waveform, budget: Budget = UNLIMITED, longest: float = 0.0
+) -> EmbeddedClip:
     """Measure the acoustics of a waveform and embed it. Raises `OffkeyError` if it cannot be used."""
     with call.stages.during(Stage.ACOUSTICS):
         acoustics = measure(
@@ -81,5 +101,5 @@ def embed_waveform(call: Call, encoder: Encoder, waveform: Waveform, budget: Bud
             clipped=waveform.source_clipped,
         )
     with call.stages.during(Stage.EMBED):
-        embedding = encoder.embed(waveform.samples, budget)
+        embedding = encoder.embed(waveform.samples, budget, longest)
     return EmbeddedClip(waveform, acoustics, *embedding)

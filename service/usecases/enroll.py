@@ -9,6 +9,7 @@ from offkey.errors import ABOUT_CLIP, ErrorKind, OffkeyError
 from offkey.schemas import AcousticsWarning, ClipCounts, EnrolledClip, Enrollment
 from offkey.vocabulary import Domain
 from service.encoder.encoder import Encoder
+from service.encoder.pieces import embed_pieces
 from service.store import Action, BankChangedError, Enrolled, IdempotencyKey, MachineRecord, NewClip, Transaction
 from service.store.clips import check_same_domain
 from service.telemetry.stages import Stage
@@ -127,7 +128,9 @@ def prepare_clips(
     record, known = call.store.enrolled(machine_id, [clip.sha256 for clip in clips])
     encoder = call.service.encoders.of(record.embedding_space_id)
     space = encoder.embedding_space_id
-    refused = _embed_new(call, encoder, options, clips, known, embedded, collect_errors)
+    refused = _embed_new(
+        call, encoder, options, clips, known, _enrolled(record, options.domain), embedded, collect_errors
+    )
     usable = [clip for clip in clips if clip.sha256 not in refused]
     new = {sha256: clip for (of, sha256), clip in embedded.items() if of == space and sha256 not in known}
     bank = None if options.force or not new else guard_bank(call, record, options.domain)
@@ -178,6 +181,10 @@ def _commit(call: Call, prepared: PreparedClips, key: IdempotencyKey | None) -> 
     return answer
 
 
+def _enrolled(record: MachineRecord, domain: Domain) -> int:
+    return record.source_clips if domain is Domain.SOURCE else record.target_clips
+
+
 def _idempotency_key(key: str, machine_id: str, options: EnrollOptions, clips: Sequence[Clip]) -> IdempotencyKey:
     """Return the key with a fingerprint of everything that the answer depends on, however it was sent."""
     sent = {"domain": options.domain, "recording": options.recording, "trusted": options.force}
@@ -191,6 +198,7 @@ def _embed_new(
     options: EnrollOptions,
     clips: Sequence[Clip],
     known: Mapping[str, Enrolled],
+    enrolled: int,
     embedded: Embedded,
     collect_errors: bool,
 ) -> dict[str, OffkeyError]:
@@ -203,7 +211,7 @@ def _embed_new(
             if clip.sha256 in known:
                 check_same_domain(known[clip.sha256], clip.name, options.domain)
             elif (space, clip.sha256) not in embedded:
-                embedded[space, clip.sha256] = _embed(call, encoder, clip, options)
+                embedded[space, clip.sha256] = _embed(call, encoder, clip, options, enrolled + len(embedded))
         except OffkeyError as error:
             if not collect_errors or error.kind not in ABOUT_CLIP:
                 raise
@@ -211,8 +219,10 @@ def _embed_new(
     return refused
 
 
-def _embed(call: Call, encoder: Encoder, clip: Clip, options: EnrollOptions) -> NewClip:
+def _embed(call: Call, encoder: Encoder, clip: Clip, options: EnrollOptions, enrolled: int) -> NewClip:
     embedded = embed_clip(call, encoder, clip)
+    with call.stages.during(Stage.EMBED):
+        pieces = embed_pieces(encoder, embedded.waveform.samples, embedded.starts, enrolled, clip.budget)
     return NewClip(
         sha256=clip.sha256,
         name=clip.name,
@@ -225,6 +235,8 @@ def _embed(call: Call, encoder: Encoder, clip: Clip, options: EnrollOptions) -> 
         starts=embedded.starts,
         acoustics=embedded.acoustics,
         spectrograms=embedded.spectrograms,
+        slices=embedded.slices,
+        pieces=pieces,
         audio=clip.data if call.service.settings.keep_audio else None,
     )
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from offkey.schemas import Feedback, FeedbackOnClip, Judgment, Threshold
 from service.bank import Bank
-from service.domain.detector import clip_score
-from service.domain.distance import Vectors
 from service.usecases.clip import Clip, embed_clip
 from service.usecases.enroll import EnrollOptions, enroll_clips
 from service.usecases.service import Call
@@ -29,10 +27,9 @@ def enroll_false_alarms(call: Call, machine_id: str, options: EnrollOptions, cli
     for clip, enrolled in zip(clips, enrollment.clips, strict=True):
         if enrolled.clip_id is None or enrolled.status == "held-back":  # never happens to forced clips
             continue
-        if grown.compares_with(enrolled.clip_id) and grown.embedding_space_id == bank.embedding_space_id:
-            before, after = _score(bank, grown.vectors_of(enrolled.clip_id)), grown.self_score(enrolled.clip_id)
-        else:  # the coreset leaves it out, or the bank moved to another bundle: it is embedded again
-            before, after = (_score(one, embed_clip(call, call.encoder_of(one), clip).vectors) for one in (bank, grown))
+        before = _score(call, bank, clip)
+        compared = grown.compares_with(enrolled.clip_id)  # a coreset may leave it out
+        after = grown.self_score(enrolled.clip_id) if compared else _score(call, grown, clip)
         judged.append(
             FeedbackOnClip(
                 name=enrolled.name,
@@ -45,9 +42,10 @@ def enroll_false_alarms(call: Call, machine_id: str, options: EnrollOptions, cli
     return Feedback(machine_id=machine_id, generation=grown.generation, clips=judged)
 
 
-def _score(bank: Bank, vectors: Vectors) -> float:
-    scores, _ = bank.score(vectors, 1)
-    return clip_score(scores)
+def _score(call: Call, bank: Bank, clip: Clip) -> float:
+    embedded = embed_clip(call, call.encoder_of(bank), clip, bank.detector.longest)
+    scores, _ = bank.score(embedded.vectors, 1, embedded.slices, embedded.seconds)
+    return scores.score
 
 
 def _judgment(score: float, threshold: Threshold) -> Judgment:

@@ -8,8 +8,8 @@ from offkey.errors import ErrorKind, OffkeyError
 from offkey.vocabulary import Domain
 from service.bank import Bank
 from service.domain.backends.base import TINY
-from service.domain.detector import MIN_SCALE_RECORDINGS, clip_score
-from service.domain.distance import Vectors
+from service.domain.detector import MIN_SCALE_RECORDINGS
+from service.domain.lengths import TOLERANCE
 from service.domain.threshold import guard_bound
 from service.store import BankChangedError, MachineRecord, NewClip
 from service.usecases.service import Call
@@ -105,15 +105,18 @@ def judge_clips(
     bound = math.inf
     if self_scores.recordings >= USEFUL_RECORDINGS:
         bound = guard_bound(self_scores, threshold_of(call, record, bank).decision_threshold)
-    return {sha256: _judge(bank, clip.vectors, bound, is_piece) for sha256, clip in new.items()}
+    return {sha256: _judge(bank, clip, bound, is_piece) for sha256, clip in new.items()}
 
 
-def _judge(bank: Bank, vectors: Vectors, bound: float, is_piece: bool) -> Opinion:
-    scores, neighbors = bank.score(vectors, 1)
-    score = clip_score(scores)
+def _judge(bank: Bank, clip: NewClip, bound: float, is_piece: bool) -> Opinion:
+    scores, neighbors = bank.score(clip.vectors, 1, clip.slices, clip.seconds)
+    # A clip of another length than the enrolled ones has a score, which says nothing about its machine.
+    longest = bank.detector.longest
+    comparable = scores.reference.comparable and (not longest or TOLERANCE * clip.seconds <= longest)
+    score = scores.score if comparable else None
     nearest = max((named[0] for named in neighbors), key=lambda neighbor: neighbor.distance)
     repeats = nearest.distance <= max(_NEARLY_THE_SAME * bank.detector.mean_distance[nearest.domain], TINY)
-    if score > bound and not repeats:
+    if score is not None and score > bound and not repeats:
         return Opinion(
             score,
             held_back=f"It sounds anomalous: its score of {score:.3g} is above {bound:.3g}, far from all enrolled "

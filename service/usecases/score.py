@@ -4,27 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
-from numpy.typing import NDArray
-
-from offkey.schemas import ClipAcoustics, ClipScore, Neighbor, Scores, WindowScore
+from offkey.schemas import ClipAcoustics, ClipScore, Neighbor, Scores, ThresholdChoice, WindowScore
 from offkey.schemas import Threshold as ThresholdAnswer
+from offkey.vocabulary import Domain
 from service.audio.budget import UNLIMITED, Budget
 from service.audio.decode import Waveform
 from service.bank import Bank
-from service.bank import Neighbor as Near
-from service.domain.detector import clip_score
 from service.domain.envelope import closest_differences
-from service.domain.threshold import p_value
+from service.domain.threshold import Threshold
 from service.encoder.encoder import Encoder
 from service.store import MachineRecord
 from service.store.scores import RecentScore
 from service.telemetry.stages import Stage
 from service.usecases.acoustics import MACHINE_NOT_AUDIBLE, warnings_of
-from service.usecases.clip import Clip, EmbeddedClip, embed_clip, embed_waveform
+from service.usecases.clip import Clip, EmbeddedClip, embed_clip, embed_waveform, spans_of
+from service.usecases.decision import condition_of, decide, length_warning
 from service.usecases.localize import localization_note, localize_windows
 from service.usecases.service import Call
-from service.usecases.threshold import threshold_of
+from service.usecases.threshold import settings_of, threshold_answer
 
 
 @dataclass(frozen=True)
@@ -48,14 +45,18 @@ class Question:
         machine: the machine.
         bank: its bank.
         encoder: encoder that the bank was made with.
+        settings: rule of the decision threshold.
         threshold: decision threshold of the bank.
+        chosen: the same threshold, with the values of the domains.
         options: content of the answer.
     """
 
     machine: MachineRecord
     bank: Bank
     encoder: Encoder
+    settings: ThresholdChoice
     threshold: ThresholdAnswer
+    chosen: Threshold
     options: ScoreOptions
 
 
@@ -66,7 +67,8 @@ def score_clips(call: Call, machine_id: str, clips: Sequence[Clip], options: Sco
         OffkeyError: the machine is unknown, its bank cannot score, or a clip cannot be used.
     """
     question = open_question(call, machine_id, options)
-    scores = [score_embedded(call, question, clip.name, embed_clip(call, question.encoder, clip)) for clip in clips]
+    encoder, longest = question.encoder, question.bank.detector.longest
+    scores = [score_embedded(call, question, clip.name, embed_clip(call, encoder, clip, longest)) for clip in clips]
     return answer(call, question, scores)
 
 
@@ -74,7 +76,8 @@ def open_question(call: Call, machine_id: str, options: ScoreOptions) -> Questio
     """Load what clips of a machine are compared with. Raises `OffkeyError`: it is unknown, or its bank cannot score."""
     record = call.store.machine(machine_id)
     bank = call.bank(record)
-    return Question(record, bank, call.encoder_of(bank), threshold_of(call, record, bank), options)
+    settings = settings_of(call, record)
+    return Question(record, bank, call.encoder_of(bank), settings, *threshold_answer(call, bank, settings), options)
 
 
 def score_waveform(
@@ -85,33 +88,40 @@ def score_waveform(
     Raises:
         OffkeyError: the waveform is too short, or the service is stopping.
     """
-    return score_embedded(call, question, name, embed_waveform(call, question.encoder, waveform, budget))
+    longest = question.bank.detector.longest
+    return score_embedded(call, question, name, embed_waveform(call, question.encoder, waveform, budget, longest))
 
 
 def score_embedded(call: Call, question: Question, name: str, clip: EmbeddedClip) -> ClipScore:
     """Score an embedded clip, count it, and buffer its score for drift."""
     bank, options = question.bank, question.options
     with call.stages.during(Stage.SEARCH):
-        window_scores, neighbors = bank.score(clip.vectors, options.neighbors)
-    score = clip_score(window_scores)
-    is_anomalous = score > question.threshold.decision_threshold
+        scores, neighbors = bank.score(clip.vectors, options.neighbors, clip.slices, clip.seconds)
+    spans = spans_of(clip)
     warnings = warnings_of(closest_differences(list(bank.envelopes.values()), clip.acoustics, clip.seconds))
+    if (too_short := length_warning(bank, scores, clip.seconds)) is not None:
+        warnings.append(too_short)
     if bank.is_background(clip.vectors, neighbors):
         warnings.append(MACHINE_NOT_AUDIBLE)
+    decision = decide(bank, question.settings, question.chosen, scores, clip, spans, warnings)
     metrics = call.service.metrics
-    metrics.scored(is_anomalous)
+    metrics.scored(decision.is_anomalous)
     metrics.acoustics_warned(one.kind.value for one in warnings)
-    call.service.score_buffer.add(_recent(question, window_scores, neighbors))
-    window_seconds = question.encoder.manifest.window.seconds
-    spans = [(float(start), min(float(start) + window_seconds, clip.seconds)) for start in clip.starts]
+    call.service.score_buffer.add(_recent(question, decision.domain, scores.score))
     with call.stages.during(Stage.LOCALIZE):
         places = localize_windows(bank, question.encoder, clip.spectrograms, spans, wanted=options.localize)
     return ClipScore(
         name=name,
         seconds=clip.seconds,
-        anomaly_score=score,
-        is_anomalous=is_anomalous,
-        p_value=p_value(bank.detector.self_scores, score),
+        anomaly_score=scores.score,
+        decision_threshold=decision.decision_threshold,
+        is_anomalous=decision.is_anomalous,
+        domain=decision.domain,
+        decided_by=decision.decided_by,
+        p_value=decision.p_value,
+        promised_false_alarm_rate=decision.promised_false_alarm_rate,
+        promise_note=decision.promise_note,
+        condition=condition_of(bank, warnings),
         acoustics=ClipAcoustics.model_validate(clip.acoustics),
         warnings=warnings,
         windows=[
@@ -122,7 +132,7 @@ def score_embedded(call: Call, question: Question, name: str, clip: EmbeddedClip
                 neighbors=[Neighbor.model_validate(near) for near in nearest],
                 localization=place,
             )
-            for (start, end), value, nearest, place in zip(spans, window_scores, neighbors, places, strict=True)
+            for (start, end), value, nearest, place in zip(spans, scores.windows, neighbors, places, strict=True)
         ],
     )
 
@@ -143,13 +153,13 @@ def answer(call: Call, question: Question, clips: list[ClipScore]) -> Scores:
     )
 
 
-def _recent(question: Question, scores: NDArray[np.float64], neighbors: Sequence[Sequence[Near]]) -> RecentScore:
-    """Return what is stored of a clip: its score, and the domain that its most anomalous window is nearest to."""
+def _recent(question: Question, domain: Domain, score: float) -> RecentScore:
+    """Return what is stored of a clip for drift."""
     return RecentScore(
         machine_key=question.machine.machine_key,
         scored_at=datetime.now(UTC),
         generation=question.bank.generation,
         backend=question.bank.detector.backend,
-        domain=neighbors[int(scores.argmax())][0].domain,
-        anomaly_score=clip_score(scores),
+        domain=domain,
+        anomaly_score=score,
     )

@@ -1,12 +1,13 @@
 """Choose the decision threshold of a machine, and report what it promises."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from offkey.schemas import DomainPromise, ThresholdChoice
 from offkey.schemas import Threshold as ThresholdAnswer
 from offkey.vocabulary import Domain, Rule
 from service.bank import Bank
 from service.domain.detector import MIN_SCALE_RECORDINGS
+from service.domain.self_scores import SelfScores
 from service.domain.threshold import Promise, Threshold, conformal_threshold, gamma_threshold, manual_threshold
 from service.store import MachineRecord
 from service.usecases.service import Call
@@ -37,26 +38,32 @@ def get_threshold(call: Call, machine_id: str) -> ThresholdAnswer:
 
 def threshold_of(call: Call, record: MachineRecord, bank: Bank) -> ThresholdAnswer:
     """Return the decision threshold of a bank. Equal calibration versions mean equal thresholds."""
-    settings = settings_of(call, record)
-    found = _choose(settings, bank)
+    return threshold_answer(call, bank, settings_of(call, record))[0]
+
+
+def threshold_answer(call: Call, bank: Bank, settings: ThresholdChoice) -> tuple[ThresholdAnswer, Threshold]:
+    """Return the decision threshold of a bank by a rule, as an answer and as a value of the domain."""
+    found = choose_threshold(settings, bank.detector.self_scores)
     clips, pooled = bank.clips, bank.detector.pooled
     # Only if the coreset left clips out: otherwise the threshold is the same as without the setting.
     reduced = f":coreset-{call.service.settings.coreset_windows}" if bank.compared != clips else ""
     requested = settings.decision_threshold if found.rule is Rule.MANUAL else settings.false_alarm_rate
-    return ThresholdAnswer(
+    promised = found.promised_false_alarm_rate
+    threshold = ThresholdAnswer(
         decision_threshold=found.value,
         rule=found.rule,
         calibration_version=f"{bank.generation}:{bank.detector.backend}:{found.rule}:{requested!r}{reduced}",
         requested_false_alarm_rate=found.requested_false_alarm_rate,
-        promised_false_alarm_rate=found.promised_false_alarm_rate,
+        promised_false_alarm_rate=promised if promised < 1.0 else None,
         domains=[
             DomainPromise(
                 domain=domain,
                 clips=clips[domain],
                 compared_clips=bank.compared[domain],
                 recordings=promise.recordings,
-                promised_false_alarm_rate=promise.false_alarm_rate,
-                lowest_false_alarm_rate=promise.lowest_false_alarm_rate,
+                decision_threshold=found.values[domain],
+                promised_false_alarm_rate=promise.false_alarm_rate if promise.false_alarm_rate < 1.0 else None,
+                lowest_false_alarm_rate=promise.lowest_false_alarm_rate if promise.recordings > 1 else None,
                 above_threshold=promise.above,
                 pooled_scale=domain in pooled,
             )
@@ -64,24 +71,35 @@ def threshold_of(call: Call, record: MachineRecord, bank: Bank) -> ThresholdAnsw
         ],
         warnings=[
             *_warnings_of_rule(found),
+            *_warnings_of_bank(bank),
             *(line for d, promise in found.promises.items() for line in _warnings(found, d, promise, d in pooled)),
         ],
     )
+    return threshold, found
 
 
-def _choose(settings: ThresholdChoice, bank: Bank) -> Threshold:
-    scores = bank.detector.self_scores
+def choose_threshold(settings: ThresholdChoice, self_scores: Mapping[Domain, SelfScores]) -> Threshold:
+    """Choose the threshold for self-scores by a rule."""
     if settings.rule is Rule.MANUAL:
         assert settings.decision_threshold is not None
-        return manual_threshold(scores, settings.decision_threshold)
+        return manual_threshold(self_scores, settings.decision_threshold)
     assert settings.false_alarm_rate is not None
     choose = gamma_threshold if settings.rule is Rule.GAMMA else conformal_threshold
-    return choose(scores, settings.false_alarm_rate)
+    return choose(self_scores, settings.false_alarm_rate)
 
 
 def _warnings_of_rule(found: Threshold) -> Iterator[str]:
     if found.rule is not Rule.CONFORMAL:
         yield f"A {found.rule} threshold promises no false-alarm rate; only the conformal rule does."
+
+
+def _warnings_of_bank(bank: Bank) -> Iterator[str]:
+    if bank.clips_without_pieces:
+        yield (
+            f"{bank.clips_without_pieces} of the first clips were enrolled by an earlier version, which computed no "
+            "variants and no shorter cuts of them: other noise raises more alarms than it should, and nothing is "
+            "promised for shorter clips. Delete these clips and enroll them again."
+        )
 
 
 def _warnings(found: Threshold, domain: Domain, promise: Promise, pooled: bool) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import onnx
@@ -16,8 +17,11 @@ from numpy.typing import NDArray
 
 from service.audio.decode import Samples, cut
 from service.domain.distance import Vectors
+from service.domain.enrolled import Piece
+from service.domain.slices import Slices
 from service.encoder.bundle import MODEL_FILE
 from service.encoder.encoder import Encoder
+from service.encoder.pieces import embed_pieces
 from service.encoder.session import CPU, DeviceError, open_session
 from service.settings import Device
 from training.config import ConfigError
@@ -25,38 +29,83 @@ from training.config import ConfigError
 _IR, _OPSET = 8, 17  # versions of the graph that tests a device; every runtime reads them
 
 
+class ClipEmbedding(NamedTuple):
+    """Everything that a bank or a score takes from one clip.
+
+    Attributes:
+        vectors: vectors of the windows, of unit norm, `(windows, dim)`.
+        ends: time from the start of the clip to the end of each window, in seconds; empty if unknown.
+        slices: slices of each window; empty if the embedder has none.
+        pieces: variants and cuts; empty unless the clip is enrolled.
+    """
+
+    vectors: Vectors
+    ends: NDArray[np.float64] = np.empty(0)
+    slices: tuple[Slices, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+
+
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of the windows of clips.
+    """Embeddings of clips.
 
     Attributes:
         vectors: vectors of unit norm, `(windows, dim)`.
         clips: index of the clip of each window, `(windows,)`, ascending.
+        ends: time from the start of the clip to the end of each window, in seconds; empty if unknown.
+        slices: slices of each window; empty if the embedder has none.
+        pieces: variants and cuts of the clips, each with the index of its clip.
     """
 
     vectors: Vectors
     clips: NDArray[np.int64]
+    ends: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    slices: tuple[Slices, ...] = ()
+    pieces: tuple[tuple[int, Piece], ...] = ()
 
     @classmethod
-    def join(cls, parts: Iterable[Vectors]) -> "Embedded":
+    def join(cls, parts: Iterable[ClipEmbedding | Vectors]) -> "Embedded":
         """Concatenate the windows of clips."""
-        rows = list(parts)
-        return cls(np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows]))
+        clips = [part if isinstance(part, ClipEmbedding) else ClipEmbedding(part) for part in parts]
+        return cls(
+            np.concatenate([clip.vectors for clip in clips]),
+            np.repeat(np.arange(len(clips)), [len(clip.vectors) for clip in clips]),
+            np.concatenate([clip.ends for clip in clips]),
+            tuple(one for clip in clips for one in clip.slices),
+            tuple((number, piece) for number, clip in enumerate(clips) for piece in clip.pieces),
+        )
+
+    def split(self) -> list[ClipEmbedding]:
+        """Return the windows of each clip, without pieces."""
+        edges = [0, *(np.flatnonzero(np.diff(self.clips)) + 1).tolist(), len(self.clips)]
+        return [
+            ClipEmbedding(self.vectors[low:high], self.ends[low:high], self.slices[low:high])
+            for low, high in pairwise(edges)
+        ]
 
     def windows(self) -> list[Vectors]:
         """Split the vectors by clip."""
-        return np.split(self.vectors, np.flatnonzero(np.diff(self.clips)) + 1)
+        return [clip.vectors for clip in self.split()]
 
 
 class Embedder(Protocol):
-    """Computes unit vectors of the windows of a waveform. Thread-safe."""
+    """Embeds the windows of a waveform. Thread-safe."""
 
     @property
     def key(self) -> str:
         """Key of everything that determines the vectors except the waveform."""
 
-    def embed(self, samples: Samples) -> Vectors:
-        """Embed `(samples,)` as `(windows, dim)`. Raises `OffkeyError` if the clip is too short."""
+    def embed(self, samples: Samples, enrolled: int | None = None, longest: float = 0.0) -> ClipEmbedding:
+        """Embed a clip.
+
+        Args:
+            samples: waveform, `(samples,)`.
+            enrolled: number of clips of the domain that are enrolled before this one; None for a clip to score.
+            longest: duration of the longest enrolled clip, in seconds, for a clip to score; 0 if unknown.
+
+        Raises:
+            OffkeyError: the clip is too short.
+        """
 
 
 class BundleEmbedder:
@@ -78,9 +127,12 @@ class BundleEmbedder:
         if not self.on_cpu:  # another device rounds differently
             self.key += f" {self.encoder.provider}"
 
-    def embed(self, samples: Samples) -> Vectors:
-        """Embed the windows of a clip."""
-        return self.encoder.embed(samples)[0]
+    def embed(self, samples: Samples, enrolled: int | None = None, longest: float = 0.0) -> ClipEmbedding:
+        """Embed a clip as the service does."""
+        found = self.encoder.embed(samples, longest=longest)
+        pieces = () if enrolled is None else embed_pieces(self.encoder, samples, found.starts, enrolled)
+        seconds = len(samples) / self.encoder.sample_rate
+        return ClipEmbedding(found.vectors, found.starts + seconds - found.starts[-1], found.slices, pieces)
 
 
 def check_device(device: Device) -> None:
@@ -138,14 +190,15 @@ class LogmelEmbedder(_GraphEmbedder):
         """Extract the front end from a bundle's graph."""
         super().__init__(bundle, "logmel")
 
-    def embed(self, samples: Samples) -> Vectors:
+    def embed(self, samples: Samples, enrolled: int | None = None, longest: float = 0.0) -> ClipEmbedding:
         """Compute the mean spectra of the windows of a clip, `(windows, bands)`."""
+        del enrolled, longest
         rows = []
         for logmel in self._windows(samples):  # (frames, bands)
             mean = logmel.mean(axis=0)
             mean = mean - mean.mean()
             rows.append(mean / np.linalg.norm(mean))
-        return np.stack(rows).astype(np.float32)
+        return ClipEmbedding(np.stack(rows).astype(np.float32))
 
 
 class BandsEmbedder(_GraphEmbedder):
@@ -163,14 +216,15 @@ class BandsEmbedder(_GraphEmbedder):
             raise ValueError(f"the frames of {bundle.folder} are {dims}: they have no frequency axis")
         self.bands = int(dims[2])
 
-    def embed(self, samples: Samples) -> Vectors:
+    def embed(self, samples: Samples, enrolled: int | None = None, longest: float = 0.0) -> ClipEmbedding:
         """Compute the concatenated unit vectors of the bands, scaled to unit norm: `(windows, bands * dim)`."""
+        del enrolled, longest
         rows = []
         for frames in self._windows(samples):  # (time, bands, dim)
             mean = frames.mean(axis=0)
             mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
             rows.append(mean.ravel() / np.sqrt(self.bands))
-        return np.stack(rows).astype(np.float32)
+        return ClipEmbedding(np.stack(rows).astype(np.float32))
 
     def parts(self, embedded: Embedded) -> list[Embedded]:
         """Split embeddings by band, each `(windows, dim)` of unit norm."""

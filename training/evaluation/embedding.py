@@ -1,19 +1,20 @@
 """Embeds everything that an experiment needs: each mixture is made once, embedded by every method, and cached."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.progress import Progress
 
 from offkey.errors import OffkeyError
-from service.domain.distance import Vectors
+from offkey.vocabulary import Domain
 from training.data.catalog import DataError
-from training.evaluation.embedders import Embedded, Embedder
+from training.evaluation.embedders import ClipEmbedding, Embedded, Embedder
 from training.evaluation.embedding_cache import EmbeddingCache
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound, clips_of
 from training.evaluation.threads import in_threads
-from training.evaluation.tree import JudgedMachine
+from training.evaluation.tree import JudgedMachine, longest_seconds
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,16 @@ class MachineEmbeddings:
         return self.cache.load(embedder.key, sound.key(machine, self.noise))
 
     def _embed(self, machine: JudgedMachine, sound: Sound, key: str, embedders: Sequence[Embedder]) -> None:
-        rows: dict[str, list[Vectors]] = {embedder.key: [] for embedder in embedders}
+        rows: dict[str, list[ClipEmbedding]] = {embedder.key: [] for embedder in embedders}
         waveforms = sound.waveforms(machine, self.noise, self.sample_rate)
+        before = Counter[Domain]()
+        longest = longest_seconds(machine) if sound.role == "test" else 0.0
         for clip, samples in zip(clips_of(machine, sound.role), waveforms, strict=True):
+            enrolled = before[clip.domain] if sound.role == "bank" else None
+            before[clip.domain] += 1
             for embedder in embedders:
                 try:
-                    rows[embedder.key].append(embedder.embed(samples))
+                    rows[embedder.key].append(embedder.embed(samples, enrolled, longest))
                 except OffkeyError as error:
                     raise DataError(f"{clip.path}: {error.detail}") from error
         for embedder in embedders:

@@ -18,9 +18,9 @@ from offkey.errors import OffkeyError
 from service.audio.decode import AudioLimits, Samples, decode
 from training.data.catalog import DataError
 from training.evaluation.noise import KINDS, Kind, Noise, Role, generator, unit_power
-from training.evaluation.tree import JudgedClip, JudgedMachine
+from training.evaluation.tree import JudgedClip, JudgedMachine, longest_seconds
 
-VERSION = 1  # version of the protocol, in the keys of the cache
+VERSION = 2  # version of the protocol, in the keys of the cache
 LEVEL = 0.1  # RMS of all waveforms; full scale is 1
 
 
@@ -65,8 +65,10 @@ class Sound:
         drawn = None
         if self.kind is not None:
             drawn = [machine.name, self.kind, self.role, self.snr_db, self.seed, noise.sha256(self.kind, self.role)]
-        clips = [clip.sha256 for clip in clips_of(machine, self.role)]
-        return sha256(json.dumps([VERSION, self.part, clips, drawn]).encode()).hexdigest()
+        # Enrolled clips also have pieces, by their domain; a clip to score is cut by the length of the enrolled ones.
+        clips = [(clip.sha256, clip.domain.value) for clip in clips_of(machine, self.role)]
+        longest = longest_seconds(machine) if self.role == "test" else 0.0
+        return sha256(json.dumps([VERSION, self.part, self.role, clips, longest, drawn]).encode()).hexdigest()
 
     def waveforms(self, machine: JudgedMachine, noise: Noise, sample_rate: int) -> Iterator[Samples]:
         """Yield the waveform `(samples,)` of each clip of the split, in order.

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from offkey.errors import OffkeyError
 from offkey.vocabulary import Domain
 from service.domain.backends import DEFAULT_BACKEND
-from service.domain.detector import Detector, clip_score
+from service.domain.detector import ClipScores, Detector
 from service.domain.distance import Vectors, nearest_in, nearest_rows
+from service.domain.enrolled import Details
 from service.domain.threshold import Threshold, conformal_threshold
 from training.data.catalog import DataError
 from training.evaluation.embedders import Embedded
@@ -31,32 +32,52 @@ class ServedBank:
     def enroll(cls, bank: Embedded, domains: Sequence[Domain], backend: str = DEFAULT_BACKEND) -> Self:
         """Enroll train clips, each in its domain. Raises `DataError` if there are too few."""
         of_window = np.array(domains)[bank.clips]
-        members = {domain: of_window == domain for domain in Domain if (of_window == domain).any()}
+        members = {domain: np.flatnonzero(of_window == domain) for domain in Domain if (of_window == domain).any()}
         vectors = {domain: bank.vectors[at] for domain, at in members.items()}
+        clips = {domain: bank.clips[at] for domain, at in members.items()}
+        details = None
+        if len(bank.ends):
+            details = {
+                domain: Details.of(
+                    bank.ends[at],
+                    [bank.slices[row] for row in at.tolist()] if bank.slices else [None] * len(at),
+                    bank.pieces,
+                    {clip: clip for clip in clips[domain].tolist()},
+                )
+                for domain, at in members.items()
+            }
         try:
-            detector = Detector.fit(
-                vectors, {domain: bank.clips[at] for domain, at in members.items()}, backend=backend
-            )
+            detector = Detector.fit(vectors, clips, backend=backend, details=details)
         except OffkeyError as error:
             raise DataError(error.detail) from error
         return cls(detector, vectors)
 
-    def window_scores(self, test: Embedded) -> list[Scores]:
-        """Compute the scores of the windows of each clip."""
+    def judge(self, test: Embedded) -> list[ClipScores]:
+        """Score each clip, as `POST /score` does."""
         count = max(self.detector.neighbors, 1)
-        scores = []
-        for windows in test.windows():
-            near = {domain: nearest_rows(windows, rows, count) for domain, rows in self.vectors.items()}
-            scores.append(self.detector.window_scores(windows, near))
-        return scores
+        found = []
+        for clip in test.split():
+            near = {domain: nearest_rows(clip.vectors, rows, count) for domain, rows in self.vectors.items()}
+            seconds = float(clip.ends[-1]) if len(clip.ends) else None
+            found.append(self.detector.score(clip.vectors, near, clip.slices, seconds))
+        return found
 
     def scores(self, test: Embedded) -> Scores:
         """Compute the score of each clip, as `POST /score` returns it."""
-        return np.array([clip_score(scores) for scores in self.window_scores(test)])
+        return np.array([clip.score for clip in self.judge(test)])
 
     def threshold(self, false_alarm_rate: float) -> Threshold:
         """Compute the decision threshold for a requested rate in (0, 1) from the train clips."""
         return conformal_threshold(self.detector.self_scores, false_alarm_rate)
+
+    def alarms(self, judged: Sequence[ClipScores], false_alarm_rate: float) -> NDArray[np.bool_]:
+        """Return which clips raise an alarm at a requested rate, `(clips,)`."""
+        return np.array(
+            [
+                clip.score > conformal_threshold(clip.reference.self_scores, false_alarm_rate).of_clip(clip.domains)
+                for clip in judged
+            ]
+        )
 
 
 def nearest(bank: Embedded, domains: Sequence[Domain], test: Embedded) -> Scores:
@@ -69,7 +90,7 @@ def nearest(bank: Embedded, domains: Sequence[Domain], test: Embedded) -> Scores
     """
     del domains
     found = [nearest_in(windows, bank.vectors).astype(np.float64) for windows in test.windows()]
-    return np.array([clip_score(distances) for distances in found])
+    return np.array([distances.max() for distances in found])
 
 
 def served(backend: str = DEFAULT_BACKEND) -> Scorer:

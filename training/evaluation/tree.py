@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from offkey.vocabulary import Domain
@@ -75,6 +76,17 @@ class JudgedMachine:
             if not holds:
                 raise DataError(f"The machine {self.name} in {root} has {what}.")
         return self
+
+
+def longest_seconds(machine: JudgedMachine) -> float:
+    """Return the duration of the longest train clip, in seconds. Clips whose header cannot be read do not count."""
+    found = [0.0]
+    for clip in machine.train:
+        try:
+            found.append(soundfile.info(clip.path).duration)
+        except soundfile.LibsndfileError:
+            continue
+    return max(found)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ not the machine, so a difference in their directions counts less.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,9 +129,8 @@ def sample_windows(
     parts = np.split(chosen, np.cumsum([len(rows) for rows in banks.values()])[:-1])
     found = {}
     for (domain, rows), sampled in zip(banks.items(), parts, strict=True):
-        own = None if details is None else details[domain]
-        total = rows.sum(axis=0, dtype=np.float64)
-        found[domain] = SampledWindows(rows, sampled, total, own and own.variants, own and own.cuts)
+        variants, cuts = (None, None) if details is None else (details[domain].variants, details[domain].cuts)
+        found[domain] = SampledWindows(rows, sampled, rows.sum(axis=0, dtype=np.float64), variants, cuts)
     return found
 
 
@@ -151,7 +150,9 @@ def fit_covariance(banks: Mapping[Domain, SampledWindows], held: Mapping[Domain,
     """
     if held is None:
         held = {domain: HeldOut(np.zeros(len(bank.rows), dtype=bool), frozenset()) for domain, bank in banks.items()}
-    means = {domain: bank.mean(held[domain].windows) for domain, bank in banks.items() if not held[domain].windows.all()}
+    means = {
+        domain: bank.mean(held[domain].windows) for domain, bank in banks.items() if not held[domain].windows.all()
+    }
     own = np.concatenate(
         [banks[domain].rows[banks[domain].sampled & ~held[domain].windows] - mean for domain, mean in means.items()]
     )  # (windows, dim)

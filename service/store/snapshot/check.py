@@ -14,10 +14,11 @@ from urllib.parse import quote
 import numpy as np
 
 from service.store.audio import checked
+from service.store.cells import Row, unpack_rows
 from service.store.database.sqlite import log_of
 from service.store.embeddings import check_windows, stacked
 from service.store.noise import StoredNoise, check_noise
-from service.store.spectrograms import Row, unpacked
+from service.store.pieces import PieceRow, unpack_pieces
 
 _MOST_MESSAGES = 10
 _UNIT_TOLERANCE = 1e-3
@@ -28,9 +29,14 @@ SELECT c.clip_id, c.domain, e."window", e.start_s, e.vector, {checksum}
 FROM clip c LEFT JOIN embedding e ON e.clip_id = c.clip_id WHERE c.machine_key = ? ORDER BY c.clip_id, e."window"
 """
 
-_SPECTROGRAMS = """
+_CELLS = """
 SELECT s.clip_id, s."window", s.bands, s.cells, s.checksum
-FROM clip c JOIN spectrogram s ON s.clip_id = c.clip_id WHERE c.machine_key = ?
+FROM clip c JOIN {table} s ON s.clip_id = c.clip_id WHERE c.machine_key = ?
+"""
+
+_PIECES = """
+SELECT p.clip_id, p.number, p.kind, p.seconds, p.vector, p.bands, p.cells, p.checksum
+FROM clip c JOIN piece p ON p.clip_id = c.clip_id WHERE c.machine_key = ?
 """
 
 
@@ -98,11 +104,13 @@ def check_database(database: Path) -> Report:
             (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             for table in counts:  # constant names: SQL has no parameters for tables
                 (counts[table],) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-            has_checksums, has_spectrograms, has_noise, has_audio = (
+            has_checksums, has_spectrograms, has_slices, has_pieces, has_noise, has_audio = (
                 column in _columns(connection, table)
                 for table, column in (
                     ("embedding", "checksum"),
                     ("spectrogram", "checksum"),
+                    ("slices", "checksum"),
+                    ("piece", "checksum"),
                     ("noise", "checksum"),
                     ("audio", "file"),
                 )
@@ -110,7 +118,11 @@ def check_database(database: Path) -> Report:
             for machine_key, machine_id in connection.execute("SELECT machine_key, machine_id FROM machine").fetchall():
                 found = list(_machine(connection, int(machine_key), has_checksums))
                 if has_spectrograms and not found:
-                    found += _spectrograms(connection, int(machine_key))
+                    found += _cells(connection, "spectrogram", int(machine_key))
+                if has_slices and not found:
+                    found += _cells(connection, "slices", int(machine_key))
+                if has_pieces and not found:
+                    found += _pieces(connection, int(machine_key))
                 if has_noise and not found:
                     found += _noise(connection, int(machine_key))
                 if has_audio and not found:
@@ -157,10 +169,18 @@ def _machine(connection: sqlite3.Connection, machine_key: int, has_checksums: bo
             yield f"the norm of an embedding is off 1 by {worst:.2g}"
 
 
-def _spectrograms(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
-    """Yield the first damage of the spectrograms of a bank."""
+def _cells(connection: sqlite3.Connection, table: str, machine_key: int) -> Iterator[str]:
+    """Yield the first damage of the arrays of a bank in a table."""
     try:
-        unpacked(Row(*row) for row in connection.execute(_SPECTROGRAMS, (machine_key,)))
+        unpack_rows((Row(*row) for row in connection.execute(_CELLS.format(table=table), (machine_key,))), table)
+    except Exception as error:  # as above
+        yield str(error)
+
+
+def _pieces(connection: sqlite3.Connection, machine_key: int) -> Iterator[str]:
+    """Yield the first damage of the variants and cuts of a bank."""
+    try:
+        unpack_pieces(PieceRow(*row) for row in connection.execute(_PIECES, (machine_key,)))
     except Exception as error:  # as above
         yield str(error)
 

@@ -43,12 +43,13 @@ def machine(seed: int, source: int, target: int = 0, windows: int = 1, dim: int 
 
 def scores(detector: Detector, banks: ByDomain, queries: np.ndarray) -> np.ndarray:
     near = {domain: nearest_rows(queries, rows, max(detector.neighbors, 1)) for domain, rows in banks.items()}
-    return detector.window_scores(queries, near)
+    found: np.ndarray = np.min(list(detector.window_scores(queries, near).values()), axis=0)
+    return found
 
 
 def measured(name: str, banks: ByDomain, recordings: ByDomain, queries: np.ndarray) -> tuple[ByDomain, LeftOut]:
     """Measure queries with a backend. Returns the measures before they are standardized, and the left-out ones."""
-    backend, left_out = BACKENDS[name].fit(banks, recordings)
+    backend, left_out, _ = BACKENDS[name].fit(banks, recordings)
     near = {d: nearest_rows(queries, rows, max(backend.neighbors, 1)) for d, rows in banks.items()}
     return dict(backend.measure(queries, near)), left_out
 
@@ -60,7 +61,7 @@ def finite(detector: Detector, banks: ByDomain) -> None:
     for queries in (everything, unit(everything + 1e-6), -everything, anywhere):
         assert np.isfinite(scores(detector, banks, queries)).all()
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
-    assert all(np.isfinite([scale.mu, scale.sigma]).all() for scale in detector.scales.values())
+    assert all(np.isfinite([scale.mu, scale.sigma]).all() for (scale,) in detector.whole.scales.values())
 
 
 @NAMES

@@ -204,7 +204,7 @@ def test_a_score_rises_with_distance(seed: int, one: float, other: float) -> Non
     detector = fit({Domain.SOURCE: unit(rng, 6)}, {Domain.SOURCE: np.arange(6)})
     near, far = sorted((one, other))
     found = Near(np.array([[near], [far]], dtype=np.float32), np.zeros((2, 1), dtype=np.int64))
-    scores = detector.window_scores(unit(rng, 2), {Domain.SOURCE: found})
+    scores = detector.window_scores(unit(rng, 2), {Domain.SOURCE: found})[Domain.SOURCE]
     assert scores[0] <= scores[1]
 
 

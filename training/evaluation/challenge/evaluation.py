@@ -50,14 +50,9 @@ class Judged:
     """Scores and figures of one machine and one bundle."""
 
     scores: NDArray[np.float64]  # (test clips,)
+    alarms: Flags  # test clips with a score above the threshold that decides about them, (test clips,)
     threshold: Threshold
     figures: Figures
-
-    @property
-    def alarms(self) -> Flags:
-        """Test clips with a score above the threshold, `(test clips,)`."""
-        above: Flags = self.scores > self.threshold.value
-        return above
 
 
 @dataclass(frozen=True)
@@ -120,15 +115,14 @@ def evaluate(config: EvaluationConfig, progress: Progress) -> Evaluation:
     machines = read_tree(config.tree, labels)
     embedders = _embedders(config.bundles)
     embeddings = ClipEmbeddings(embedders, channel, EmbeddingCache(config.work / "embeddings"))
-    clips = [clip for machine in machines for clip in (*machine.train, *machine.test)]
-    refused = embeddings.embed(clips, config.workers, progress)
+    refused = embeddings.embed(machines, config.workers, progress)
     usable = tuple(_without(machine, refused, config.tree) for machine in machines)
     task = progress.add_task("scoring", total=len(usable) * len(embedders))
     judged = {}
-    for machine in usable:
+    for machine, whole in zip(usable, machines, strict=True):
         weights = clip_weights(machine, config.bootstrap)
         for name in embedders:
-            judged[name, machine.name] = _judge(machine, name, embeddings, weights, config)
+            judged[name, machine.name] = _judge(machine, whole, name, embeddings, weights, config)
             progress.advance(task)
     manifests = {name: embedder.encoder.manifest for name, embedder in embedders.items()}
     return Evaluation(config, usable, manifests, dict(_named(machines, refused)), judged)
@@ -185,6 +179,7 @@ def _named(machines: Sequence[JudgedMachine], refused: Mapping[Path, str]) -> It
 
 def _judge(
     machine: JudgedMachine,
+    whole: JudgedMachine,
     bundle: str,
     embeddings: ClipEmbeddings,
     weights: NDArray[np.float64],
@@ -192,12 +187,10 @@ def _judge(
 ) -> Judged:
     domains = [clip.domain for clip in machine.train]
     try:
-        bank = ServedBank.enroll(embeddings.load(bundle, machine.train), domains, config.backend)
+        bank = ServedBank.enroll(embeddings.load(bundle, machine, whole, "bank"), domains, config.backend)
     except DataError as error:
         raise DataError(f"The machine {machine.name}: {error}") from error
-    scores = bank.scores(embeddings.load(bundle, machine.test))
-    threshold = bank.threshold(config.false_alarm_rate)
-    figures = section_figures(
-        machine.form, scores, scores > threshold.value, machine.anomalous, machine.target, weights
-    )
-    return Judged(scores, threshold, figures)
+    judged = bank.judge(embeddings.load(bundle, machine, whole, "test"))
+    scores, alarms = np.array([clip.score for clip in judged]), bank.alarms(judged, config.false_alarm_rate)
+    figures = section_figures(machine.form, scores, alarms, machine.anomalous, machine.target, weights)
+    return Judged(scores, alarms, bank.threshold(config.false_alarm_rate), figures)
