@@ -33,6 +33,9 @@ class InputSpec(_Part):
     dtype: Literal["float32"] = "float32"
     shape: tuple[Literal["batch"], Literal["samples"]] = ("batch", "samples")
     sample_rate: int = Field(gt=0, description="sample rate in Hz; the service resamples every clip to it")
+    limit_hz: float | None = Field(
+        None, gt=0, description="the graph ignores sound above this frequency; null: half the sample rate"
+    )
     channels: Literal["mean"] = Field("mean", description="downmix of several channels to one")
 
 
@@ -96,6 +99,9 @@ class Provenance(_Part):
     encoder_attribution: str
     objective: str
     steps: int = Field(ge=0)
+    weights_from: str | None = Field(
+        None, description="bundle that first had these weights, if only the projection was fitted for this one"
+    )
     data: tuple[DataSource, ...]
 
 
