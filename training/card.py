@@ -44,7 +44,7 @@ def card(manifest: Manifest, *, licensed: bool) -> str:
     data = "\n".join(f"| {part.name} | {part.clips} | {part.license} | {part.attribution} |" for part in made.data)
     text = " (its text is in this folder)" if licensed else ""
     rate = manifest.input.sample_rate
-    limits = _LIMITS.format(highest=manifest.input.limit_hz or rate / 2, shortest=manifest.window.min_seconds)
+    limits = _LIMITS.format(highest=manifest.input.highest_hz, shortest=manifest.window.min_seconds)
     return f"""\
 # {manifest.name} {manifest.version}
 

@@ -34,9 +34,14 @@ class InputSpec(_Part):
     shape: tuple[Literal["batch"], Literal["samples"]] = ("batch", "samples")
     sample_rate: int = Field(gt=0, description="sample rate in Hz; the service resamples every clip to it")
     limit_hz: float | None = Field(
-        None, gt=0, description="the graph ignores sound above this frequency; null: half the sample rate"
+        None, gt=0, description="frequency in Hz above which the graph ignores sound; null if it ignores none"
     )
     channels: Literal["mean"] = Field("mean", description="downmix of several channels to one")
+
+    @property
+    def highest_hz(self) -> float:
+        """Return the highest frequency that an embedding depends on, in Hz."""
+        return self.limit_hz or self.sample_rate / 2
 
 
 class WindowSpec(_Part):

@@ -29,7 +29,7 @@ class FrontEnd(nn.Module, ABC):
     mels: int
     low_hz: float  # lower edge of the lowest band
     high_hz: float  # upper edge of the highest band
-    limit_hz: float | None = None  # sound above it is ignored; None: the Nyquist frequency
+    limit_hz: float | None = None  # sound above it is ignored; None if all sound counts
 
     @property
     def bands(self) -> int:

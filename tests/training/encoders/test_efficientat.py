@@ -88,7 +88,7 @@ def test_a_tone_above_8_khz_vanishes_on_the_way_to_the_16_khz_front_end() -> Non
 
 
 def recorded_at(rate: int, samples: np.ndarray) -> np.ndarray:
-    """The samples at 16 kHz of a recording chain at another sample rate, which hears nothing above 7.3 kHz."""
+    """The samples at 16 kHz of a recording chain at another sample rate, which has nothing above 7.3 kHz."""
     there = soxr.resample(samples, 16_000, rate, quality="HQ")
     return soxr.resample(there, rate, 16_000, quality="HQ")[: len(samples)].astype(np.float32)
 
@@ -101,7 +101,7 @@ def test_only_the_encoder_without_high_sound_is_indifferent_to_the_sample_rate(r
     for kind in (EfficientAT16k, EfficientAT7k):
         encoder = kind.tiny(seed=0)
         with torch.no_grad():
-            logmel = encoder.front_end(waveforms)[:, 5:-5]  # a resampler knows nothing beyond a clip's ends
+            logmel = encoder.front_end(waveforms)[:, 5:-5]  # the two ends of a clip depend on the resampler
             grid = encoder.grids(logmel, ["block_06"])["block_06"].mean(dim=1)
         embedding = torch.nn.functional.normalize(grid.flatten(1), dim=1)
         differences[kind.name] = [float((part[0] - part[1]).abs().max()) for part in (logmel, embedding)]
@@ -114,15 +114,15 @@ def test_a_tone_above_7_2_khz_vanishes_and_no_band_is_left_for_it() -> None:
     tone = 0.1 * torch.sin(2 * torch.pi * 7_600 * time).float()
     wide, narrow = EfficientAT16k.tiny(seed=0).front_end, EfficientAT7k.tiny(seed=0).front_end
     with torch.no_grad():
-        heard, rest = (front_end(tone[None])[0, 5:-5] for front_end in (wide, narrow))
+        all_of_it, rest = (front_end(tone[None])[0, 5:-5] for front_end in (wide, narrow))
     decibel = np.log(10) / 10 / 5  # of the normalized log-mel
-    assert float(heard.max() - rest.max()) > 60 * decibel, "what is left is the leakage of the window"
+    assert float(all_of_it.max() - rest.max()) > 60 * decibel, "what is left is the leakage of the window"
     assert float((rest - rest.min()).mean()) < 0.01
     assert narrow.bands < wide.bands
     assert narrow.centers_hz == wide.centers_hz[: narrow.bands]
     with torch.no_grad():
         logmel = narrow(torch.randn(1, 16_000))[..., narrow.bands - 1 :]
-    assert bool((logmel[..., 0] > rest.min() + 0.3).all()), "the highest band hears something"
+    assert bool((logmel[..., 0] > rest.min() + 0.3).all()), "the highest band has power"
     assert bool((logmel[..., 1:] == logmel[..., -1:]).all())
 
 
