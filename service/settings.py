@@ -11,7 +11,7 @@ from offkey.vocabulary import MIN_FALSE_ALARM_RATE
 from service.domain.backends import DEFAULT_BACKEND, check_backend
 
 MIN_CORESET_WINDOWS = 100
-DEFAULT_BUNDLE = Path("offkey-small") / "3"
+DEFAULT_BUNDLE = Path("offkey-small") / "4"
 
 
 class Device(StrEnum):

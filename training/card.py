@@ -7,7 +7,7 @@ from service.encoder.bundle import WEIGHTS_FILE, Manifest, Measurement
 _LIMITS = """\
 - Each window is scaled to the same level before it is embedded. A fault that changes only the loudness is not
   found, and the gain of the microphone does not matter.
-- Sound above {nyquist:g} Hz is not used.
+- Sound above {highest:g} Hz is not used.
 - The figures above come from few machines and few noises. They compare this bundle with its baselines
   on these machines, and do not predict its result on another machine.
 - Clips shorter than {shortest:g} s are refused; the figures were measured on clips of 10 s, and scores of shorter clips
@@ -36,15 +36,20 @@ def card(manifest: Manifest, *, licensed: bool) -> str:
         if made.steps
         else "without any training step: this is the frozen encoder, a baseline"
     )
+    kept = (
+        f"\nIts weights are those of `{made.weights_from}`. Only the projection was fitted for this bundle."
+        if made.weights_from
+        else ""
+    )
     data = "\n".join(f"| {part.name} | {part.clips} | {part.license} | {part.attribution} |" for part in made.data)
     text = " (its text is in this folder)" if licensed else ""
     rate = manifest.input.sample_rate
-    limits = _LIMITS.format(nyquist=rate / 2, shortest=manifest.window.min_seconds)
+    limits = _LIMITS.format(highest=manifest.input.highest_hz, shortest=manifest.window.min_seconds)
     return f"""\
 # {manifest.name} {manifest.version}
 
 An encoder for anomalous sound detection: from a waveform at {rate} Hz to an embedding of {manifest.dim} numbers.
-It was made from {made.encoder} {trained}.
+It was made from {made.encoder} {trained}.{kept}
 
 | | |
 |---|---|
@@ -96,7 +101,9 @@ def _retention(manifest: Manifest) -> str:
     own = next((value for name, value in found.items() if f"{HELD_OUT}, 0 dB: {DISTANCE}" in name), None)
     frozen = next((value for name, value in found.items() if f"{HELD_OUT}, 0 dB: {FROZEN_DISTANCE} (" in name), None)
     if own is None or frozen is None:
-        return "Not recorded: the run measured no held-out mixtures."
+        trained = manifest.provenance.weights_from is None
+        reason = "the run measured no held-out mixtures" if trained else "the weights were not trained for this bundle"
+        return f"Not recorded: {reason}."
     nearer = 1 - own / frozen
     where, so = ("nearer to", "it retains") if nearer > 0 else ("farther from", "it does not retain")
     return (

@@ -78,7 +78,7 @@ def export_run(
         raise ExportError(f"{folder} exists. Choose another --version, or --replace.")
     config = run.config
     student, steps = load_trained(run)
-    provenance = trace(run)
+    provenance = trace(run, steps)
     figures = _measurements(measured)
     figures += _retention(run, steps, f"offkey export {run.folder} --name {name} --version {version}")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def export_run(
             golden = write_golden(student, golden_file, config.window)
             weights_sha256 = write_weights(student.encoder, temporary / WEIGHTS_FILE) if weights else None
         parts = _Parts(graph, golden, weights_sha256, "int8" if int8 else "float32", figures)
-        manifest = _manifest(name, version, student, config, steps, provenance, parts)
+        manifest = _manifest(name, version, student, config, provenance, parts)
         (temporary / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (temporary / CARD_FILE).write_text(card(manifest, licensed=bool(provenance.licenses)), encoding="utf-8")
         (temporary / ATTRIBUTION_FILE).write_text(provenance.attribution_csv(), encoding="utf-8")
@@ -146,7 +146,7 @@ def _window(config: Config) -> WindowSpec:
 
 
 def _manifest(
-    name: str, version: str, student: Student, config: Config, steps: int, provenance: Provenance, parts: _Parts
+    name: str, version: str, student: Student, config: Config, provenance: Provenance, parts: _Parts
 ) -> Manifest:
     encoder, readout, graph = student.encoder, config.readout, parts.graph
     projection = (
@@ -161,7 +161,7 @@ def _manifest(
         weights_sha256=parts.weights_sha256,
         opset=graph.opset,
         precision=parts.precision,
-        input=InputSpec(sample_rate=student.sample_rate, channels="mean"),
+        input=InputSpec(sample_rate=student.sample_rate, limit_hz=encoder.front_end.limit_hz, channels="mean"),
         window=_window(config),
         outputs=(
             OutputSpec(name="embedding", dims=("batch", student.dim), normalized=True),
@@ -181,8 +181,9 @@ def _manifest(
             encoder=provenance.start,
             encoder_license=encoder.license,
             encoder_attribution=encoder.attribution,
-            objective=config.objective.kind if steps else "none, frozen encoder",
-            steps=steps,
+            objective=provenance.objective,
+            steps=provenance.steps,
+            weights_from=provenance.weights_from,
             data=provenance.data,
         ),
         measured=parts.figures,

@@ -1,7 +1,7 @@
 """The provenance of a student: the checkpoint that it started from, and every clip that it was trained on."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.encoder.bundle import MANIFEST_FILE, DataSource, load_manifest
@@ -12,12 +12,17 @@ from training.data.credits import ATTRIBUTION_FILE, Credit, credit, credits_text
 from training.run import RUN_FILE, Run
 from training.sounds import read_catalog
 
+UNTRAINED = "none, frozen encoder"  # objective of a student without training
+
 
 @dataclass(frozen=True)
 class Provenance:
-    """Starting point, licenses and credits of a student."""
+    """Starting point, training, licenses and credits of a student."""
 
     start: str  # common name of the first checkpoint
+    objective: str
+    steps: int
+    weights_from: str | None  # bundle with the same weights, if the student was not trained after it
     licenses: tuple[Path, ...]  # license texts that must be copied into the bundle
     credits: tuple[Credit, ...]
 
@@ -35,19 +40,24 @@ class Provenance:
         return credits_text(self.credits)
 
 
-def trace(run: Run) -> Provenance:
+def trace(run: Run, steps: int) -> Provenance:
     """Trace a run back to the published file that it started from, through other runs and bundles.
+
+    Args:
+        run: finished run.
+        steps: number of training steps of its student. A student of 0 steps that started from a bundle has the training
+            of that bundle.
 
     Raises:
         RunError, ConfigError, DataError, BundleError: a run, file or bundle is incomplete.
     """
-    start = _start(run.config)
+    start = _start(run.config, steps)
     clips = trained_clips(run)
     composed = {clip.path.parent.parent for clip in clips if clip.set == COMPOSED}
     owed = {credit(clip) for clip in clips if clip.set != COMPOSED}
     for folder in composed:  # credits of the recordings that the clips are composed of
         owed.update(read_credits(folder / ATTRIBUTION_FILE))
-    return Provenance(start.start, start.licenses, tuple(sorted({*start.credits, *owed})))
+    return replace(start, credits=tuple(sorted({*start.credits, *owed})))
 
 
 def trained_clips(run: Run) -> list[Clip]:
@@ -56,15 +66,20 @@ def trained_clips(run: Run) -> list[Clip]:
     return [clip for clip in read_catalog(run.config).clips if clip.name in names]
 
 
-def _start(config: Config) -> Provenance:
+def _start(config: Config, steps: int) -> Provenance:
     path = Path(config.encoder.checkpoint)
+    objective = config.objective.kind if steps else UNTRAINED
     if (path / RUN_FILE).is_file():
-        before = trace(Run(path))
-        return Provenance(path.name, before.licenses, before.credits)
+        before = trace(Run(path), steps=0)
+        return Provenance(path.name, objective, steps, None, before.licenses, before.credits)
     if (path / MANIFEST_FILE).is_file():
         manifest = load_manifest(path)
-        return Provenance(f"{manifest.name}/{manifest.version}", _licenses(path), read_credits(path / ATTRIBUTION_FILE))
-    return Provenance(path.stem, _licenses(path.parent), ())
+        name, made = f"{manifest.name}/{manifest.version}", manifest.provenance
+        known = (_licenses(path), read_credits(path / ATTRIBUTION_FILE))
+        if steps:
+            return Provenance(name, objective, steps, None, *known)
+        return Provenance(made.encoder, made.objective, made.steps, made.weights_from or name, *known)
+    return Provenance(path.stem, objective, steps, None, _licenses(path.parent), ())
 
 
 def _licenses(folder: Path) -> tuple[Path, ...]:

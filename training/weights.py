@@ -27,7 +27,8 @@ def read_weights(bundle: Path, name: str | None = None) -> Encoder:
 
     Args:
         bundle: folder of the bundle.
-        name: expected encoder, as in a config; None accepts every registered encoder. A class that is named by a path
+        name: expected encoder, as in a config; the weights may also be of an encoder that it `fits`. None accepts every
+            registered encoder. A class that is named by a path
             is user code, and is imported only if the caller names it.
 
     Raises:
@@ -60,10 +61,10 @@ def read_weights(bundle: Path, name: str | None = None) -> Encoder:
 
 
 def _kind(held: str, name: str | None, bundle: Path) -> type[Encoder]:
-    """Return the encoder class of the weights in a bundle, which must be the class `name`."""
+    """Return the class `name`, which the weights in a bundle must fit; without a name, the class of the weights."""
     if name is not None:
         kind = find_encoder(name)
-        if encoder_reference(kind) != held:
+        if held not in (encoder_reference(kind), *kind.fits):
             raise CheckpointError(f"{bundle} holds {held}, not {name}. Set encoder.name to it.")
         return kind
     if is_path(held):

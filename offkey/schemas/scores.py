@@ -107,7 +107,7 @@ class Scores(Answer):
     """Answer of `POST /score`."""
 
     machine_id: str
-    bundle: str = Field(description="name and version of the model bundle", examples=["offkey-small/3"])
+    bundle: str = Field(description="name and version of the model bundle", examples=["offkey-small/4"])
     backend: str = Field(
         examples=["nearest"], description="scoring backend; docs/reference/scoring.md lists all of them"
     )

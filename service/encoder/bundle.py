@@ -33,7 +33,15 @@ class InputSpec(_Part):
     dtype: Literal["float32"] = "float32"
     shape: tuple[Literal["batch"], Literal["samples"]] = ("batch", "samples")
     sample_rate: int = Field(gt=0, description="sample rate in Hz; the service resamples every clip to it")
+    limit_hz: float | None = Field(
+        None, gt=0, description="frequency in Hz above which the graph ignores sound; null if it ignores none"
+    )
     channels: Literal["mean"] = Field("mean", description="downmix of several channels to one")
+
+    @property
+    def highest_hz(self) -> float:
+        """Return the highest frequency that an embedding depends on, in Hz."""
+        return self.limit_hz or self.sample_rate / 2
 
 
 class WindowSpec(_Part):
@@ -96,6 +104,9 @@ class Provenance(_Part):
     encoder_attribution: str
     objective: str
     steps: int = Field(ge=0)
+    weights_from: str | None = Field(
+        None, description="bundle that first had these weights, if only the projection was fitted for this one"
+    )
     data: tuple[DataSource, ...]
 
 

@@ -143,8 +143,8 @@ class Encoder:
 def _band_edges(manifest: Manifest) -> NDArray[np.float64] | None:
     for output in manifest.outputs:
         if output.name == "logmel" and output.centers_hz is not None:
-            # The highest band may extend beyond half the sample rate.
-            return np.minimum(band_edges(np.array(output.centers_hz)), manifest.input.sample_rate / 2)
+            # The highest band may extend beyond the sound that is used.
+            return np.minimum(band_edges(np.array(output.centers_hz)), manifest.input.highest_hz)
     return None
 
 

@@ -313,7 +313,7 @@ def test_machines_are_moved_and_reported_one_by_one(
     with in_process(both) as api:
         assert [(one["bundle"], one["current"], one["machines"]) for one in api.get("/models").json()["models"]] == [
             ("offkey-mirrored/1", True, 0),
-            ("offkey-small/3", False, 3),
+            ("offkey-small/4", False, 3),
         ]
         job = ended(api, api.post("/reembed", params={"machine_id": "c"}).json())
         assert (job["state"], job["machine_id"], job["entries"]) == ("done", "c", {"moved": 1})

@@ -123,4 +123,4 @@ def test_a_bundle_without_frequencies_of_its_bands_is_named(mute_api: TestClient
         mute_api.post("/enroll", params=FAN, content=fan(number))
     answer = mute_api.post("/score", params=FAN, content=fan(9)).json()
     assert answer["clips"][0]["windows"][0]["localization"] is None
-    assert answer["localization_note"].startswith("The bundle offkey-small/3 outputs no log-mel spectrogram")
+    assert answer["localization_note"].startswith("The bundle offkey-small/4 outputs no log-mel spectrogram")

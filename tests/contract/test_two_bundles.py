@@ -94,12 +94,12 @@ def test_old_banks_are_served_by_the_bundle_that_made_them(both: Settings, befor
     with in_process(both) as api:
         assert (api.get("/info").json()["bundle"], api.get("/info").json()["old_bundle"]) == (
             "offkey-mirrored/1",
-            "offkey-small/3",
+            "offkey-small/4",
         )
         old = score(api, fan(9))
-        assert (old["bundle"], value(old)) == ("offkey-small/3", pytest.approx(before, abs=1e-5))
+        assert (old["bundle"], value(old)) == ("offkey-small/4", pytest.approx(before, abs=1e-5))
         enroll(api, fan, range(5, 8))  # goes to the old space as well
-        assert api.get("/machines/fan-1").json()["embedding_space_id"].startswith("offkey-small/2-")
+        assert api.get("/machines/fan-1").json()["embedding_space_id"].startswith("offkey-small/4-")
         assert api.get("/machines/fan-1").json()["threshold"] is not None
         assert api.post("/feedback", params=FAN, content=fan(10)).status_code == 200
         assert api.post("/noise", params=FAN, content=fan(11)).status_code == 200
@@ -158,7 +158,7 @@ def test_what_is_enrolled_and_deleted_meanwhile_moves_along(
 
         def meanwhile(count: int) -> None:
             if count == 3:
-                assert score(api, fan(9))["bundle"] == "offkey-small/3"
+                assert score(api, fan(9))["bundle"] == "offkey-small/4"
                 enroll(api, fan, range(5, 7))
                 first = api.get("/machines/fan-1/clips").json()["clips"][0]["clip_id"]
                 assert api.delete(f"/machines/fan-1/clips/{first}").status_code == 200
@@ -226,7 +226,7 @@ def test_clips_whose_audio_was_not_kept_keep_the_machine_where_it_is(
         assert (refused["status"], refused["problem"]) == ("refused", "audio-not-kept")
         assert "3 of the 5 clips of machine fan-1 was not stored (0.wav is the first)" in refused["detail"]
         old = score(api, fan(9))
-        assert old["bundle"] == "offkey-small/3"
+        assert old["bundle"] == "offkey-small/4"
         again = enroll(api, fan, range(5))
         assert {clip["status"] for clip in again["clips"]} == {"duplicate"}
         assert again["generation"] == old["generation"]
@@ -243,7 +243,7 @@ def test_a_damaged_file_is_not_embedded(both: Settings, before: float, fan: Fan)
         refused = move(api)
         assert (refused["status"], refused["problem"]) == ("refused", "machine-damaged")
         assert "audio of clip 3" in refused["detail"]
-        assert score(api, fan(9))["bundle"] == "offkey-small/3"
+        assert score(api, fan(9))["bundle"] == "offkey-small/4"
 
 
 def test_audio_goes_with_its_clip(settings: Settings, fan: Fan) -> None:

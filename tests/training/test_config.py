@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from service.encoder.bundle import load_manifest
+from service.settings import shipped_bundle
 from training.config import Config, ConfigError, from_table, load_config, to_table
+from training.encoders import find_encoder
 
-SHIPPED = Path(__file__).resolve().parents[2] / "training" / "configs" / "offkey-small.toml"
+CONFIGS = Path(__file__).resolve().parents[2] / "training" / "configs"
+RECIPE = CONFIGS / "offkey-small.toml"
 
 
 @pytest.fixture
@@ -59,7 +63,22 @@ def test_an_absent_or_broken_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_shipped_config_loads() -> None:
-    config = load_config(SHIPPED)
+    config = load_config(RECIPE)
     assert config.data.permissive
     assert config.mixing.snr_db == (0.0,)
     assert config.objective.kind == "retain"
+
+
+def test_the_shipped_bundle_is_what_its_config_describes() -> None:
+    manifest = load_manifest(shipped_bundle())
+    config = load_config(CONFIGS / f"{manifest.name}-{manifest.version}.toml")
+    assert config.data.permissive
+    assert (config.data.roles, config.data.noise_roles, config.optim.steps) == (("source",), (), 0)
+    assert (manifest.readout.layers, manifest.readout.pooling) == (config.readout.layers, config.readout.pooling)
+    assert f"{config.readout.covariance} covariance" in manifest.readout.projection
+    assert f"epsilon {config.readout.epsilon:g}" in manifest.readout.projection
+    assert manifest.window.model_dump().items() >= vars(config.window).items()
+    front_end = find_encoder(config.encoder.name).tiny(seed=0).front_end
+    assert (manifest.input.sample_rate, manifest.input.limit_hz) == (front_end.sample_rate, front_end.limit_hz)
+    assert manifest.output("logmel").centers_hz == front_end.centers_hz
+    assert {part.name for part in manifest.provenance.data} == {"esc50"}

@@ -14,6 +14,7 @@ from training.config import Config
 from training.encoders import ENCODERS, CheckpointError
 from training.export import export_run
 from training.loop import train
+from training.provenance import trace
 from training.run import Run
 from training.weights import read_weights, write_weights
 
@@ -68,13 +69,50 @@ def test_a_bundle_is_a_start(make_config: Callable[..., Config], clips: Path, tm
 
     second = export_run(still, "second", "1", tmp_path / "models", weights=False)
     manifest = load_manifest(second)
-    assert manifest.provenance.encoder == "tiny/1"
+    made = manifest.provenance
+    assert (made.encoder, made.objective, made.steps) == ("tiny", "retain", 3), "the training that its weights had"
+    assert made.weights_from == "tiny/1"
+    card = (second / "CARD.md").read_text()
+    assert "It was made from tiny by 3 steps of the objective `retain`" in card
+    assert "Its weights are those of `tiny/1`. Only the projection was fitted for this bundle." in card
+    assert "Not recorded: the weights were not trained for this bundle." in card
     assert sum(part.clips for part in manifest.provenance.data) == 10, "the clips of its start, each once"
     with (second / "ATTRIBUTION.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 10
     assert (second / "LICENSE.tiny").is_file(), "the license of the published weights goes on"
-    assert "a student can start from it | no" in (second / "CARD.md").read_text()
+    assert "a student can start from it | no" in card
     with pytest.raises(CheckpointError, match=r"No student can start from .*: its graph has no gradients"):
         read_weights(second, "efficientat-16k")
     with pytest.raises(CheckpointError, match="holds efficientat-16k, not beats"):
         trained(make_config(tmp_path / "cache", encoder={**start, "name": "beats"}), tmp_path / "no")
+
+
+def test_the_weights_of_a_bundle_are_fitted_to_another_front_end_and_come_out_the_same_again(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    first = export_run(trained(make_config(tmp_path / "cache"), tmp_path / "runs"), "tiny", "1", tmp_path / "models")
+    start, bundles = first, []
+    for version in ("2", "3"):
+        encoder = {"name": "efficientat-7k", "checkpoint": str(start)}
+        run = trained(make_config(tmp_path / "cache", encoder=encoder, optim={"steps": 0}), tmp_path / version)
+        start = export_run(run, "tiny", version, tmp_path / "models")
+        bundles.append(start)
+    second, third = (load_manifest(bundle) for bundle in bundles)
+    assert second.model_sha256 != load_manifest(first).model_sha256
+    assert second.model_sha256 == third.model_sha256
+    assert second.provenance == third.provenance
+    assert second.provenance.weights_from == "tiny/1"
+    assert load_manifest(first).input.limit_hz is None
+    assert second.input.limit_hz == 7_200
+    assert "- Sound above 8000 Hz is not used." in (first / "CARD.md").read_text()
+    assert "- Sound above 7200 Hz is not used." in (bundles[0] / "CARD.md").read_text()
+    assert read_weights(bundles[0]).name == "efficientat-7k"
+    with pytest.raises(CheckpointError, match="holds efficientat-7k, not eat"):
+        read_weights(bundles[0], "eat")
+
+
+def test_training_goes_on_from_a_bundle_under_its_name(make_config: Callable[..., Config], tmp_path: Path) -> None:
+    first = export_run(trained(make_config(tmp_path / "cache"), tmp_path / "runs"), "tiny", "1", tmp_path / "models")
+    run = trained(make_config(tmp_path / "cache", encoder={"checkpoint": str(first)}), tmp_path / "more")
+    made = trace(run, steps=3)
+    assert (made.start, made.objective, made.steps, made.weights_from) == ("tiny/1", "retain", 3, None)

@@ -4,7 +4,7 @@ from training.encoders.ast import AST
 from training.encoders.base import CheckpointError, Encoder, FrontEnd
 from training.encoders.beats import BEATs
 from training.encoders.eat import EAT, SSLAM
-from training.encoders.efficientat import EfficientAT, EfficientAT16k
+from training.encoders.efficientat import EfficientAT, EfficientAT7k, EfficientAT16k
 from training.encoders.registry import ENCODERS, encoder_reference, find_encoder, is_path
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "BEATs",
     "CheckpointError",
     "EfficientAT",
+    "EfficientAT7k",
     "EfficientAT16k",
     "Encoder",
     "FrontEnd",

@@ -29,10 +29,11 @@ class FrontEnd(nn.Module, ABC):
     mels: int
     low_hz: float  # lower edge of the lowest band
     high_hz: float  # upper edge of the highest band
+    limit_hz: float | None = None  # sound above it is ignored; None if all sound counts
 
     @property
     def bands(self) -> int:
-        """Number of bands below the Nyquist frequency; the others have the log floor."""
+        """Number of bands below the Nyquist frequency and `limit_hz`; the others have the log floor."""
         return self.mels
 
     @property
@@ -51,6 +52,7 @@ class Encoder(nn.Module, ABC):
     name: ClassVar[str]  # name in configs and in the registry
     license: ClassVar[str]  # license of the published weights
     attribution: ClassVar[str]  # authors and source of the weights
+    fits: ClassVar[tuple[str, ...]] = ()  # names of encoders whose weights fit this one too
     front_end: FrontEnd
 
     @property

@@ -26,6 +26,7 @@ HOP_SECONDS = 0.01
 WINDOW_HOPS = 2.5
 BIN_HERTZ = 31.25  # 1,024 points at 32 kHz
 KAISER_BETA = 8.0
+SHARED_HIGH = 7_200.0  # Hz; resamplers and codecs for 16 kHz begin to attenuate above
 
 
 def mel_bank(bins: int) -> Tensor:
@@ -51,6 +52,8 @@ class MelFrontEnd(FrontEnd):
     samples, so it includes an interpolation. Only the two frames at each end of a clip differ, because the published
     front end mirrors the filtered signal there.
 
+    DFT bins above `limit_hz` are ignored, and bands without any bin below it have the log floor.
+
     The DFT is two steps of decimation in frequency (Cooley and Tukey, 1965) and then matrix products, which are fastest
     in graph runtimes: samples half a period apart are added for the even bins and subtracted for the odd ones, and the
     even bins are split again. It takes half the products of a dense matrix.
@@ -59,17 +62,20 @@ class MelFrontEnd(FrontEnd):
     low_hz = 0.0
     high_hz = MEL_HIGH
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, limit_hz: float | None = None) -> None:
         super().__init__()
         if sample_rate not in (PUBLISHED_RATE, PUBLISHED_RATE // 2):
             raise ValueError(f"The EfficientAT front end takes 32000 or 16000 Hz, not {sample_rate}.")
         self.sample_rate = sample_rate
+        self.limit_hz = limit_hz
         self.mels = MELS
         self.hop = round(HOP_SECONDS * sample_rate)
         self.published = sample_rate == PUBLISHED_RATE
         period = round(sample_rate / BIN_HERTZ)  # samples
         bank = mel_bank(period // 2 + 1)  # (bins, MELS)
         bank[-1] = 0  # the Nyquist bin has no sine part, so its power is not comparable
+        if limit_hz is not None:
+            bank[BIN_HERTZ * torch.arange(len(bank)) > limit_hz] = 0
         self._bands = int((bank.sum(dim=0) > 0).sum())
         step = PUBLISHED_RATE // sample_rate
         full = round(WINDOW_HOPS * HOP_SECONDS * PUBLISHED_RATE)
@@ -264,13 +270,15 @@ class EfficientAT(Encoder):
     name = "efficientat"
     license = "MIT"
     attribution = "EfficientAT mn (F. Schmid, K. Koutini, G. Widmer), https://github.com/fschmid56/EfficientAT"
+    fits = ("efficientat", "efficientat-16k", "efficientat-7k")
     sample_rate: ClassVar[int] = PUBLISHED_RATE
+    limit_hz: ClassVar[float | None] = None
     front_end: MelFrontEnd
 
     def __init__(self, width: float, classes: int = 527) -> None:
         super().__init__()
         self._sizes: dict[str, float | None] = {"width": width, "classes": classes}
-        self.front_end = MelFrontEnd(self.sample_rate)
+        self.front_end = MelFrontEnd(self.sample_rate, self.limit_hz)
         channels = [scaled(_STEM, width)]
         blocks: list[nn.Module] = [_conv(1, channels[0], 3, 2, act=nn.Hardswish())]
         strides = [2]
@@ -366,3 +374,10 @@ class EfficientAT16k(EfficientAT):
 
     name = "efficientat-16k"
     sample_rate = PUBLISHED_RATE // 2
+
+
+class EfficientAT7k(EfficientAT16k):
+    """The same network without sound above 7.2 kHz, which resampling and codecs change."""
+
+    name = "efficientat-7k"
+    limit_hz = SHARED_HIGH

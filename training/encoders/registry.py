@@ -11,11 +11,11 @@ from training.encoders.ast import AST
 from training.encoders.base import Encoder
 from training.encoders.beats import BEATs
 from training.encoders.eat import EAT, SSLAM
-from training.encoders.efficientat import EfficientAT, EfficientAT16k
+from training.encoders.efficientat import EfficientAT, EfficientAT7k, EfficientAT16k
 from training.toml_settings import ConfigError
 
 ENCODERS: dict[str, type[Encoder]] = {
-    encoder.name: encoder for encoder in (AST, BEATs, EAT, EfficientAT, EfficientAT16k, SSLAM)
+    encoder.name: encoder for encoder in (AST, BEATs, EAT, EfficientAT, EfficientAT16k, EfficientAT7k, SSLAM)
 }
 GROUP = "offkey.encoders"  # entry points by which other packages register encoders
 

@@ -88,7 +88,7 @@ def test_a_student_trained_on_composed_clips_credits_the_recordings(
     )
     with Progress(disable=True) as progress:
         run = train(config, "x", tmp_path / "runs", progress)
-    assert trace(run).credits == read_credits(composed.parent / ATTRIBUTION_FILE)
+    assert trace(run, steps=0).credits == read_credits(composed.parent / ATTRIBUTION_FILE)
 
 
 def test_what_cannot_be_composed_from_is_named(clips: Path, tmp_path: Path) -> None:

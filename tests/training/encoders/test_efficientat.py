@@ -8,7 +8,7 @@ import pytest
 import soxr
 import torch
 
-from training.encoders import CheckpointError, EfficientAT, EfficientAT16k
+from training.encoders import CheckpointError, EfficientAT, EfficientAT7k, EfficientAT16k
 from training.encoders.efficientat import MelFrontEnd
 
 TOLERANCE = 1e-4
@@ -87,7 +87,55 @@ def test_a_tone_above_8_khz_vanishes_on_the_way_to_the_16_khz_front_end() -> Non
     assert float((logmel - logmel.min()).max()) < 0.01
 
 
-@pytest.mark.parametrize("encoder", [EfficientAT, EfficientAT16k])
+def recorded_at(rate: int, samples: np.ndarray) -> np.ndarray:
+    """The samples at 16 kHz of a recording chain at another sample rate, which has nothing above 7.3 kHz."""
+    there = soxr.resample(samples, 16_000, rate, quality="HQ")
+    return soxr.resample(there, rate, 16_000, quality="HQ")[: len(samples)].astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000, 96_000])
+def test_only_the_encoder_without_high_sound_is_indifferent_to_the_sample_rate(rate: int) -> None:
+    own = (0.1 * np.random.default_rng(0).standard_normal(48_000)).astype(np.float32)
+    waveforms = torch.from_numpy(np.stack([own, recorded_at(rate, own)]))
+    differences = {}
+    for kind in (EfficientAT16k, EfficientAT7k):
+        encoder = kind.tiny(seed=0)
+        with torch.no_grad():
+            logmel = encoder.front_end(waveforms)[:, 5:-5]  # the two ends of a clip depend on the resampler
+            grid = encoder.grids(logmel, ["block_06"])["block_06"].mean(dim=1)
+        embedding = torch.nn.functional.normalize(grid.flatten(1), dim=1)
+        differences[kind.name] = [float((part[0] - part[1]).abs().max()) for part in (logmel, embedding)]
+    assert max(differences["efficientat-7k"]) < 1e-3
+    assert min(differences["efficientat-16k"]) > 1e-2
+
+
+def test_a_tone_above_7_2_khz_vanishes_and_no_band_is_left_for_it() -> None:
+    time = torch.arange(16_000, dtype=torch.float64) / 16_000
+    tone = 0.1 * torch.sin(2 * torch.pi * 7_600 * time).float()
+    wide, narrow = EfficientAT16k.tiny(seed=0).front_end, EfficientAT7k.tiny(seed=0).front_end
+    with torch.no_grad():
+        all_of_it, rest = (front_end(tone[None])[0, 5:-5] for front_end in (wide, narrow))
+    decibel = np.log(10) / 10 / 5  # of the normalized log-mel
+    assert float(all_of_it.max() - rest.max()) > 60 * decibel, "what is left is the leakage of the window"
+    assert float((rest - rest.min()).mean()) < 0.01
+    assert narrow.bands < wide.bands
+    assert narrow.centers_hz == wide.centers_hz[: narrow.bands]
+    with torch.no_grad():
+        logmel = narrow(torch.randn(1, 16_000))[..., narrow.bands - 1 :]
+    assert bool((logmel[..., 0] > rest.min() + 0.3).all()), "the highest band has power"
+    assert bool((logmel[..., 1:] == logmel[..., -1:]).all())
+
+
+def test_the_three_encoders_have_the_same_weights() -> None:
+    kinds = (EfficientAT, EfficientAT16k, EfficientAT7k)
+    first, *others = (kind.tiny(seed=1).state_dict() for kind in kinds)
+    for other in others:
+        assert first.keys() == other.keys()
+        assert all(torch.equal(first[key], other[key]) for key in first)
+    assert {kind.fits for kind in kinds} == {tuple(kind.name for kind in kinds)}
+
+
+@pytest.mark.parametrize("encoder", [EfficientAT, EfficientAT16k, EfficientAT7k])
 def test_the_shortest_waveform_is_encoded_and_a_shorter_one_is_not(encoder: type[EfficientAT]) -> None:
     tiny = encoder.tiny(seed=0)
     with torch.no_grad():
