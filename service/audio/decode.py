@@ -6,7 +6,7 @@ which runs this module in a child process.
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"
 
 _BLOCK_FRAMES = 65_536
 FULL_SCALE = 0.99  # the largest 8-bit sample is 127/128
+_PLAINLY_CANCELED_DB = 20.0
+_TINY = 1e-12  # power of -120 dBFS
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value for a length that the header leaves open
 
 
@@ -45,13 +47,15 @@ class AudioLimits:
 
 @dataclass(frozen=True)
 class Waveform:
-    """Decoded clip: mono `samples` `(samples,)` at `sample_rate` Hz, and properties of the file."""
+    """Decoded clip: mono `samples` `(samples,)` at `sample_rate` Hz, and properties of the file as in `Source`."""
 
     samples: Samples
     sample_rate: int
     source_sample_rate: int
     source_channels: int
     source_clipped: float
+    source_canceled_db: float = 0.0
+    source_out_of_band: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -61,18 +65,37 @@ class Waveform:
 
 @dataclass(frozen=True)
 class Source:
-    """Properties of a file: sample rate in Hz, number of channels, and share of samples at full scale."""
+    """Properties of a file.
+
+    Attributes:
+        sample_rate: sample rate, Hz.
+        channels: number of channels.
+        clipped: share of samples at full scale, 0 to 1.
+        canceled_db: level of the channels over the level of their mean. It is 0 for equal channels and 3 for two
+            independent ones; channels of opposite polarity have more.
+        out_of_band: share of the power above half the output sample rate, 0 to 1.
+    """
 
     sample_rate: int
     channels: int
     clipped: float
+    canceled_db: float
+    out_of_band: float
 
 
 def decode(data: bytes, *, sample_rate: int, limits: AudioLimits, budget: Budget = UNLIMITED) -> Waveform:
     """Decode an audio file, average its channels and resample it. For arguments and errors see `decode_blocks`."""
     blocks: list[Samples] = [np.zeros(0, dtype=np.float32)]
     source = decode_blocks(data, blocks.append, sample_rate=sample_rate, limits=limits, budget=budget)
-    return Waveform(np.concatenate(blocks), sample_rate, source.sample_rate, source.channels, source.clipped)
+    return Waveform(
+        np.concatenate(blocks),
+        sample_rate,
+        source.sample_rate,
+        source.channels,
+        source.clipped,
+        source.canceled_db,
+        source.out_of_band,
+    )
 
 
 def decode_blocks(
@@ -103,24 +126,26 @@ def decode_blocks(
     if not data:
         raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has no bytes. Send an audio file as the body.")
     _check_declared(data, limits)
-    level, clipping = _Level(), _Clipping()
+    level, mix, clipping = _Level(), _Mix(), _Clipping()
     try:
         with _Stream(io.BytesIO(data)) as file:
             _check_header(file, limits)
             # Below the model's rate the resampled audio determines the cost.
             price = max(file.channels, sample_rate / file.samplerate)
-            blocks = _mono_blocks(file, limits, budget, price, clipping)
+            blocks = _mono_blocks(file, limits, budget, price, mix, clipping)
             for block in _resampled(blocks, int(file.samplerate), sample_rate):
                 level.add(block)
                 take(block)
-            source = Source(int(file.samplerate), int(file.channels), clipping.share)
+            source_rate = int(file.samplerate)
+            out_of_band = mix.share_without(level.variance) if source_rate > sample_rate else 0.0
+            source = Source(source_rate, int(file.channels), clipping.share, mix.canceled_db, out_of_band)
     except (soundfile.SoundFileError, MemoryError, ValueError, TypeError) as error:
         raise OffkeyError(
             ErrorKind.UNDECODABLE_AUDIO,
             f"The clip is not audio that can be decoded ({_reason(error)}). "
             "Send WAV, FLAC, OGG (Vorbis or Opus), MP3, AIFF or CAF.",
         ) from error
-    level.check_audible(limits)
+    level.check_audible(limits, source.canceled_db)
     return source
 
 
@@ -142,6 +167,12 @@ def clipped(block: Samples) -> int:
     return int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
 
 
+def canceled_db(channels: Sequence[float], mean: float) -> float:
+    """Compute the level of channels over that of their mean, in dB, from their powers. 0 for one channel or silence."""
+    power = sum(channels) / len(channels) if channels else 0.0
+    return float(10 * np.log10(power / max(mean, _TINY))) if power > _TINY else 0.0
+
+
 class _Level:
     """RMS of a clip around its mean, accumulated from blocks."""
 
@@ -155,16 +186,49 @@ class _Level:
         self._sum += float(exact.sum())
         self._squares += float(exact @ exact)
 
-    def check_audible(self, limits: AudioLimits) -> None:
+    @property
+    def variance(self) -> float:
+        """Power about the mean."""
+        # Float64 is exact to 1e-15 of the squared offset; silence of -90 dBFS is 1e-9.
+        return max(self._squares / self._samples - (self._sum / self._samples) ** 2, 0.0) if self._samples else 0.0
+
+    def check_audible(self, limits: AudioLimits, canceled_db: float) -> None:
         if self._samples == 0:
             raise OffkeyError(ErrorKind.EMPTY_AUDIO, "The clip has a header but no audio frames. Record it again.")
-        # Float64 is exact to 1e-15 of the squared offset; silence of -90 dBFS is 1e-9.
-        variance = self._squares / self._samples - (self._sum / self._samples) ** 2
-        if variance < 10 ** (limits.silence_dbfs / 10):
+        if self.variance < 10 ** (limits.silence_dbfs / 10):
+            if canceled_db > _PLAINLY_CANCELED_DB:
+                raise OffkeyError(
+                    ErrorKind.SILENT_AUDIO,
+                    "The channels cancel each other: they have opposite polarity, so their mean is silent. Wire one "
+                    "channel the other way round, or send one channel.",
+                )
             raise OffkeyError(
                 ErrorKind.SILENT_AUDIO,
                 f"The clip is silent (below {limits.silence_dbfs:g} dBFS). Check that the microphone is on.",
             )
+
+
+class _Mix:
+    """Power of the channels and of their mean, accumulated from blocks."""
+
+    def __init__(self) -> None:
+        self._mono = _Level()
+        self._channels: list[_Level] = []
+
+    def add(self, block: Samples, mono: Samples) -> None:
+        self._mono.add(mono)
+        if block.shape[1] > 1:
+            self._channels = self._channels or [_Level() for _ in range(block.shape[1])]
+            for level, channel in zip(self._channels, block.T, strict=True):
+                level.add(channel)
+
+    @property
+    def canceled_db(self) -> float:
+        return canceled_db([level.variance for level in self._channels], self._mono.variance)
+
+    def share_without(self, variance: float) -> float:
+        """Return the share of the power that a signal of this power lacks."""
+        return float(np.clip(1.0 - variance / max(self._mono.variance, _TINY), 0.0, 1.0))
 
 
 class _Clipping:
@@ -191,7 +255,7 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def _mono_blocks(
-    file: soundfile.SoundFile, limits: AudioLimits, budget: Budget, price: float, clipping: _Clipping
+    file: soundfile.SoundFile, limits: AudioLimits, budget: Budget, price: float, mix: _Mix, clipping: _Clipping
 ) -> Iterator[Samples]:
     """Read blocks `(frames,)`, spend `price` per frame, and check each block before it is returned."""
     frames = 0
@@ -221,6 +285,7 @@ def _mono_blocks(
                 peak=float(peak),
                 max_peak=limits.max_peak,
             )
+        mix.add(block, mono)
         clipping.add(block)
         yield mono
     if _declared_frames(file) > frames:

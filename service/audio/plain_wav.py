@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from service.audio.budget import Budget
-from service.audio.decode import AudioLimits, Samples, Waveform, clipped, mixed
+from service.audio.decode import AudioLimits, Samples, Waveform, canceled_db, clipped, mixed
 from service.domain.acoustics import mean_of
 
 _HEAD = struct.Struct("<4sI4s")
@@ -59,7 +59,9 @@ def read_plain_wav(data: bytes, sample_rate: int, limits: AudioLimits, budget: B
     if around @ around / frames < _AUDIBLE * 10 ** (limits.silence_dbfs / 10):
         return None
     budget.spend(frames * layout.channels)
-    return Waveform(samples, sample_rate, sample_rate, layout.channels, clipped(block) / block.size)
+    power = [float(np.var(channel)) for channel in block.T] if layout.channels > 1 else []
+    canceled = canceled_db(power, float(around @ around) / frames)
+    return Waveform(samples, sample_rate, sample_rate, layout.channels, clipped(block) / block.size, canceled)
 
 
 def _layout(data: bytes, sample_rate: int) -> _Layout | None:

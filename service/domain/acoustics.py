@@ -35,6 +35,9 @@ class Acoustics:
         bands_dbfs: median level in frames of 64 ms, by band (`band_edges`).
         sample_rate: sample rate of the file, Hz.
         channels: number of channels in the file.
+        canceled_db: level of the channels over the level of their mean; not stored with enrolled clips.
+        out_of_band: share of the file's power above the encoder's band, 0 to 1; not stored with enrolled clips.
+        limit_hz: highest frequency that the encoder receives, Hz; not stored with enrolled clips.
     """
 
     level_dbfs: float
@@ -44,6 +47,9 @@ class Acoustics:
     bands_dbfs: tuple[float, ...]
     sample_rate: int
     channels: int
+    canceled_db: float = 0.0
+    out_of_band: float = 0.0
+    limit_hz: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise ValueError or TypeError for values that only a damaged database can hold."""
@@ -59,7 +65,14 @@ class Acoustics:
 
 
 def measure(
-    samples: NDArray[np.float32], sample_rate: int, *, source_rate: int, channels: int, clipped: float
+    samples: NDArray[np.float32],
+    sample_rate: int,
+    *,
+    source_rate: int,
+    channels: int,
+    clipped: float,
+    canceled_db: float = 0.0,
+    out_of_band: float = 0.0,
 ) -> Acoustics:
     """Measure a clip.
 
@@ -69,6 +82,8 @@ def measure(
         source_rate: sample rate of the file, Hz.
         channels: number of channels in the file.
         clipped: share of samples at full scale in the file, 0 to 1.
+        canceled_db: level of the channels over the level of their mean, dB.
+        out_of_band: share of the file's power above half of `sample_rate`, 0 to 1.
     """
     samples = samples - np.float32(mean_of(samples))
     squares = _squares(samples, sample_rate)  # (frames, 2 bins)
@@ -84,6 +99,9 @@ def measure(
         bands_dbfs=tuple(_decibels(np.median(bands, axis=0)).tolist()),
         sample_rate=source_rate,
         channels=channels,
+        canceled_db=canceled_db,
+        out_of_band=out_of_band,
+        limit_hz=sample_rate / 2,
     )
 
 

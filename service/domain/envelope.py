@@ -31,6 +31,8 @@ _CLIPPED = 0.001  # share of samples, inaudible
 # The range and the differences of n recordings are underestimated by about this / n.
 _FEW_RANGE = 4.0
 _FEW_SPECTRUM = 2.0
+_CANCELED_DB = 7.0  # over the 3 dB of two independent channels
+_OUT_OF_BAND = 0.5  # share of the power
 _UNRELIABLE = "The score is not reliable."
 _BANDWIDTH = 2  # index among the measurements with a range
 
@@ -159,6 +161,31 @@ class Envelope:
                 f"Channels in the file: {clip.channels}, in the {self.clips} enrolled clips: {enrolled}. Channels are "
                 "averaged, which may change the sound. Send as many channels as were enrolled.",
             )
+
+
+def recording_faults(clip: Acoustics) -> list[Difference]:
+    """Return what is wrong with a recording by itself, whatever is enrolled."""
+    found = []
+    limit = 10 * math.log10(clip.channels) + _CANCELED_DB
+    if clip.canceled_db > limit:
+        found.append(
+            Difference(
+                Measure.POLARITY,
+                clip.canceled_db / limit,
+                f"The {clip.channels} channels cancel each other: their mean is {clip.canceled_db:.0f} dB below them, so "
+                "some have opposite polarity, and little of the machine is left. Wire the channels alike, or send one.",
+            )
+        )
+    if clip.out_of_band > _OUT_OF_BAND:
+        found.append(
+            Difference(
+                Measure.OUT_OF_BAND,
+                clip.out_of_band / _OUT_OF_BAND,
+                f"{clip.out_of_band:.0%} of the sound's power is above {clip.limit_hz:,.0f} Hz, where the model receives "
+                "nothing. A fault there raises no alarm.",
+            )
+        )
+    return found
 
 
 def closest_differences(envelopes: Sequence[Envelope], clip: Acoustics, seconds: float) -> list[Difference]:

@@ -6,7 +6,7 @@ from offkey.schemas import AcousticsWarning
 from offkey.vocabulary import Domain, Measure
 from service.bank import Bank
 from service.domain.acoustics import Acoustics
-from service.domain.envelope import Difference, Envelope
+from service.domain.envelope import Difference, Envelope, recording_faults
 from service.store import MachineRecord, NewClip
 from service.usecases.service import Call
 
@@ -33,20 +33,23 @@ def warnings_of_new(
     It is compared with the clips of the guard's bank, or with the newest clips of the store if there is no bank.
     """
     own = {key: (clip.acoustics, clip.recording or key) for key, clip in new.items() if clip.acoustics is not None}
+    faults = {key: warnings_of(recording_faults(acoustics)) for key, (acoustics, _) in own.items()}
     if bank is not None and domain in bank.envelopes:
         envelope = bank.envelopes[domain]
-        return {key: warnings_of(envelope.differences(of, new[key].seconds)) for key, (of, _) in own.items()}
+        return {
+            key: faults[key] + warnings_of(envelope.differences(of, new[key].seconds)) for key, (of, _) in own.items()
+        }
     enrolled = call.store.scores.acoustics(record.machine_key, domain, _NEWEST) if own else []
     widths = {len(acoustics.bands_dbfs) for acoustics, _ in own.values()}
     # Acoustics of another width come from a bundle of another sample rate, while the bank moves.
     enrolled = [one for one in enrolled if len(one[0].bands_dbfs) in widths]
     known = _envelope(enrolled)
-    warnings = {}
+    warnings = dict(faults)
     for key, (acoustics, _) in own.items():
         # While too few clips are enrolled, the clips of the request are compared with each other.
         others = known or _envelope([*enrolled, *(own[other] for other in own if other != key)])
         if others is not None:
-            warnings[key] = warnings_of(others.differences(acoustics, new[key].seconds))
+            warnings[key] = faults[key] + warnings_of(others.differences(acoustics, new[key].seconds))
     return warnings
 
 

@@ -99,6 +99,8 @@ def embed_waveform(
             source_rate=waveform.source_sample_rate,
             channels=waveform.source_channels,
             clipped=waveform.source_clipped,
+            canceled_db=waveform.source_canceled_db,
+            out_of_band=waveform.source_out_of_band,
         )
     with call.stages.during(Stage.EMBED):
         embedding = encoder.embed(waveform.samples, budget, longest)

@@ -13,7 +13,7 @@ from service.usecases.clip import EmbeddedClip
 from service.usecases.threshold import choose_threshold
 
 # Warnings that do not make a clip unlike the enrolled ones.
-_HARMLESS = frozenset({Measure.CHANNELS})
+_HARMLESS = frozenset({Measure.CHANNELS, Measure.OUT_OF_BAND, Measure.POLARITY})
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from offkey.vocabulary import Domain
 from service.audio.budget import UNLIMITED, Budget
 from service.audio.decode import Waveform
 from service.bank import Bank
-from service.domain.envelope import closest_differences
+from service.domain.envelope import closest_differences, recording_faults
 from service.domain.threshold import Threshold
 from service.encoder.encoder import Encoder
 from service.store import MachineRecord
@@ -98,7 +98,8 @@ def score_embedded(call: Call, question: Question, name: str, clip: EmbeddedClip
     with call.stages.during(Stage.SEARCH):
         scores, neighbors = bank.score(clip.vectors, options.neighbors, clip.slices, clip.seconds)
     spans = spans_of(clip)
-    warnings = warnings_of(closest_differences(list(bank.envelopes.values()), clip.acoustics, clip.seconds))
+    different = closest_differences(list(bank.envelopes.values()), clip.acoustics, clip.seconds)
+    warnings = warnings_of([*recording_faults(clip.acoustics), *different])
     if (too_short := length_warning(bank, scores, clip.seconds)) is not None:
         warnings.append(too_short)
     if bank.is_background(clip.vectors, neighbors):

@@ -266,7 +266,15 @@ class _Worker:
             raise OffkeyError(ErrorKind(answer["refused"]), answer["detail"], **answer["values"])
         budget.spend(answer["spent"])
         waveform = np.frombuffer(samples, dtype=np.float32)  # (samples,)
-        return Waveform(waveform, sample_rate, answer["sample_rate"], answer["channels"], answer["clipped"])
+        return Waveform(
+            waveform,
+            sample_rate,
+            answer["sample_rate"],
+            answer["channels"],
+            answer["clipped"],
+            answer["canceled_db"],
+            answer["out_of_band"],
+        )
 
     def idle(self) -> bool:
         """Return whether the worker is alive and silent, as it must be between clips."""

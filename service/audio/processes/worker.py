@@ -103,6 +103,8 @@ def _serve(
             "sample_rate": source.sample_rate,
             "channels": source.channels,
             "clipped": source.clipped,
+            "canceled_db": source.canceled_db,
+            "out_of_band": source.out_of_band,
             "spent": 0.0 if math.isinf(left) else left - budget.left,
         }
     except OffkeyError as error:
