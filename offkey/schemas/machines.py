@@ -102,8 +102,8 @@ class DomainPromise(Answer):
         description="threshold of the domain; a clip is anomalous if it is above the thresholds of all domains"
     )
     promised_false_alarm_rate: float | None = Field(
-        description="the requested rate, or 1 / (n + 1) if that is larger; null if nothing is promised, as for a single "
-        "recording and for the rules `gamma` and `manual`"
+        description="the requested rate, or 1 / (n + 1) if that is larger; null if nothing is promised, as for a "
+        "single recording and for the rules `gamma` and `manual`"
     )
     lowest_false_alarm_rate: float | None = Field(
         description="lowest rate that n recordings can promise, 1 / (n + 1); null for a single recording"

@@ -78,7 +78,7 @@ class ClipScore(Answer):
         description="anomaly score; higher is more anomalous, without bounds, and not a probability"
     )
     decision_threshold: float = Field(
-        description="threshold that decides about this clip: that of the domain which the clip fits or is nearest to, for "
+        description="threshold that decides about this clip: that of the domain which it fits or is nearest to, for "
         "clips of its length"
     )
     is_anomalous: bool = Field(description="true if the anomaly score is above `decision_threshold`")
@@ -93,7 +93,7 @@ class ClipScore(Answer):
     )
     promise_note: str | None = Field(None, description="reason why nothing is promised; null if something is")
     condition: Condition = Field(
-        description="whether the clip was recorded like the enrolled clips; `warnings` has the differences and what to do"
+        description="whether the clip was recorded like the enrolled clips; `warnings` has the differences"
     )
     acoustics: ClipAcoustics
     warnings: list[AcousticsWarning] = Field(

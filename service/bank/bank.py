@@ -127,6 +127,8 @@ class Bank:
         neighbors: int,
         slices: Sequence[Slices] | None = None,
         seconds: float | None = None,
+        *,
+        as_pieces: bool = False,
     ) -> tuple[ClipScores, list[list[Neighbor]]]:
         """Score a clip.
 
@@ -134,7 +136,8 @@ class Bank:
             windows: `(m, dim)` unit embeddings.
             neighbors: number of nearest enrolled windows to return per window.
             slices: slices of each window; empty or None if the bundle has none.
-            seconds: duration of the clip, None if unknown.
+            seconds: duration of the enrolled pieces to compare with, None if unknown.
+            as_pieces: as of `Detector.score`.
 
         Returns:
             Scores, and the nearest enrolled windows of each window, nearest first.
@@ -152,7 +155,7 @@ class Bank:
             )
         wanted = max(neighbors, self.detector.neighbors)
         found = {domain: bank.index.search(windows, wanted) for domain, bank in self._domains.items()}
-        scores = self.detector.score(windows, found, slices, seconds)
+        scores = self.detector.score(windows, found, slices, seconds, as_pieces=as_pieces)
         named = []
         for window in range(len(windows)):
             near = [

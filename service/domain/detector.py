@@ -254,6 +254,8 @@ class Detector:
         near: Mapping[Domain, Near],
         slices: Sequence[Slices] | None = None,
         seconds: float | None = None,
+        *,
+        as_pieces: bool = False,
     ) -> ClipScores:
         """Score a clip.
 
@@ -261,11 +263,16 @@ class Detector:
             windows: unit embeddings of its windows, `(m, dim)`.
             near: the `neighbors` nearest enrolled windows per domain, or all of them if the domain has fewer.
             slices: slices of each window; needed if there is an event view.
-            seconds: duration of the clip, None if unknown.
+            seconds: duration of the enrolled pieces to compare with, None if unknown.
+            as_pieces: whether each window is compared with an enrolled piece, as after `window_seconds`. Then the mean
+                over the windows counts. Otherwise the whole clip is compared with enrolled clips.
         """
         reference = self.reference(seconds)
         found = self._measure(windows, near, slices, reference)
-        domains = {d: float(in_blocks(own.both, self._clips[d].curves.windows)) for d, own in found.items()}
+        domains = {
+            domain: float(in_blocks(own.both, 1 if as_pieces else self._clips[domain].curves.windows))
+            for domain, own in found.items()
+        }
         nearest = min(domains, key=lambda domain: domains[domain])
         window = int(found[nearest].both.argmax())
         is_event = bool(found[nearest].event[window] > found[nearest].steady[window])

@@ -172,8 +172,8 @@ def recording_faults(clip: Acoustics) -> list[Difference]:
             Difference(
                 Measure.POLARITY,
                 clip.canceled_db / limit,
-                f"The {clip.channels} channels cancel each other: their mean is {clip.canceled_db:.0f} dB below them, so "
-                "some have opposite polarity, and little of the machine is left. Wire the channels alike, or send one.",
+                f"The {clip.channels} channels cancel each other: their mean is {clip.canceled_db:.0f} dB below them. "
+                "Some have opposite polarity, and little of the machine is left. Wire the channels alike, or send one.",
             )
         )
     if clip.out_of_band > _OUT_OF_BAND:
@@ -181,8 +181,8 @@ def recording_faults(clip: Acoustics) -> list[Difference]:
             Difference(
                 Measure.OUT_OF_BAND,
                 clip.out_of_band / _OUT_OF_BAND,
-                f"{clip.out_of_band:.0%} of the sound's power is above {clip.limit_hz:,.0f} Hz, where the model receives "
-                "nothing. A fault there raises no alarm.",
+                f"{clip.out_of_band:.0%} of the sound's power is above {clip.limit_hz:,.0f} Hz, which the model does "
+                "not receive. A fault there raises no alarm.",
             )
         )
     return found

@@ -14,6 +14,30 @@ from numpy.typing import NDArray
 from service.domain.enrolled import Details
 
 TOLERANCE = 0.9  # a clip of this share of a length counts as that long
+CUT_SECONDS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # lengths that enrolled clips are also cut to
+
+
+def window_seconds(seconds: float, longest: float, window: float) -> float:
+    """Return the length of the windows that a clip is cut into, so that each is comparable with enrolled ones.
+
+    The distance of an embedding from a bank depends on the length of the window. A short clip is therefore cut into
+    windows of a length that enrolled clips were cut to, and a long one into windows as long as the enrolled clips.
+
+    Args:
+        seconds: duration of the clip.
+        longest: duration of the longest enrolled clip, in seconds; 0 if unknown.
+        window: length of the bundle's own windows, in seconds.
+
+    Returns:
+        Seconds; 0 for the bundle's own windows.
+    """
+    if not longest:
+        return 0.0
+    if seconds < min(TOLERANCE * longest, window):
+        return max((cut for cut in CUT_SECONDS if cut <= seconds), default=0.0)
+    if longest < window and TOLERANCE * seconds > longest:
+        return longest
+    return 0.0
 
 
 @dataclass(frozen=True)
@@ -84,21 +108,25 @@ class LengthCurves:
         return float(self.lengths[:, -1].max())
 
     def at(self, seconds: float) -> NDArray[np.float64]:
-        """Return the measures `(views, clips)` of pieces of a length, interpolated over its logarithm.
+        """Return the measures `(views, clips)` of pieces of a length.
+
+        Between two lengths of pieces, the shorter one stands in, less the mean difference that interpolation over the
+        logarithm of the length gives. Interpolating each clip by itself would average two pieces, which differ less
+        than one does.
 
         NaN for clips of which no piece is as short. Clips that are shorter than `seconds` count as a whole.
         """
         found = self.values[:, :, -1].copy()
-        length = np.maximum(seconds / TOLERANCE, 1e-3)
+        length = max(seconds, 1e-3) / TOLERANCE
         for place in range(self.lengths.shape[1] - 2, -1, -1):
             low, high = self.lengths[:, place], self.lengths[:, place + 1]
-            within = (length < high) & (low < high)
-            if not within.any():
-                continue
-            share = np.clip(np.log(max(seconds, 1e-3) / low[within]) / np.log(high[within] / low[within]), 0.0, 1.0)
-            found[:, within] = (1 - share) * self.values[:, within, place] + share * self.values[:, within, place + 1]
-        first = np.nanmin(self.lengths, axis=1)
-        found[:, length < first] = np.nan
+            within = np.flatnonzero((length < high) & (low < high))
+            if len(within):
+                share = np.log(max(seconds, 1e-3) / low[within]) / np.log(high[within] / low[within])
+                short, long = self.values[:, within, place], self.values[:, within, place + 1]
+                longer = (long - short).mean(axis=1, keepdims=True)  # (views, 1)
+                found[:, within] = short + np.clip(share, 0.0, 1.0) * longer
+        found[:, length < np.nanmin(self.lengths, axis=1)] = np.nan
         return found
 
 

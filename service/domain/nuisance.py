@@ -11,16 +11,18 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.lengths import CUT_SECONDS
+
 Samples = NDArray[np.float32]  # (samples,)
 
-CUT_SECONDS = (1.0, 2.0, 4.0, 8.0)
 CUT_RECORDINGS = 40  # clips of a machine that are also cut; more do not make a threshold much better
 # Variants of the first 8, the next 8 and the next 16 clips of a machine: 256 in all.
 _SCHEDULE = ((8, 16), (16, 8), (32, 4))
-_NOISE_SHARE = 2 / 3  # of the variants; the others change the recording chain
+_NOISE_SHARE = 0.75  # of the variants; the others change the recording chain
 _SNR_DB = (-5.0, 5.0)
-_LIBRARY = 24  # noises
-_LIBRARY_SECONDS = 10.0
+_LIBRARY = 100  # noises
+_LIBRARY_SECONDS = 6.0
+_STEADY = 0  # number of the steady kind
 _LEVEL = 0.1  # RMS of variants; encoders remove the level
 _FRAME = 1_024  # samples of the codec's spectra
 _CODEC_BANDS = 32
@@ -45,9 +47,7 @@ def variants(samples: Samples, sample_rate: int, count: int, seed: int) -> Itera
     clip = _unit_power(samples)
     for number in range(count):
         if number < round(_NOISE_SHARE * count):
-            noises = noise_library(sample_rate)
-            noise = np.roll(noises[rng.integers(len(noises))], int(rng.integers(noises.shape[1])))
-            changed = clip * np.float32(10 ** (rng.uniform(*_SNR_DB) / 20)) + np.resize(noise, len(clip))
+            changed = clip * np.float32(10 ** (rng.uniform(*_SNR_DB) / 20)) + _noise(len(clip), sample_rate, rng)
         else:
             chain = (_codec, _tilt, _room, _floor)[rng.integers(4)]
             changed = chain(clip, sample_rate, rng)
@@ -66,12 +66,35 @@ def cuts(samples: Samples, sample_rate: int, seed: int) -> Iterator[Samples]:
 
 
 @lru_cache(maxsize=2)
-def noise_library(sample_rate: int) -> NDArray[np.float32]:
-    """Synthesize noises of unit power, `(noises, samples)`: steady, fluctuating, clattering and humming ones."""
+def noise_library(sample_rate: int) -> NDArray[np.float16]:
+    """Synthesize noises of unit power, `(noises, samples)`. The kind of a noise is its number modulo the kinds.
+
+    There are many, because variants with the same noise differ in few directions. Hum counts twice: it is what
+    other machines nearby add.
+    """
     rng = np.random.default_rng(20_250_918)
     length = round(_LIBRARY_SECONDS * sample_rate)
-    kinds = (_colored, _fluctuating, _clattering, _humming)
-    return np.stack([_unit_power(kinds[number % len(kinds)](length, sample_rate, rng)) for number in range(_LIBRARY)])
+    noises = (_KINDS[number % len(_KINDS)](length, sample_rate, rng) for number in range(_LIBRARY))
+    return np.stack([_unit_power(noise).astype(np.float16) for noise in noises])
+
+
+def _noise(length: int, sample_rate: int, rng: np.random.Generator, kind: int | None = None) -> NDArray[np.float32]:
+    """Draw a noise of the library with another start, `(length,)`.
+
+    Args:
+        length: number of samples.
+        sample_rate: sample rate, Hz.
+        rng: random numbers.
+        kind: number of the kind, None for any.
+    """
+    library = noise_library(sample_rate)
+    kinds = len(_KINDS)
+    number = (
+        int(rng.integers(len(library))) if kind is None else kind + kinds * int(rng.integers(len(library) // kinds))
+    )
+    start = int(rng.integers(library.shape[1]))
+    found: NDArray[np.float32] = np.resize(np.roll(library[number], start), length).astype(np.float32)
+    return found
 
 
 def _unit_power(samples: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -175,8 +198,9 @@ def _room(clip: NDArray[np.float32], sample_rate: int, rng: np.random.Generator)
 
 def _floor(clip: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Add the noise floor of another recorder, 25 to 50 dB below the clip."""
-    noises = noise_library(sample_rate)
-    noise = np.roll(noises[4 * int(rng.integers(len(noises) // 4))], int(rng.integers(noises.shape[1])))  # a steady one
     gain = np.float32(10 ** (-rng.uniform(25, 50) / 20))
-    noisy: NDArray[np.float32] = clip + gain * np.resize(noise, len(clip)).astype(np.float32)
+    noisy: NDArray[np.float32] = clip + gain * _noise(len(clip), sample_rate, rng, _STEADY)
     return noisy
+
+
+_KINDS = (_colored, _fluctuating, _clattering, _humming, _humming)

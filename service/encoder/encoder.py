@@ -14,7 +14,6 @@ from offkey.errors import ErrorKind, OffkeyError
 from service.audio.budget import UNLIMITED, Budget
 from service.audio.decode import Samples, cut
 from service.domain.distance import Vectors
-from service.domain.lengths import TOLERANCE
 from service.domain.slices import Slices, sliced
 from service.domain.spectrogram import Spectrogram, band_edges, downsampled
 from service.domain.vectors import check_vectors
@@ -101,14 +100,14 @@ class Encoder:
         """Release the memory of the model. FastAPI keeps references to closed applications and all they refer to."""
         self._runner.close()
 
-    def embed(self, samples: Samples, budget: Budget = UNLIMITED, longest: float = 0.0) -> Embedding:
+    def embed(self, samples: Samples, budget: Budget = UNLIMITED, window_seconds: float = 0.0) -> Embedding:
         """Embed a clip, and compute the spectrograms and slices of its windows.
 
         Args:
             samples: mono waveform at `sample_rate`, `(samples,)`.
             budget: budget of the request, checked before each window.
-            longest: duration of the longest enrolled clip, in seconds, 0 if unknown. A clip that is plainly longer is
-                cut into windows of this length, so that each is comparable with an enrolled clip.
+            window_seconds: length of the windows that the clip is cut into without overlap, in seconds; 0 for the
+                windows of the bundle.
 
         Raises:
             OffkeyError: the clip is shorter than the model's minimum, or the service is stopping.
@@ -122,8 +121,8 @@ class Encoder:
                 min_seconds=spec.min_seconds,
             )
         size, hop = round(spec.seconds * rate), round(spec.hop_seconds * rate)
-        if longest and round(longest * rate) < min(size, TOLERANCE * len(samples)):
-            size = hop = max(round(longest * rate), round(spec.min_seconds * rate))
+        if window_seconds:
+            size = hop = max(round(window_seconds * rate), round(spec.min_seconds * rate))
         windows = cut(samples, window=size, hop=hop)
         found, spectrograms, slices = [], [], []
         # (1, dim), (1, frames, mels), (1, time, [freq,] dim)

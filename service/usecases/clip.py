@@ -13,6 +13,7 @@ from service.audio.budget import UNLIMITED, Budget
 from service.audio.decode import Waveform
 from service.domain.acoustics import Acoustics, measure
 from service.domain.distance import Vectors
+from service.domain.lengths import window_seconds
 from service.domain.slices import Slices
 from service.domain.spectrogram import Spectrogram
 from service.encoder.encoder import Encoder
@@ -55,11 +56,22 @@ class EmbeddedClip:
     starts: NDArray[np.float64]  # (windows,) seconds
     spectrograms: tuple[Spectrogram, ...]  # one for each window; empty if the bundle has none
     slices: tuple[Slices, ...]  # one for each window; empty if the bundle has none
+    window_seconds: float = 0.0  # length of windows that are not the bundle's own; 0 for its own
 
     @property
     def seconds(self) -> float:
         """Duration of the clip, in seconds."""
         return self.waveform.seconds
+
+    @property
+    def compared_seconds(self) -> float:
+        """Duration of the enrolled pieces that the clip is compared with, in seconds."""
+        return self.window_seconds or self.seconds
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether each window is compared with an enrolled piece of its length."""
+        return self.window_seconds > 0
 
 
 def spans_of(clip: EmbeddedClip) -> list[tuple[float, float]]:
@@ -75,7 +87,7 @@ def embed_clip(call: Call, encoder: Encoder, clip: Clip, longest: float = 0.0) -
         call: the request.
         encoder: encoder of the bank.
         clip: posted clip.
-        longest: duration of the longest enrolled clip, in seconds, as of `Encoder.embed`.
+        longest: duration of the longest enrolled clip, in seconds, for a clip to score; 0 if unknown.
 
     Raises:
         OffkeyError: the clip cannot be used. The error names it.
@@ -102,6 +114,7 @@ def embed_waveform(
             canceled_db=waveform.source_canceled_db,
             out_of_band=waveform.source_out_of_band,
         )
+    window = window_seconds(waveform.seconds, longest, encoder.manifest.window.seconds)
     with call.stages.during(Stage.EMBED):
-        embedding = encoder.embed(waveform.samples, budget, longest)
-    return EmbeddedClip(waveform, acoustics, *embedding)
+        embedding = encoder.embed(waveform.samples, budget, window)
+    return EmbeddedClip(waveform, acoustics, *embedding, window)

@@ -44,7 +44,9 @@ def enroll_false_alarms(call: Call, machine_id: str, options: EnrollOptions, cli
 
 def _score(call: Call, bank: Bank, clip: Clip) -> float:
     embedded = embed_clip(call, call.encoder_of(bank), clip, bank.detector.longest)
-    scores, _ = bank.score(embedded.vectors, 1, embedded.slices, embedded.seconds)
+    scores, _ = bank.score(
+        embedded.vectors, 1, embedded.slices, embedded.compared_seconds, as_pieces=embedded.in_pieces
+    )
     return scores.score
 
 

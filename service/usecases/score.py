@@ -96,7 +96,9 @@ def score_embedded(call: Call, question: Question, name: str, clip: EmbeddedClip
     """Score an embedded clip, count it, and buffer its score for drift."""
     bank, options = question.bank, question.options
     with call.stages.during(Stage.SEARCH):
-        scores, neighbors = bank.score(clip.vectors, options.neighbors, clip.slices, clip.seconds)
+        scores, neighbors = bank.score(
+            clip.vectors, options.neighbors, clip.slices, clip.compared_seconds, as_pieces=clip.in_pieces
+        )
     spans = spans_of(clip)
     different = closest_differences(list(bank.envelopes.values()), clip.acoustics, clip.seconds)
     warnings = warnings_of([*recording_faults(clip.acoustics), *different])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from service.audio.decode import Samples, cut
 from service.domain.distance import Vectors
 from service.domain.enrolled import Piece
+from service.domain.lengths import window_seconds
 from service.domain.slices import Slices
 from service.encoder.bundle import MODEL_FILE
 from service.encoder.encoder import Encoder
@@ -37,12 +38,14 @@ class ClipEmbedding(NamedTuple):
         ends: time from the start of the clip to the end of each window, in seconds; empty if unknown.
         slices: slices of each window; empty if the embedder has none.
         pieces: variants and cuts; empty unless the clip is enrolled.
+        window_seconds: length of windows that are not the bundle's own; 0 for its own.
     """
 
     vectors: Vectors
     ends: NDArray[np.float64] = np.empty(0)
     slices: tuple[Slices, ...] = ()
     pieces: tuple[Piece, ...] = ()
+    window_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Embedded:
         ends: time from the start of the clip to the end of each window, in seconds; empty if unknown.
         slices: slices of each window; empty if the embedder has none.
         pieces: variants and cuts of the clips, each with the index of its clip.
+        window_seconds: length of the windows of each clip that are not the bundle's own, 0 for its own; `(clips,)`.
     """
 
     vectors: Vectors
@@ -62,6 +66,7 @@ class Embedded:
     ends: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     slices: tuple[Slices, ...] = ()
     pieces: tuple[tuple[int, Piece], ...] = ()
+    window_seconds: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @classmethod
     def join(cls, parts: Iterable[ClipEmbedding | Vectors]) -> "Embedded":
@@ -73,14 +78,16 @@ class Embedded:
             np.concatenate([clip.ends for clip in clips]),
             tuple(one for clip in clips for one in clip.slices),
             tuple((number, piece) for number, clip in enumerate(clips) for piece in clip.pieces),
+            np.array([clip.window_seconds for clip in clips]),
         )
 
     def split(self) -> list[ClipEmbedding]:
         """Return the windows of each clip, without pieces."""
         edges = [0, *(np.flatnonzero(np.diff(self.clips)) + 1).tolist(), len(self.clips)]
+        windows = self.window_seconds.tolist() or [0.0] * (len(edges) - 1)
         return [
-            ClipEmbedding(self.vectors[low:high], self.ends[low:high], self.slices[low:high])
-            for low, high in pairwise(edges)
+            ClipEmbedding(self.vectors[low:high], self.ends[low:high], self.slices[low:high], (), window)
+            for (low, high), window in zip(pairwise(edges), windows, strict=True)
         ]
 
     def windows(self) -> list[Vectors]:
@@ -129,10 +136,12 @@ class BundleEmbedder:
 
     def embed(self, samples: Samples, enrolled: int | None = None, longest: float = 0.0) -> ClipEmbedding:
         """Embed a clip as the service does."""
-        found = self.encoder.embed(samples, longest=longest)
-        pieces = () if enrolled is None else embed_pieces(self.encoder, samples, found.starts, enrolled)
         seconds = len(samples) / self.encoder.sample_rate
-        return ClipEmbedding(found.vectors, found.starts + seconds - found.starts[-1], found.slices, pieces)
+        window = window_seconds(seconds, longest, self.encoder.manifest.window.seconds)
+        found = self.encoder.embed(samples, window_seconds=window)
+        pieces = () if enrolled is None else embed_pieces(self.encoder, samples, found.starts, enrolled)
+        ends = found.starts + seconds - found.starts[-1]
+        return ClipEmbedding(found.vectors, ends, found.slices, pieces, window)
 
 
 def check_device(device: Device) -> None:

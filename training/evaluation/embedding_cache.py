@@ -60,6 +60,7 @@ def _arrays(embedded: Embedded) -> dict[str, NDArray[Any]]:
         "vectors": embedded.vectors,
         "clips": embedded.clips,
         "ends": embedded.ends,
+        "window_seconds": embedded.window_seconds,
         "slices": slices,
         "slice_lengths": lengths,
         "piece_clips": np.array([clip for clip, _ in embedded.pieces], dtype=np.int64),
@@ -93,7 +94,8 @@ def _embedded(found: Mapping[str, NDArray[Any]]) -> Embedded:
         )
     ]
     own_slices = tuple(_parts(found["slices"], found["slice_lengths"]))
-    return Embedded(found["vectors"], found["clips"], found["ends"], own_slices, tuple(pieces))
+    windows = found["window_seconds"]
+    return Embedded(found["vectors"], found["clips"], found["ends"], own_slices, tuple(pieces), windows)
 
 
 def _parts(rows: NDArray[np.float16], lengths: NDArray[np.int64]) -> list[Slices]:

@@ -20,7 +20,7 @@ from training.data.catalog import DataError
 from training.evaluation.noise import KINDS, Kind, Noise, Role, generator, unit_power
 from training.evaluation.tree import JudgedClip, JudgedMachine, longest_seconds
 
-VERSION = 2  # version of the protocol, in the keys of the cache
+VERSION = 3  # version of the protocol, in the keys of the cache
 LEVEL = 0.1  # RMS of all waveforms; full scale is 1
 
 

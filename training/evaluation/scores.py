@@ -58,8 +58,9 @@ class ServedBank:
         found = []
         for clip in test.split():
             near = {domain: nearest_rows(clip.vectors, rows, count) for domain, rows in self.vectors.items()}
-            seconds = float(clip.ends[-1]) if len(clip.ends) else None
-            found.append(self.detector.score(clip.vectors, near, clip.slices, seconds))
+            seconds = clip.window_seconds or (float(clip.ends[-1]) if len(clip.ends) else None)
+            in_pieces = clip.window_seconds > 0
+            found.append(self.detector.score(clip.vectors, near, clip.slices, seconds, as_pieces=in_pieces))
         return found
 
     def scores(self, test: Embedded) -> Scores:

@@ -19,7 +19,7 @@ from training.evaluation.noise import ROLES, Role
 from training.evaluation.threads import in_threads
 from training.evaluation.tree import JudgedClip, JudgedMachine, longest_seconds
 
-_VERSION = 2  # version of the embedding procedure, in the key of the cache
+_VERSION = 3  # version of the embedding procedure, in the key of the cache
 
 
 class _Use(NamedTuple):
