@@ -95,6 +95,9 @@ class ClipScore(Answer):
     condition: Condition = Field(
         description="whether the clip was recorded like the enrolled clips; `warnings` has the differences"
     )
+    advice: str | None = Field(
+        None, description="what to do about a clip that was recorded unlike the enrolled ones; otherwise null"
+    )
     acoustics: ClipAcoustics
     warnings: list[AcousticsWarning] = Field(
         description="differences from all enrolled clips of both domains in how the clip was recorded; empty too if an "

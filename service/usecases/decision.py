@@ -13,6 +13,7 @@ from service.usecases.clip import EmbeddedClip
 from service.usecases.threshold import choose_threshold
 
 # Warnings that do not make a clip unlike the enrolled ones.
+_RECORDER = frozenset({Measure.LEVEL, Measure.BANDWIDTH, Measure.CLIPPING, Measure.SAMPLE_RATE})
 _HARMLESS = frozenset({Measure.CHANNELS, Measure.OUT_OF_BAND, Measure.POLARITY})
 
 
@@ -82,6 +83,26 @@ def condition_of(bank: Bank, warnings: Sequence[AcousticsWarning]) -> Condition:
     if all(one.kind in _HARMLESS for one in warnings):
         return Condition.LIKE_ENROLLED
     return Condition.UNLIKE_ENROLLED
+
+
+def advice_on(condition: Condition, warnings: Sequence[AcousticsWarning]) -> str | None:
+    """Return what to do about a clip that was recorded unlike the enrolled clips, or None."""
+    if condition is not Condition.UNLIKE_ENROLLED:
+        return None
+    kinds = {one.kind for one in warnings}
+    if Measure.MACHINE in kinds:
+        return "Check that the machine runs and that the microphone is on and in its place."
+    if kinds & _RECORDER:
+        return (
+            "Record as the enrolled clips were recorded. If this is how clips are recorded from now on, enroll 5 "
+            "healthy ones with domain=target."
+        )
+    if Measure.LENGTH in kinds:
+        return "Send clips as long as the enrolled ones, or enroll 5 healthy clips of this length with domain=target."
+    return (
+        "Listen to the clip. If the machine is healthy and its surroundings have changed, enroll 5 clips in this noise "
+        "with domain=target."
+    )
 
 
 def length_warning(bank: Bank, scores: ClipScores, seconds: float) -> AcousticsWarning | None:

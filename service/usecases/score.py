@@ -18,7 +18,7 @@ from service.store.scores import RecentScore
 from service.telemetry.stages import Stage
 from service.usecases.acoustics import MACHINE_NOT_AUDIBLE, warnings_of
 from service.usecases.clip import Clip, EmbeddedClip, embed_clip, embed_waveform, spans_of
-from service.usecases.decision import condition_of, decide, length_warning
+from service.usecases.decision import advice_on, condition_of, decide, length_warning
 from service.usecases.localize import localization_note, localize_windows
 from service.usecases.service import Call
 from service.usecases.threshold import settings_of, threshold_answer
@@ -107,6 +107,7 @@ def score_embedded(call: Call, question: Question, name: str, clip: EmbeddedClip
     if bank.is_background(clip.vectors, neighbors):
         warnings.append(MACHINE_NOT_AUDIBLE)
     decision = decide(bank, question.settings, question.chosen, scores, clip, spans, warnings)
+    condition = condition_of(bank, warnings)
     metrics = call.service.metrics
     metrics.scored(decision.is_anomalous)
     metrics.acoustics_warned(one.kind.value for one in warnings)
@@ -124,7 +125,8 @@ def score_embedded(call: Call, question: Question, name: str, clip: EmbeddedClip
         p_value=decision.p_value,
         promised_false_alarm_rate=decision.promised_false_alarm_rate,
         promise_note=decision.promise_note,
-        condition=condition_of(bank, warnings),
+        condition=condition,
+        advice=advice_on(condition, warnings),
         acoustics=ClipAcoustics.model_validate(clip.acoustics),
         warnings=warnings,
         windows=[
