@@ -16,6 +16,7 @@ _DTYPE = np.dtype("<f2")
 _KEYS = struct.Struct("<qqdq")
 _ADD = insert(piece)
 
+
 class PieceRow(NamedTuple):
     """A row of `piece`."""
 
