@@ -3,8 +3,8 @@
 `tests/data/store-0011.tar.gz` is a snapshot (`offkey snapshot`, gzipped) of a store of schema 0011, written by the code
 of commit 2b1c191: machines fan-1 (20 source clips, 4 target clips of one recording, noise) and fan-2 (3 clips, one more
 from an archive, manual threshold), and a deleted machine. `tests/data/store-0011.json` holds the answers of that code
-about three synthetic clips, and the text of the store's only key. Scores are on another scale since schema 0013, so they
-are compared with those of a detector that is fitted to the rows before the migration.
+about three synthetic clips, and the text of the store's only key. Scores are on another scale since schema 0013, so
+they are compared with those of a detector that is fitted to the rows before the migration.
 """
 
 import gzip
