@@ -59,7 +59,7 @@ def valid(encode: Callable[..., bytes]) -> dict[str, bytes]:
     }
 
 
-class Heard:
+class Sounds:
     """Clips as the encoder of a service embeds them, without a store. Each clip is embedded once."""
 
     def __init__(self, service: Service) -> None:
@@ -87,10 +87,10 @@ class Heard:
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> type[Heard]:
-    """`heard(service)` embeds clips. Every clip has two variants, however many clips were enrolled before it."""
+def sounds(monkeypatch: pytest.MonkeyPatch) -> type[Sounds]:
+    """`sounds(service)` embeds clips. Every clip has two variants, however many clips were enrolled before it."""
     monkeypatch.setattr(nuisance, "_SCHEDULE", ((10**6, 2),))
-    return Heard
+    return Sounds
 
 
 # Clip id, domain, recording (None if the clip is its own recording), and the clip.
@@ -100,16 +100,16 @@ BankClip = tuple[int, Domain, str | None, Clip]
 class Oracle:
     """What a bank must answer, computed from embedded clips alone: no store, no cache, no index."""
 
-    def __init__(self, bank: Sequence[BankClip], heard: Heard) -> None:
+    def __init__(self, bank: Sequence[BankClip], sounds: Sounds) -> None:
         """Compare with these clips. Raises OffkeyError (bank too small) where the service must."""
-        self._heard = heard
+        self._sounds = sounds
         self._banks: dict[Domain, Vectors] = {}
         self._clips = {}
         recordings, details, first = {}, {}, dict[str, int]()
         for domain in Domain:
             members = [one for one in bank if one[1] is domain]
             if members:
-                whole = [heard.scored(clip) for *_, clip in members]
+                whole = [sounds.scored(clip) for *_, clip in members]
                 windows = [len(one.vectors) for one in whole]
                 named = {
                     number: number if tape is None else first.setdefault(tape, number) for number, _, tape, _ in members
@@ -120,14 +120,14 @@ class Oracle:
                 details[domain] = Details.of(
                     np.concatenate([one.starts + one.seconds - one.starts[-1] for one in whole]),
                     [stored(slices) for one in whole for slices in one.slices],
-                    [(number, stored_piece(piece)) for number, *_, clip in members for piece in heard.pieces(clip)],
+                    [(number, stored_piece(piece)) for number, *_, clip in members for piece in sounds.pieces(clip)],
                     named,
                 )
         self._detector = Detector.fit(self._banks, self._clips, recordings, details=details)
 
     def embedded(self, clip: Clip) -> EmbeddedClip:
         """The clip as the bank must score it: one longer than all enrolled clips has shorter windows."""
-        return self._heard.scored(clip, self._detector.longest)
+        return self._sounds.scored(clip, self._detector.longest)
 
     def score(self, clip: Clip) -> float:
         """The anomaly score of a clip."""
@@ -169,7 +169,7 @@ def stored_piece(piece: Piece) -> Piece:
 
 @pytest.fixture(scope="session")
 def oracle() -> type[Oracle]:
-    """`oracle(bank, heard)` computes what a bank of `(clip_id, domain, recording, clip)` must answer."""
+    """`oracle(bank, sounds)` computes what a bank of `(clip_id, domain, recording, clip)` must answer."""
     return Oracle
 
 

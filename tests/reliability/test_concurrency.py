@@ -92,7 +92,7 @@ def test_every_answer_is_right_for_its_generation(
     settings: Settings,
     fan: Callable[..., bytes],
     oracle: Callable[..., Any],
-    heard: Callable[..., Any],
+    sounds: Callable[..., Any],
     machines: int,
     exact_limit: int,
 ) -> None:
@@ -117,7 +117,7 @@ def test_every_answer_is_right_for_its_generation(
                 done.set()
             for one in reading:
                 one.result(60)
-        embedded = heard(api.app.state.service)
+        embedded = sounds(api.app.state.service)
         checked = 0
         for history in histories.values():
             generations = sorted([*history.added, *history.deleted])

@@ -92,7 +92,7 @@ class Machines(RuleBasedStateMachine):
     opened: ClassVar[Service]
     folder_of_all: ClassVar[Path]
     files: ClassVar[Sequence[Clip]]
-    heard: ClassVar[Any]
+    sounds: ClassVar[Any]
     oracle: ClassVar[Callable[..., Any]]
 
     def __init__(self) -> None:
@@ -240,7 +240,7 @@ class Machines(RuleBasedStateMachine):
         members = tuple((*clip[:3], sha256) for sha256, clip in bank.clips.items())
         if members not in self.known:
             try:
-                self.known[members] = type(self).oracle(list(bank.clips.values()), self.heard)
+                self.known[members] = type(self).oracle(list(bank.clips.values()), self.sounds)
             except OffkeyError as error:
                 self.known[members] = error.kind
         return self.known[members]
@@ -302,13 +302,13 @@ def memory() -> Iterator[Path]:
 
 @pytest.mark.timeout(7_200 if TORTURE else 600)  # a failure is made small first
 def test_every_sequence_ends_as_the_model_says(
-    opened: Service, fan: Callable[..., bytes], oracle: Callable[..., Any], heard: Callable[..., Any], memory: Path
+    opened: Service, fan: Callable[..., bytes], oracle: Callable[..., Any], sounds: Callable[..., Any], memory: Path
 ) -> None:
     clips = [fan(number, seconds=1.0) for number in range(CLIPS - 1)]
     clips.append(fan(CLIPS, seconds=11.0))  # of two windows
     Machines.opened, Machines.folder_of_all, Machines.oracle = opened, memory, oracle
     Machines.files = [Clip(f"{number}.wav", clip) for number, clip in enumerate(clips)]
-    Machines.heard = heard(opened)
+    Machines.sounds = sounds(opened)
     run_state_machine_as_test(
         Machines,
         settings=hypothesis.settings(
