@@ -146,6 +146,7 @@ def not_audible(machine: JudgedMachine, noise: Noise, encoder: Encoder, kind: Ki
         clips=numbers,
         recordings=numbers,
         starts=np.zeros(len(numbers)),
+        ends=np.full(len(numbers), encoder.manifest.window.seconds),
         domains=tuple(machine.train[number].domain for number in numbers),
         names=dict.fromkeys(range(len(bank)), ""),
         noise=np.concatenate(known),
@@ -153,7 +154,7 @@ def not_audible(machine: JudgedMachine, noise: Noise, encoder: Encoder, kind: Ki
     memory = Bank.of(rows, Calibration.fit(rows, CalibrationRows()), exact_limit=10_000)
 
     def is_background(samples: Samples) -> bool:
-        vectors, _, _ = encoder.embed(samples)
+        vectors, *_ = encoder.embed(samples)
         return memory.is_background(vectors, memory.score(vectors, 1)[1])
 
     mixtures = Sound("mixture", "test", kind, 0.0, 0).waveforms(machine, noise, RATE)

@@ -5,7 +5,7 @@
 Two trees: the machines in DIR, and the synthetic ones of `offkey synthesize`. Clips are embedded as in `offkey
 experiment`, by the protocol of arXiv 2510.25182, and scored as in the service once the train clips are enrolled under
 their domains. Backends that are not served are those of candidates.py. The backends also score a second view of the
-same windows, their mean log-mel spectra without the level, and the minimum of both. No statistic is taken over test
+same clips, their mean log-mel spectra without the level, and the minimum of both. No statistic is taken over test
 clips.
 """
 
@@ -63,17 +63,18 @@ class Trial:
 
     def scores(self, backend: str) -> dict[str, np.ndarray]:
         """Score the test clips. Returns the scores by view."""
-        windows = {name: self._window_scores(bank, self.test[name], backend) for name, bank in self.bank.items()}
-        windows[BOTH] = [np.minimum(*pair) for pair in zip(windows[EMBEDDING], windows[LOGMEL], strict=True)]
-        by_band = [self._window_scores(bank, test, backend) for bank, test in zip(*self.bands, strict=True)]
-        windows[BANDS_MEAN] = [np.mean(of_clip, axis=0) for of_clip in zip(*by_band, strict=True)]
-        windows[BANDS_MAX] = [np.max(of_clip, axis=0) for of_clip in zip(*by_band, strict=True)]
-        return {name: np.array([own.max() for own in of_clips]) for name, of_clips in windows.items()}
+        found = {name: self._scores(bank, self.test[name], backend) for name, bank in self.bank.items()}
+        by_band = [self._scores(bank, test, backend) for bank, test in zip(*self.bands, strict=True)]
+        found[BOTH] = np.minimum(found[EMBEDDING], found[LOGMEL])
+        found[BANDS_MEAN], found[BANDS_MAX] = np.mean(by_band, axis=0), np.max(by_band, axis=0)
+        return found
 
-    def _window_scores(self, bank: Embedded, test: Embedded, backend: str) -> list[np.ndarray]:
+    def _scores(self, bank: Embedded, test: Embedded, backend: str) -> np.ndarray:
         names = FUSED if backend == FUSION else (backend,)
-        parts = [ServedBank.enroll(bank, self.domains, name).window_scores(test) for name in names]
-        return [np.min(of_clip, axis=0) for of_clip in zip(*parts, strict=True)]
+        scores: np.ndarray = np.min(
+            [ServedBank.enroll(bank, self.domains, name).scores(test) for name in names], axis=0
+        )
+        return scores
 
 
 def main() -> None:
@@ -146,13 +147,18 @@ class Trials:
                 by_role, of_bands = [], []
                 for role, kind in (("bank", condition.bank), ("test", condition.test)):
                     sound = Sound("clean", role) if kind is None else Sound("mixture", role, kind, SNR, seed)
-                    by_role.append({name: self._windows(view, machines, sound) for name, view in self.views.items()})
-                    of_bands.append(self.bands.parts(self._windows(self.bands, machines, sound)))
+                    by_role.append({name: self._clips(view, machines, sound) for name, view in self.views.items()})
+                    of_bands.append(self.bands.parts(self._clips(self.bands, machines, sound)))
                 yield cell, Trial(*by_role, domains, (of_bands[0], of_bands[1]))
 
-    def _windows(self, view: Embedder, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
-        of_machines = [self.embeddings.load(view, machine, sound).windows() for machine in machines]
-        return Embedded.join(windows for clips in of_machines for windows in clips)
+    def _clips(self, view: Embedder, machines: Sequence[JudgedMachine], sound: Sound) -> Embedded:
+        clips = []
+        for machine in machines:
+            found = self.embeddings.load(view, machine, sound)
+            for number, clip in enumerate(found.split()):
+                pieces = tuple(piece for of_clip, piece in found.pieces if of_clip == number)
+                clips.append(clip._replace(pieces=pieces))
+        return Embedded.join(clips)
 
 
 def measure(

@@ -143,7 +143,7 @@ def fit(enrolled: Vectors, recordings: NDArray[np.int64]) -> Detector:
 
 def score(detector: Detector, windows: Vectors, enrolled: Vectors) -> NDArray[np.float64]:
     """Score clips of one window each."""
-    return detector.window_scores(windows, {SOURCE: nearest_rows(windows, enrolled, detector.neighbors)})
+    return detector.window_scores(windows, {SOURCE: nearest_rows(windows, enrolled, detector.neighbors)})[SOURCE]
 
 
 def summarize(case: Case, clips: int, alarms: NDArray[np.float64]) -> list[dict[str, object]]:

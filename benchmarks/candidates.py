@@ -5,13 +5,13 @@ In the mean of source and target, none of them is ahead on either tree of benchm
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from offkey.vocabulary import Domain
 from service.domain.backends import BACKENDS
-from service.domain.backends.base import TINY, Backend, LeftOut, Measures, Recordings
+from service.domain.backends.base import TINY, Backend, Fit, Measures, Recordings
 from service.domain.backends.covariance import (
     Covariance,
     fit_covariance,
@@ -20,6 +20,7 @@ from service.domain.backends.covariance import (
 )
 from service.domain.backends.density import CANDIDATES, Pairs, fit_pairs
 from service.domain.distance import Near, Vectors
+from service.domain.enrolled import Details
 
 EXPLAINED = 0.9  # share of the variance that the removed directions explain
 FUSION = "fusion"
@@ -36,19 +37,27 @@ class DensityDifference:
 
     neighbors: ClassVar[int] = CANDIDATES
     sigma_floor: ClassVar[float] = TINY
+    uses_details: ClassVar[bool] = False
     _excess: Mapping[Domain, Measures]  # (n,), already multiplied by the share
 
     @classmethod
-    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
+    def fit(
+        cls,
+        banks: Mapping[Domain, Vectors],
+        recordings: Mapping[Domain, Recordings],
+        details: Mapping[Domain, Details] | None = None,
+    ) -> Fit:
         """Compute the local distances of the enrolled windows, and the share of them to subtract."""
+        del details
         local, pairs = fit_pairs(banks, recordings)
         mean = float(np.mean(np.concatenate(list(local.values()))))
         share = _slope([row[domain] for domain, row in pairs.items()])
         excess = {domain: share * (own - mean) for domain, own in local.items()}
-        return cls(excess), {
+        left_out = {
             domain: {bank: (pair.distances - share * (pair.local - mean)).min(axis=1) for bank, pair in row.items()}
             for domain, row in pairs.items()
         }
+        return Fit(cls(excess), left_out, {})
 
     @property
     def nbytes(self) -> int:
@@ -70,19 +79,27 @@ class PcaResidual:
 
     neighbors: ClassVar[int] = 0
     sigma_floor: ClassVar[float] = 0.005
+    uses_details: ClassVar[bool] = False
     _covariance: Covariance
 
     @classmethod
-    def fit(cls, banks: Mapping[Domain, Vectors], recordings: Mapping[Domain, Recordings]) -> tuple[Self, LeftOut]:
+    def fit(
+        cls,
+        banks: Mapping[Domain, Vectors],
+        recordings: Mapping[Domain, Recordings],
+        details: Mapping[Domain, Details] | None = None,
+    ) -> Fit:
         """Fit means and directions. The number of directions is that of the whole bank, also for left-out measures."""
+        del details
         windows = sample_windows(banks)
         covariance = fit_covariance(windows)
         explained = np.cumsum(covariance.variances)
         count = int(np.searchsorted(explained, EXPLAINED * explained[-1])) + 1 if len(explained) else 0
         first = covariance._replace(directions=covariance.directions[:count], variances=covariance.variances[:count])
-        return cls(first), left_out_measures(
+        left_out, cuts = left_out_measures(
             windows, recordings, lambda bank, held, fold: _residual(fold, count, bank, held)
         )
+        return Fit(cls(first), left_out, cuts)
 
     @property
     def nbytes(self) -> int:

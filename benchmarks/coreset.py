@@ -158,7 +158,8 @@ def judged(
     banks = {domain: vectors[at] for domain, at in members.items()}
     detector = Detector.fit(banks, members, {domain: recordings[at] for domain, at in members.items()}, backend)
     near = {domain: nearest_rows(test, bank, max(1, detector.neighbors)) for domain, bank in banks.items()}
-    return detector.window_scores(test, near)
+    scores: NDArray[np.float64] = np.min(list(detector.window_scores(test, near).values()), axis=0)
+    return scores
 
 
 def false_alarms(banks: int) -> Iterator[dict[str, object]]:
@@ -178,7 +179,7 @@ def false_alarms(banks: int) -> Iterator[dict[str, object]]:
                     bank, own = {Domain.SOURCE: vectors[at]}, {Domain.SOURCE: numbers[at]}
                     detector = Detector.fit(bank, own, own, backend)
                     near = nearest_rows(new, vectors[at], max(1, detector.neighbors))
-                    scores = detector.window_scores(new, {Domain.SOURCE: near})
+                    scores = detector.window_scores(new, {Domain.SOURCE: near})[Domain.SOURCE]
                     alarms.append(np.mean(scores > conformal_threshold(detector.self_scores, RATE).value))
                 row[f"{cap:,}" if cap else "all"] = round(float(np.mean(alarms)), 4)
             yield row
@@ -191,7 +192,15 @@ def spent() -> Iterator[dict[str, object]]:
     vectors = unit(rng.standard_normal((count, DIM_TIMED)))
     clips = np.arange(count)
     rows = BankRows(
-        1, "made up", vectors, clips, clips, np.zeros(count), (Domain.SOURCE,) * count, dict.fromkeys(range(count), "")
+        generation=1,
+        embedding_space_id="made up",
+        vectors=vectors,
+        clips=clips,
+        recordings=clips,
+        starts=np.zeros(count),
+        ends=np.full(count, SECONDS),
+        domains=(Domain.SOURCE,) * count,
+        names=dict.fromkeys(range(count), ""),
     )
     for backend in BACKENDS:
         for cap in TIMED:

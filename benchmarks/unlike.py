@@ -92,9 +92,10 @@ def count(client: Client, machine: str, form: Form, counts: dict[str, dict[str, 
         own["alarms_promised"] += scored.is_anomalous
 
 
-def recording(clip: JudgedClip) -> str:
-    """Name the recording that a clip was cut from."""
-    return PIECE.sub("", re.sub(r"_\d{4}_", "_", clip.path.stem))
+def recording(clip: JudgedClip) -> str | None:
+    """Name the recording that a clip was cut from; None if it is a recording of its own."""
+    name = PIECE.sub("", clip.path.stem)
+    return None if name == clip.path.stem else re.sub(r"_\d{4}_", "_", name, count=1)
 
 
 def forms_of(sound: Samples, rng: np.random.Generator) -> Iterator[Form]:

@@ -10,6 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from service.cli import main
 from service.settings import shipped_bundle
@@ -18,6 +19,8 @@ pytest_plugins = ["audio", "bundles", "flac", "launch", "stores"]
 
 # Otherwise measured at each first start. The tests of the measurement set it to 0.
 os.environ.setdefault("OFFKEY_LIMITS", '{"run_threads": 1}')
+# As `offkey serve` does. With more threads on busy cores, a Cholesky factor takes 400 ms and not 2.
+threadpool_limits(1, user_api="blas")
 # Traces and fits create millions of objects. Searching them for cycles took a tenth of the time of the tests.
 gc.set_threshold(100_000, 20, 100)
 

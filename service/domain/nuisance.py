@@ -49,7 +49,7 @@ def variants(samples: Samples, sample_rate: int, count: int, seed: int) -> Itera
         if number < round(_NOISE_SHARE * count):
             changed = clip * np.float32(10 ** (rng.uniform(*_SNR_DB) / 20)) + _noise(len(clip), sample_rate, rng)
         else:
-            chain = (_codec, _tilt, _room, _floor)[rng.integers(4)]
+            chain = _CHAINS[rng.integers(len(_CHAINS))]
             changed = chain(clip, sample_rate, rng)
         scaled: Samples = _LEVEL * _unit_power(changed)
         yield scaled
@@ -169,6 +169,9 @@ def _codec(clip: NDArray[np.float32], sample_rate: int, rng: np.random.Generator
     power = np.add.reduceat(np.square(spectra.real) + np.square(spectra.imag), edges, axis=1) / np.diff([*edges, bins])
     steps = np.repeat(np.sqrt(power + _TINY) * 10 ** (rng.uniform(-4, 4) / 20), np.diff([*edges, bins]), axis=1)
     rounded = (np.round(spectra.real / steps) + 1j * np.round(spectra.imag / steps)) * steps
+    # Some codecs leave the bins that rounding removed empty, others fill them with noise of the band's level.
+    phases = np.exp(2j * np.pi * rng.random(spectra.shape, dtype=np.float32))
+    rounded += (rounded == 0) * phases * np.abs(spectra) * rng.choice([0.0, 1.0])
     rounded[:, int(rng.uniform(5_500, 7_500) / sample_rate * _FRAME) :] = 0
     pieces = (np.fft.irfft(rounded, axis=1) * window).astype(np.float32).reshape(len(frames), 2, half)
     found = np.zeros((len(frames) + 1, half), dtype=np.float32)
@@ -196,6 +199,18 @@ def _room(clip: NDArray[np.float32], sample_rate: int, rng: np.random.Generator)
     return echoing
 
 
+def _shift(clip: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Start the clip at another moment: its end is joined to its start, faded over 50 ms."""
+    fade, start = round(0.05 * sample_rate), int(rng.integers(len(clip)))
+    first, second = clip[start:], clip[:start]
+    if min(len(first), len(second)) <= fade:
+        return clip
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    seam = first[-fade:] * np.sqrt(1 - ramp) + second[:fade] * np.sqrt(ramp)
+    # The missing samples follow from the start, where the clip goes on.
+    return np.resize(np.concatenate([first[:-fade], seam, second[fade:]]), len(clip))
+
+
 def _floor(clip: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Add the noise floor of another recorder, 25 to 50 dB below the clip."""
     gain = np.float32(10 ** (-rng.uniform(25, 50) / 20))
@@ -203,4 +218,5 @@ def _floor(clip: NDArray[np.float32], sample_rate: int, rng: np.random.Generator
     return noisy
 
 
+_CHAINS = (_codec, _codec, _tilt, _room, _floor, _shift)
 _KINDS = (_colored, _fluctuating, _clattering, _humming, _humming)

@@ -23,12 +23,13 @@ def sliced(frames: NDArray[np.float32], seconds: float) -> Slices:
         seconds: duration of the window, in seconds.
 
     Returns:
-        Slices `(steps, width)`: one step per half second, at least one and as equal as frames allow.
+        Slices `(steps, width)`: one step per half second, at least one and as equal as frames allow. Values are rounded
+        to half precision, in which slices are stored, so that new and stored slices are compared without a difference.
     """
     if frames.ndim > 2 and frames[0].size > MAX_WIDTH:
         frames = frames.mean(axis=1)
     rows = frames.reshape(len(frames), -1)
     steps = min(max(1, round(seconds / STEP_SECONDS)), len(rows))
     # A matrix product releases the interpreter lock; numpy's sums over slices do not.
-    found: Slices = averages(len(rows), steps) @ rows
+    found: Slices = (averages(len(rows), steps) @ rows).astype(np.float16).astype(np.float32)
     return found

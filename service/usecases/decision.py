@@ -10,7 +10,7 @@ from service.domain.detector import ClipScores
 from service.domain.slices import STEP_SECONDS
 from service.domain.threshold import Threshold, p_value
 from service.usecases.clip import EmbeddedClip
-from service.usecases.threshold import choose_threshold
+from service.usecases.threshold import deciding_threshold
 
 # Warnings that do not make a clip unlike the enrolled ones.
 _RECORDER = frozenset({Measure.LEVEL, Measure.BANDWIDTH, Measure.CLIPPING, Measure.SAMPLE_RATE})
@@ -61,8 +61,7 @@ def decide(
         warnings: differences from the enrolled clips.
     """
     reference = scores.reference
-    if reference is not bank.detector.whole:
-        threshold = choose_threshold(settings, reference.self_scores)
+    threshold = deciding_threshold(bank, settings, threshold, scores)
     value = threshold.of_clip(scores.domains)
     note = _promise_note(threshold, scores, clip.seconds, warnings)
     return Decision(

@@ -78,11 +78,13 @@ def enroll_clips(
     options: EnrollOptions,
     clips: Sequence[Clip],
     idempotency_key: str | None = None,
+    embedded: Embedded | None = None,
 ) -> Enrollment:
     """Decode, embed, judge and commit clips. If one clip cannot be used, none is enrolled.
 
     Clips that were enrolled before are not added again. Clips that sound plainly anomalous are held back unless forced.
-    A request that repeats an `idempotency_key` gets the first response, and nothing is done.
+    A request that repeats an `idempotency_key` gets the first response, and nothing is done. `embedded` is filled with
+    the clips that were embedded.
 
     Raises:
         OffkeyError: the machine is unknown; its bank is full or of a bundle that is not served; a clip cannot be used
@@ -91,7 +93,7 @@ def enroll_clips(
     key = None if idempotency_key is None else _idempotency_key(idempotency_key, machine_id, options, clips)
     if key is not None and (response := call.store.find_response(key)) is not None:
         return Enrollment.model_validate_json(response)
-    embedded: Embedded = {}
+    embedded = {} if embedded is None else embedded
     while True:
         prepared = prepare_clips(call, machine_id, options, clips, embedded)
         if key is None and not (prepared.accepted or prepared.missing_audio):

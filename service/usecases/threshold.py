@@ -6,7 +6,7 @@ from offkey.schemas import DomainPromise, ThresholdChoice
 from offkey.schemas import Threshold as ThresholdAnswer
 from offkey.vocabulary import Domain, Rule
 from service.bank import Bank
-from service.domain.detector import MIN_SCALE_RECORDINGS
+from service.domain.detector import MIN_SCALE_RECORDINGS, ClipScores
 from service.domain.self_scores import SelfScores
 from service.domain.threshold import Promise, Threshold, conformal_threshold, gamma_threshold, manual_threshold
 from service.store import MachineRecord
@@ -76,6 +76,13 @@ def threshold_answer(call: Call, bank: Bank, settings: ThresholdChoice) -> tuple
         ],
     )
     return threshold, found
+
+
+def deciding_threshold(bank: Bank, settings: ThresholdChoice, chosen: Threshold, scores: ClipScores) -> Threshold:
+    """Return the threshold for clips as long as a scored one; `chosen` is that for the enrolled clips."""
+    if scores.reference is bank.detector.whole:
+        return chosen
+    return choose_threshold(settings, scores.reference.self_scores)
 
 
 def choose_threshold(settings: ThresholdChoice, self_scores: Mapping[Domain, SelfScores]) -> Threshold:

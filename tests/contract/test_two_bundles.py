@@ -13,10 +13,12 @@ from fastapi.testclient import TestClient
 from launch import in_process
 from service.encoder.encoder import Embedding
 from service.encoder.encoders import Encoders
+from service.jobs import reembed
 from service.settings import Settings
 from service.store import MachineRecord, Store
 from service.store.database.sqlite import DATABASE_FILE
 from service.store.snapshot.check import check_database
+from service.usecases.clip import EmbeddedClip
 
 Fan = Callable[..., bytes]
 FAN = {"machine_id": "fan-1"}
@@ -74,19 +76,17 @@ def move(api: TestClient, machine_id: str = "fan-1") -> dict[str, Any]:
     return dict(entry)
 
 
-def count_embedded(
-    api: TestClient, monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None] = lambda count: None
-) -> list[int]:
-    """Return a list that grows by one with each clip that the new bundle embeds. `then` is called with its length."""
-    embed, counted = encoders_of(api).current.embed, list[int]()
+def count_embedded(monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None] = lambda count: None) -> list[int]:
+    """Return a list that grows by one with each clip that a move embeds. `then` is called with its length."""
+    embed, counted = reembed.embed_clip, list[int]()
 
-    def embed_and_count(*arguments: Any) -> Embedding:
-        embedding = embed(*arguments)
+    def embed_and_count(*arguments: Any) -> EmbeddedClip:
+        embedded = embed(*arguments)
         counted.append(len(counted))
         then(len(counted))
-        return embedding
+        return embedded
 
-    monkeypatch.setattr(encoders_of(api).current, "embed", embed_and_count)
+    monkeypatch.setattr(reembed, "embed_clip", embed_and_count)
     return counted
 
 
@@ -130,7 +130,7 @@ def test_a_machine_moves_with_all_its_data(
         api.post("/noise", params=FAN, content=fan(40))
         old, clips = score(api, fan(9)), api.get("/machines/fan-1/clips").json()
         generation = api.get("/machines/fan-1").json()["generation"]
-        embedded = count_embedded(api, monkeypatch)
+        embedded = count_embedded(monkeypatch)
         assert move(api)["status"] == "moved"
         assert len(embedded) == 6  # five clips and the noise
         moved = api.get("/machines/fan-1").json()
@@ -143,7 +143,7 @@ def test_a_machine_moves_with_all_its_data(
         assert api.get("/machines/fan-1/clips").json() == clips
         assert [entry["action"] for entry in api.get("/audit").json()["entries"]][:1] == ["reembed"]
         assert move(api)["status"] == "unchanged"
-        assert len(embedded) == 7  # no clip but the scored one
+        assert len(embedded) == 6
         hum = api.post("/score", params=FAN, content=fan(40)).json()["clips"][0]
         assert "machine-not-audible" in [one["kind"] for one in hum["warnings"]]
     assert check_database(both.data_dir / DATABASE_FILE).damage == ()
@@ -163,7 +163,7 @@ def test_what_is_enrolled_and_deleted_meanwhile_moves_along(
                 first = api.get("/machines/fan-1/clips").json()["clips"][0]["clip_id"]
                 assert api.delete(f"/machines/fan-1/clips/{first}").status_code == 200
 
-        embedded = count_embedded(api, monkeypatch, meanwhile)
+        embedded = count_embedded(monkeypatch, meanwhile)
         assert move(api)["status"] == "moved"
         assert len(embedded) == 7  # no clip was embedded twice
         listed = [clip["name"] for clip in api.get("/machines/fan-1/clips").json()["clips"]]

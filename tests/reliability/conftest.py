@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,17 @@ import pytest
 from launch import as_process
 from offkey.client import Client
 from offkey.vocabulary import Domain
-from service.domain.detector import Detector, clip_score
+from service.domain import nuisance
+from service.domain.access import COMMAND_LINE
+from service.domain.detector import Detector
 from service.domain.distance import Near, Vectors
+from service.domain.enrolled import Details, Piece
+from service.domain.slices import Slices
 from service.domain.threshold import conformal_threshold
+from service.encoder.encoder import Encoder
+from service.encoder.pieces import embed_pieces
+from service.usecases.clip import Clip, EmbeddedClip, embed_clip
+from service.usecases.service import Service
 
 
 @pytest.fixture
@@ -50,31 +59,81 @@ def valid(encode: Callable[..., bytes]) -> dict[str, bytes]:
     }
 
 
-# Clip id, domain, recording (None if the clip is its own recording), and embeddings `(windows, dim)`.
-BankClip = tuple[int, Domain, str | None, Vectors]
+class Sounds:
+    """Clips as the encoder of a service embeds them, without a store. Each clip is embedded once."""
+
+    def __init__(self, service: Service) -> None:
+        self._call = service.call(COMMAND_LINE)
+        self._scored: dict[tuple[str, float], EmbeddedClip] = {}
+        self._pieces: dict[str, tuple[Piece, ...]] = {}
+
+    def scored(self, clip: Clip, longest: float = 0.0) -> EmbeddedClip:
+        """The clip as it is scored by a bank whose longest clip lasts `longest` seconds; 0 to enroll it."""
+        key = clip.sha256, longest
+        if key not in self._scored:
+            self._scored[key] = embed_clip(self._call, self._encoder, clip, longest)
+        return self._scored[key]
+
+    def pieces(self, clip: Clip) -> tuple[Piece, ...]:
+        """The variants and cuts of the clip."""
+        if clip.sha256 not in self._pieces:
+            whole = self.scored(clip)
+            self._pieces[clip.sha256] = embed_pieces(self._encoder, whole.waveform.samples, whole.starts, 0)
+        return self._pieces[clip.sha256]
+
+    @property
+    def _encoder(self) -> Encoder:
+        return self._call.service.encoders.current
+
+
+@pytest.fixture
+def sounds(monkeypatch: pytest.MonkeyPatch) -> type[Sounds]:
+    """`sounds(service)` embeds clips. Every clip has two variants, however many clips were enrolled before it."""
+    monkeypatch.setattr(nuisance, "_SCHEDULE", ((10**6, 2),))
+    return Sounds
+
+
+# Clip id, domain, recording (None if the clip is its own recording), and the clip.
+BankClip = tuple[int, Domain, str | None, Clip]
 
 
 class Oracle:
-    """What a bank must answer, computed from embeddings alone: no store, no cache, no index."""
+    """What a bank must answer, computed from embedded clips alone: no store, no cache, no index."""
 
-    def __init__(self, bank: Sequence[BankClip]) -> None:
+    def __init__(self, bank: Sequence[BankClip], sounds: Sounds) -> None:
         """Compare with these clips. Raises OffkeyError (bank too small) where the service must."""
+        self._sounds = sounds
         self._banks: dict[Domain, Vectors] = {}
         self._clips = {}
-        recordings, first = {}, dict[str, int]()
+        recordings, details, first = {}, {}, dict[str, int]()
         for domain in Domain:
             members = [one for one in bank if one[1] is domain]
             if members:
-                windows = [len(vectors) for *_, vectors in members]
-                named = [clip if tape is None else first.setdefault(tape, clip) for clip, _, tape, _ in members]
-                self._banks[domain] = np.concatenate([vectors for *_, vectors in members])
-                self._clips[domain] = np.repeat([clip for clip, *_ in members], windows)
-                recordings[domain] = np.repeat(named, windows)
-        self._detector = Detector.fit(self._banks, self._clips, recordings)
+                whole = [sounds.scored(clip) for *_, clip in members]
+                windows = [len(one.vectors) for one in whole]
+                named = {
+                    number: number if tape is None else first.setdefault(tape, number) for number, _, tape, _ in members
+                }
+                self._banks[domain] = np.concatenate([one.vectors for one in whole])
+                self._clips[domain] = np.repeat(list(named), windows)
+                recordings[domain] = np.repeat(list(named.values()), windows)
+                details[domain] = Details.of(
+                    np.concatenate([one.starts + one.seconds - one.starts[-1] for one in whole]),
+                    [stored(slices) for one in whole for slices in one.slices],
+                    [(number, stored_piece(piece)) for number, *_, clip in members for piece in sounds.pieces(clip)],
+                    named,
+                )
+        self._detector = Detector.fit(self._banks, self._clips, recordings, details=details)
 
-    def score(self, windows: Vectors) -> float:
-        """The anomaly score of a clip of windows `(m, dim)`."""
-        return clip_score(self._detector.window_scores(windows, {d: self._near(windows, d) for d in self._banks}))
+    def embedded(self, clip: Clip) -> EmbeddedClip:
+        """The clip as the bank must score it: one longer than all enrolled clips has shorter windows."""
+        return self._sounds.scored(clip, self._detector.longest)
+
+    def score(self, clip: Clip) -> float:
+        """The anomaly score of a clip."""
+        own = self.embedded(clip)
+        near = {domain: self._near(own.vectors, domain) for domain in self._banks}
+        return self._detector.score(own.vectors, near, own.slices, own.seconds).score
 
     def nearest(self, window: Vectors) -> set[int]:
         """The clips that may be named as the nearest of a window `(dim,)`: more than one where they are as near."""
@@ -97,9 +156,20 @@ class Oracle:
         return Near(np.take_along_axis(distances, rows, axis=1), rows.astype(np.int64))
 
 
+def stored(cells: Slices) -> Slices:
+    """Slices as they are read back: in half precision."""
+    return cells.astype(np.float16).astype(np.float32)
+
+
+def stored_piece(piece: Piece) -> Piece:
+    """A piece as it is read back."""
+    slices = None if piece.slices is None else stored(piece.slices)
+    return replace(piece, vector=stored(piece.vector), slices=slices)
+
+
 @pytest.fixture(scope="session")
 def oracle() -> type[Oracle]:
-    """`oracle(bank)` computes what a bank of `(clip_id, domain, recording, embeddings)` must answer."""
+    """`oracle(bank, sounds)` computes what a bank of `(clip_id, domain, recording, clip)` must answer."""
     return Oracle
 
 

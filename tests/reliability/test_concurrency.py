@@ -16,9 +16,8 @@ from fastapi.testclient import TestClient
 
 from offkey.vocabulary import Domain
 from service.app import create_app
-from service.domain.access import COMMAND_LINE
 from service.settings import Settings
-from service.usecases.clip import Clip, embed_clip
+from service.usecases.clip import Clip
 from service.usecases.service import Service
 from torture import scaled
 
@@ -90,7 +89,12 @@ def read(api: TestClient, histories: dict[str, History], probes: list[bytes], se
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize(("machines", "exact_limit"), [(1, 10_000), (1, 1), (scaled(200, 12), 10_000)])
 def test_every_answer_is_right_for_its_generation(
-    settings: Settings, fan: Callable[..., bytes], oracle: Callable[..., Any], machines: int, exact_limit: int
+    settings: Settings,
+    fan: Callable[..., bytes],
+    oracle: Callable[..., Any],
+    sounds: Callable[..., Any],
+    machines: int,
+    exact_limit: int,
 ) -> None:
     clips = [fan(number, seconds=1.0) for number in range(CLIPS)]
     probes = [fan(100 + number, seconds=1.0, severity=number / 4) for number in range(4)]
@@ -98,7 +102,6 @@ def test_every_answer_is_right_for_its_generation(
     limits = settings.limits.model_copy(update={"exact_limit": exact_limit})
     own = settings.model_copy(update={"limits": limits, "workers": WRITERS + READERS, "bank_cache_mb": 4})
     with TestClient(create_app(Service.open(own)), raise_server_exceptions=False) as api:
-        call = api.app.state.service.call(COMMAND_LINE)
         for machine in histories:
             api.put(f"/machines/{machine}")
         share = CLIPS // WRITERS
@@ -114,25 +117,23 @@ def test_every_answer_is_right_for_its_generation(
                 done.set()
             for one in reading:
                 one.result(60)
-        vectors = {
-            name: [embed_clip(call, call.service.encoders.current, Clip("", data)).vectors for data in files]
-            for name, files in (("clips", clips), ("probes", probes))
-        }
-    checked = 0
-    for history in histories.values():
-        generations = sorted([*history.added, *history.deleted])
-        assert generations == list(range(1, len(generations) + 1))  # none twice, none without an answer
-        for answer in history.scored:
-            members = history.bank(answer["generation"])
-            right = oracle(
-                [
-                    (clip_id, domain, None, vectors["clips"][number])
-                    for clip_id, (domain, number) in sorted(members.items())
-                ]
-            )
-            probe = vectors["probes"][answer["probe"]]
-            (clip,) = answer["clips"]
-            assert clip["anomaly_score"] == pytest.approx(right.score(probe), rel=1e-4, abs=1e-4)
-            assert clip["windows"][0]["neighbors"][0]["clip_id"] in right.nearest(probe[0])
-            checked += 1
+        embedded = sounds(api.app.state.service)
+        checked = 0
+        for history in histories.values():
+            generations = sorted([*history.added, *history.deleted])
+            assert generations == list(range(1, len(generations) + 1))  # none twice, none without an answer
+            for answer in history.scored:
+                members = history.bank(answer["generation"])
+                right = oracle(
+                    [
+                        (clip_id, domain, None, Clip("", clips[number]))
+                        for clip_id, (domain, number) in sorted(members.items())
+                    ],
+                    embedded,
+                )
+                probe = Clip("", probes[answer["probe"]])
+                (clip,) = answer["clips"]
+                assert clip["anomaly_score"] == pytest.approx(right.score(probe), rel=1e-4, abs=1e-4)
+                assert clip["windows"][0]["neighbors"][0]["clip_id"] in right.nearest(right.embedded(probe).vectors[0])
+                checked += 1
     assert checked > 20

@@ -21,6 +21,7 @@ from service.domain.enrolled import Cuts, Details, Variants
 
 FOLDS = 20  # up to this many recordings are left out one by one, more in this many groups
 MAX_WINDOWS = 512  # sample that directions are fitted to; the time grows with its cube
+MAX_DIRECTIONS = 64  # the others have little variance; more cost memory and detect no better
 _RELATIVE_CUT = 1e-6  # of the largest variance; smaller variances are rounding errors
 
 
@@ -28,7 +29,7 @@ class Covariance(NamedTuple):
     """Means of the domains, and the principal directions of their common covariance."""
 
     means: Mapping[Domain, NDArray[np.float32]]  # (dim,)
-    directions: NDArray[np.float32]  # (r, dim), orthonormal, largest variance first
+    directions: NDArray[np.float16]  # (r, dim), orthonormal, largest variance first
     variances: NDArray[np.float64]  # (r,)
     shrinkage: float  # intensity of Ledoit and Wolf for the windows without their variants, within 0 and 1
     dim: int
@@ -42,7 +43,7 @@ class Covariance(NamedTuple):
     def parts(self, domain: Domain, windows: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Decompose windows about a domain's mean. Returns squared lengths by direction `(m, r)` and in all `(m,)`."""
         centered = windows - self.means[domain]
-        along = (centered @ self.directions.T).astype(np.float64) ** 2
+        along = (centered @ self.directions.astype(np.float32).T).astype(np.float64) ** 2
         return along, np.einsum("md,md->m", centered, centered).astype(np.float64)
 
 
@@ -169,11 +170,12 @@ def fit_covariance(banks: Mapping[Domain, SampledWindows], held: Mapping[Domain,
     else:
         variances, vectors = np.linalg.eigh(centered.T @ centered / count)
     there = np.flatnonzero(variances > max(_RELATIVE_CUT * float(variances[-1]), (TINY / 10) ** 2))[::-1]
+    there = there[:MAX_DIRECTIONS]
     directions = vectors[:, there].T
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return Covariance(
         {domain: mean.astype(np.float32) for domain, mean in means.items()},
-        directions.astype(np.float32),
+        directions.astype(np.float16),
         variances[there],
         _ledoit_wolf(own),
         dim,

@@ -19,6 +19,6 @@ def make_rows() -> Callable[..., BankRows]:
         ids = np.arange(clips, dtype=np.int64)
         domains = (Domain.SOURCE,) * clips
         names = {i: f"{i}.wav" for i in range(clips)}
-        return BankRows(generation, "a-space", vectors, ids, ids, np.zeros(clips), domains, names)
+        return BankRows(generation, "a-space", vectors, ids, ids, np.zeros(clips), np.ones(clips), domains, names)
 
     return make

@@ -120,12 +120,12 @@ def test_readers_during_changes_always_get_one_whole_generation(
     for generation in generations:
         rows = make_rows(generation)
         bank = Bank.of(rows, Calibration.fit(rows, CalibrationRows()), exact_limit=100)
-        expected[generation] = bank.score(query, 1)[0][0]
+        expected[generation] = bank.score(query, 1)[0].score
 
     def read(_: int) -> bool:
         at_least = source.generation
         bank = banks.get(source, 1, at_least)
-        return bank.generation >= at_least and bank.score(query, 1)[0][0] == expected[bank.generation]
+        return bank.generation >= at_least and bank.score(query, 1)[0].score == expected[bank.generation]
 
     def write() -> None:
         for generation in generations:

@@ -51,6 +51,7 @@ def rows(calibration_rows: CalibrationRows) -> BankRows:
         clips=ids,
         recordings=ids,
         starts=np.zeros(60),
+        ends=np.ones(60),
         domains=(Domain.SOURCE,) * 50 + (Domain.TARGET,) * 10,
         names={clip: f"{clip}.wav" for clip in range(60)},
         measured=frozenset(calibration_rows.acoustics),
@@ -76,7 +77,8 @@ def results(rows: BankRows, calibration_rows: CalibrationRows, calibration: Cali
     differences = [one.differences(calibration_rows.acoustics[3], 1.0) for one in bank.envelopes.values()]
     selves = {domain.value: own.scores.tolist() for domain, own in bank.detector.self_scores.items()}
     return (
-        scores.tolist(),
+        scores.windows.tolist(),
+        (scores.domains, scores.view, scores.window, scores.slice),
         named,
         repr(located),
         differences,
@@ -276,6 +278,6 @@ def test_acoustics_and_spectrograms_are_read_only_for_a_fit(
         assert score(api) == before
     read = [one for one in statements if one.startswith("SELECT")]
     assert any("embedding.vector" in one for one in read)
-    for column in ("spectrogram.cells", "acoustics.bands_dbfs"):
+    for column in ("spectrogram.cells", "acoustics.bands_dbfs", "slices.cells", "piece.cells"):
         assert any(column in one for one in read) == is_fitted
     assert file.read_bytes() == written  # written again if it was damaged or absent

@@ -111,7 +111,7 @@ def test_the_table_says_what_is_promised(offkey: Run, serve: Callable[..., str],
     target = sorted((tree / "train").glob("*target*"))
     offkey("enroll", target[0], "--domain", "target", "--machine", "fan-1", "--url", url)
     found = offkey("score", target[1], "--machine", "fan-1", "--url", url)
-    assert "Promised false-alarm rate: source 20.0%, target unknown." in found.stdout
+    assert "Promised false-alarm rate: source 20.0%, target none." in found.stdout
     assert "Enroll 15 more of the source domain." in found.stdout
 
 

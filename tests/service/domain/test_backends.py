@@ -194,7 +194,7 @@ def test_a_score_rises_with_distance(name: str, seed: int, factors: tuple[float,
     near = nearest_rows(query, banks[SOURCE], detector.neighbors)
     few, many = sorted(factors)
     closer, farther = (
-        detector.window_scores(query, {SOURCE: Near((factor + near.distances).astype(np.float32), near.rows)})
+        detector.window_scores(query, {SOURCE: Near((factor + near.distances).astype(np.float32), near.rows)})[SOURCE]
         for factor in (few, many)
     )
     assert closer <= farther
@@ -204,7 +204,7 @@ def test_a_score_rises_with_distance(name: str, seed: int, factors: tuple[float,
 @settings(max_examples=10, deadline=None)
 def test_mahalanobis_rises_along_any_line_from_the_mean(seed: int) -> None:
     banks, recordings = machine(seed, 20)
-    one, _ = Mahalanobis.fit(banks, recordings)
+    one = Mahalanobis.fit(banks, recordings).backend
     mean, direction = banks[SOURCE].mean(axis=0), np.random.default_rng(seed).standard_normal(12)
     line = (mean + np.linspace(0, 3, 9)[:, None] * direction).astype(np.float32)
     found = one.measure(line, {SOURCE: nearest_rows(line, banks[SOURCE], 1)})[SOURCE]
@@ -224,7 +224,7 @@ def test_a_fault_stands_out_and_ten_target_clips_suffice(name: str) -> None:
 def test_the_left_out_density_is_that_of_a_bank_without_the_recording() -> None:
     """The slow reference removes the recording, fits again and measures its windows."""
     banks, recordings = machine(10, 14, 11, windows=2)
-    _, left_out = DensityRatio.fit(banks, recordings)
+    left_out = DensityRatio.fit(banks, recordings).left_out
     for domain in banks:
         for number in range(11):
             held = recordings[domain] == number
@@ -252,13 +252,14 @@ def test_ledoit_wolf_as_scikit_learn_has_it() -> None:
         rows = np.random.default_rng(count).standard_normal((count, dim)) * np.linspace(0.1, 1, dim)
         expected = sklearn_covariance.ledoit_wolf_shrinkage(rows)
         fitted = fit_covariance(sample_windows({SOURCE: rows.astype(np.float32)}))
-        assert covariance_module._ledoit_wolf(fitted) == pytest.approx(expected, rel=1e-3)
+        assert fitted.shrinkage == pytest.approx(expected, rel=1e-3)
 
 
 def test_mahalanobis_is_that_of_the_shrunk_covariance() -> None:
     banks, recordings = machine(12, 30, 9)
     queries = machine(13, 5)[0][SOURCE]
-    one, _ = Mahalanobis.fit(banks, recordings)
+    one = Mahalanobis.fit(banks, recordings).backend
+    assert isinstance(one, Mahalanobis)
     centered = np.concatenate([rows - rows.mean(axis=0) for rows in banks.values()]).astype(np.float64)
     shrunk = one._kept * (centered.T @ centered / len(centered)) + one._ridge * np.eye(12)
     found = one.measure(queries, {d: nearest_rows(queries, rows, 1) for d, rows in banks.items()})

@@ -13,9 +13,9 @@ from service.domain.detector import (
     RELATIVE_SIGMA_FLOOR,
     Detector,
     Scale,
-    clip_score,
 )
 from service.domain.distance import Near, cosine_distances, nearest_to_others
+from service.domain.lengths import in_blocks
 
 
 def unit(rng: np.random.Generator, count: int, dim: int = 8) -> np.ndarray:
@@ -50,8 +50,12 @@ def cut_recordings(seed: int, source: int = 8, target: int = 6, clips: int = 3) 
 
 def slow_reference(
     banks: ByDomain, clips: ByDomain, recordings: ByDomain
-) -> tuple[dict[Domain, list[float]], dict[Domain, tuple[float, float]]]:
-    """Compute self-scores by clip and scales (mu, sigma) from the definition, one pair of windows at a time."""
+) -> tuple[dict[Domain, list[float]], dict[Domain, tuple[float, float]], dict[Domain, float]]:
+    """Compute by the definition, one pair of windows at a time.
+
+    Returns:
+        Self-scores by clip, scales (mu, sigma) of clips, and mean distances of windows.
+    """
 
     def nearest(query: np.ndarray, domain: Domain, without: int | None) -> float:
         distances = [
@@ -61,45 +65,49 @@ def slow_reference(
         ]
         return max(min(distances), 0.0) if distances else np.inf
 
-    scales = {}
+    scores, scales, means = {}, {}, {}
     for domain in banks:
         own = [nearest(v, domain, r) for v, r in zip(banks[domain], recordings[domain], strict=True)]
-        mu, sigma = float(np.mean(own)), float(np.std(own))
+        means[domain] = float(np.mean(own))
+        farthest: dict[int, float] = {}
+        for clip, distance in zip(clips[domain], own, strict=True):
+            farthest[clip] = max(distance, farthest.get(clip, 0.0))
+        mu, sigma = float(np.mean(list(farthest.values()))), float(np.std(list(farthest.values())))
         scales[domain] = (mu, max(sigma, RELATIVE_SIGMA_FLOOR * mu, TINY))
-    scores: dict[Domain, dict[int, float]] = {domain: {} for domain in banks}
-    for domain in banks:
-        for vector, clip, recording in zip(banks[domain], clips[domain], recordings[domain], strict=True):
-            score = min(
-                (nearest(vector, other, recording if other is domain else None) - scales[other][0]) / scales[other][1]
-                for other in banks
-            )
-            scores[domain][clip] = max(score, scores[domain].get(clip, -np.inf))
-    return {domain: [scores[domain][clip] for clip in sorted(scores[domain])] for domain in scores}, scales
+        scores[domain] = [(farthest[clip] - mu) / scales[domain][1] for clip in sorted(farthest)]
+    return scores, scales, means
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["each clip is a recording", "recordings of three clips"])
 def test_self_scores_and_scales_equal_the_definition(named: bool) -> None:
     banks, clips, recordings = cut_recordings(0)
     own = recordings if named else clips
-    found, (scores, scales) = fit(banks, clips, recordings if named else None), slow_reference(banks, clips, own)
+    found = fit(banks, clips, recordings if named else None)
+    scores, scales, means = slow_reference(banks, clips, own)
     assert found.self_scores.keys() == scores.keys()
     for domain, expected in scores.items():
         np.testing.assert_allclose(found.self_scores[domain].scores, expected, rtol=1e-3, atol=1e-4)
-        assert (found.scales[domain].mu, found.scales[domain].sigma) == pytest.approx(scales[domain], rel=1e-3)
-        assert found.mean_distance[domain] == pytest.approx(scales[domain][0], rel=1e-3)
+        (scale,) = found.whole.scales[domain]
+        assert (scale.mu, scale.sigma) == pytest.approx(scales[domain], rel=1e-3)
+        assert found.mean_distance[domain] == pytest.approx(means[domain], rel=1e-3)
         assert found.self_scores[domain].recordings == len(np.unique(own[domain]))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_clip_is_scored_without_its_whole_recording(backend: str) -> None:
-    """Cutting a recording into clips changes no self-score: its most anomalous clip has that of the recording."""
+    """Cutting a recording into clips changes no measure: its most anomalous clip has that of the recording."""
     banks, clips, recordings = cut_recordings(1)
     cut = Detector.fit(banks, clips, recordings, backend)
     whole = Detector.fit(banks, recordings, recordings, backend)
-    for domain, expected in whole.self_scores.items():
-        of_recordings = cut.self_scores[domain].scores.reshape(-1, 3).max(axis=1)  # clips are numbered in order
-        np.testing.assert_allclose(of_recordings, expected.scores, rtol=1e-6)
-        assert cut.scales[domain] == whole.scales[domain]
+
+    def measures(detector: Detector, domain: Domain) -> np.ndarray:
+        (scale,) = detector.whole.scales[domain]  # a cut recording has another one: it is that of clips
+        found: np.ndarray = scale.mu + scale.sigma * detector.self_scores[domain].scores
+        return found
+
+    for domain in whole.self_scores:
+        of_recordings = measures(cut, domain).reshape(-1, 3).max(axis=1)  # clips are numbered in order
+        np.testing.assert_allclose(of_recordings, measures(whole, domain), rtol=1e-6)
         assert cut.mean_distance[domain] == whole.mean_distance[domain]
         np.testing.assert_allclose(cut.self_scores[domain].weights, 1 / 3)
 
@@ -136,7 +144,7 @@ def test_a_domain_of_one_clip_has_the_scale_of_the_other() -> None:
     rng = np.random.default_rng(3)
     banks = {Domain.SOURCE: unit(rng, 10), Domain.TARGET: unit(rng, 1)}
     detector = fit(banks, {Domain.SOURCE: np.arange(10), Domain.TARGET: np.array([10])})
-    assert detector.scales[Domain.TARGET] == detector.scales[Domain.SOURCE]
+    assert detector.whole.scales[Domain.TARGET] == detector.whole.scales[Domain.SOURCE]
     assert detector.pooled == {Domain.TARGET}
     assert {domain: scores.recordings for domain, scores in detector.self_scores.items()} == {"source": 10, "target": 1}
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
@@ -155,12 +163,13 @@ def test_a_domain_of_few_clips_has_the_relative_deviation_of_the_other(
     enrolled = [domain for domain in Domain if len(banks[domain])]
     detector = fit({d: banks[d] for d in enrolled}, {d: clips[d] for d in enrolled})
     assert detector.pooled == set(pooled)
-    own = {d: Scale.fit(nearest_to_others(banks[d], clips[d]), TINY) for d in enrolled}
+    own = {d: Scale.fit(nearest_to_others(banks[d], clips[d]).reshape(-1, 2).max(axis=1), TINY) for d in enrolled}
     for domain in enrolled:
-        assert detector.scales[domain].mu == own[domain].mu
+        (scale,) = detector.whole.scales[domain]
+        assert scale.mu == own[domain].mu
         larger = next(d for d in Domain if d is not domain) if domain in pooled else domain
         relative = own[larger].sigma / own[larger].mu
-        assert detector.scales[domain].sigma == pytest.approx(relative * own[domain].mu)
+        assert scale.sigma == pytest.approx(relative * own[domain].mu)
 
 
 @pytest.mark.parametrize("domains", [[Domain.SOURCE], [Domain.TARGET], list(Domain)])
@@ -176,7 +185,7 @@ def test_one_clip_per_domain_is_too_few(domains: list[Domain]) -> None:
 def test_identical_clips_give_finite_scores() -> None:
     vectors = np.repeat(unit(np.random.default_rng(5), 1), 6, axis=0)
     detector = fit({Domain.SOURCE: vectors}, {Domain.SOURCE: np.arange(6)})
-    assert detector.scales[Domain.SOURCE].sigma == TINY
+    assert detector.whole.scales[Domain.SOURCE][0].sigma == TINY
     assert np.isfinite(detector.self_scores[Domain.SOURCE].scores).all()
 
 
@@ -184,7 +193,7 @@ def test_identical_clips_have_a_deviation_to_pool() -> None:
     rng = np.random.default_rng(7)
     banks = {Domain.SOURCE: np.repeat(unit(rng, 1), 6, axis=0), Domain.TARGET: unit(rng, 2)}
     detector = fit(banks, {Domain.SOURCE: np.arange(6), Domain.TARGET: np.arange(6, 8)})
-    assert np.isfinite(detector.scales[Domain.TARGET].sigma)
+    assert np.isfinite(detector.whole.scales[Domain.TARGET][0].sigma)
     assert all(np.isfinite(own.scores).all() for own in detector.self_scores.values())
 
 
@@ -194,7 +203,7 @@ def test_sigma_never_falls_below_its_floor() -> None:
 
 
 def test_the_clip_score_is_its_worst_window() -> None:
-    assert clip_score(np.array([-1.0, 7.5, 0.0])) == 7.5
+    assert in_blocks(np.array([-1.0, 7.5, 0.0]), 3) == 7.5
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 2), st.floats(0, 2))

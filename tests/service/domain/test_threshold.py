@@ -38,10 +38,11 @@ def test_rank_and_promise_by_hand(count: int, rate: float, rank: int, promised: 
     assert (promise.recordings, promise.missing_recordings) == (count, missing)
 
 
-def test_the_larger_of_the_domains_thresholds_decides() -> None:
+def test_each_domain_has_its_threshold_and_a_clip_above_the_larger_one_is_anomalous() -> None:
     low, high = np.arange(1.0, 21.0), np.arange(101.0, 106.0)
     for source, target in ((low, high), (high, low)):
         threshold = conformal_threshold({SOURCE: SelfScores.of(source), TARGET: SelfScores.of(target)}, 0.1)
+        assert list(threshold.values.values()) == ([19.0, 105.0] if source is low else [105.0, 19.0])
         assert threshold.value == 105.0
         assert threshold.promised_false_alarm_rate == pytest.approx(1 / 6)
         assert threshold.promises[SOURCE if source is low else TARGET].false_alarm_rate == 0.1
@@ -125,13 +126,14 @@ def test_a_higher_rate_never_raises_the_threshold(scores: list[float], one: floa
 @given(
     st.lists(st.floats(-100, 100), min_size=2, max_size=60),
     st.lists(st.floats(-100, 100), max_size=20),
-    st.floats(-110, 110),
+    st.tuples(st.floats(-110, 110), st.floats(-110, 110)),
     st.floats(0.001, 0.999),
 )
 def test_a_clip_is_anomalous_where_its_p_value_is_at_most_the_promised_rate(
-    source: list[float], target: list[float], score: float, rate: float
+    source: list[float], target: list[float], clip: tuple[float, float], rate: float
 ) -> None:
     banks = {d: SelfScores.of(np.array(s)) for d, s in ((SOURCE, source), (TARGET, target)) if s}
+    of_clip = dict(zip(banks, clip, strict=False))
     threshold = conformal_threshold(banks, rate)
     slack = 1e-9
     for domain, scores in banks.items():
@@ -139,17 +141,21 @@ def test_a_clip_is_anomalous_where_its_p_value_is_at_most_the_promised_rate(
             alone = {domain: scores}
             promised = max(rate, 1 / (scores.recordings + 1))
             own = conformal_threshold(alone, rate).value
-            assert (score > own) == (p_value(alone, score) <= promised + slack)
-    alarms = [score > conformal_threshold({d: s}, rate).value for d, s in banks.items() if s.recordings > 1]
-    assert (score > threshold.value) == all(alarms)
+            assert (of_clip[domain] > own) == (p_value(alone, of_clip) <= promised + slack)
+            assert threshold.values[domain] == own
+        else:
+            assert threshold.values[domain] == conformal_threshold({SOURCE: banks[SOURCE]}, rate).value
+    alarms = [score > threshold.values[domain] for domain, score in of_clip.items()]
+    assert (min(of_clip.values()) > threshold.of_clip(of_clip)) == all(alarms)
 
 
 def test_p_values_by_hand() -> None:
     banks = {SOURCE: SelfScores.of(np.arange(1.0, 10.0)), TARGET: SelfScores.of(np.array([5.0, 6.0]))}
-    assert p_value({SOURCE: banks[SOURCE]}, 9.5) == 1 / 10
-    assert p_value({SOURCE: banks[SOURCE]}, 9.0) == 2 / 10  # a tie counts as as high
-    assert p_value(banks, 9.5) == 1 / 3
-    assert p_value({SOURCE: banks[SOURCE], TARGET: ONE}, 9.5) == 1 / 10
+    above, tied = {SOURCE: 9.5, TARGET: 9.5}, {SOURCE: 9.0, TARGET: 9.0}
+    assert p_value({SOURCE: banks[SOURCE]}, above) == 1 / 10
+    assert p_value({SOURCE: banks[SOURCE]}, tied) == 2 / 10  # a tie counts as as high
+    assert p_value(banks, above) == 1 / 3
+    assert p_value({SOURCE: banks[SOURCE], TARGET: ONE}, above) == 1 / 10
 
 
 def test_rules_without_a_promise_count_what_is_above_them() -> None:

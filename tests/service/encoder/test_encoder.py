@@ -138,8 +138,8 @@ def test_embeddings_are_unit_vectors_and_independent_of_other_clips(bundle: Path
     encoder = Encoder(bundle, Device.CPU)
     rate, window = encoder.sample_rate, encoder.manifest.window
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, round((window.seconds * 2) * rate)).astype(np.float32)
-    vectors, starts, _ = encoder.embed(noise)
-    alone, _, _ = encoder.embed(noise[: round(window.seconds * rate)])
+    vectors, starts, *_ = encoder.embed(noise)
+    alone, *_ = encoder.embed(noise[: round(window.seconds * rate)])
     assert vectors.shape == (len(starts), encoder.manifest.dim)
     assert starts[0] == 0.0
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4)
@@ -150,7 +150,7 @@ def test_the_shortest_clip_is_embedded_and_a_shorter_one_refused(bundle: Path) -
     encoder = Encoder(bundle, Device.CPU)
     shortest = round(encoder.manifest.window.min_seconds * encoder.sample_rate)
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, shortest).astype(np.float32)
-    vectors, _, _ = encoder.embed(noise)
+    vectors, *_ = encoder.embed(noise)
     assert len(vectors) == 1
     with pytest.raises(OffkeyError) as refused:
         encoder.embed(noise[:-1])
@@ -164,7 +164,7 @@ def test_any_accepted_level_gives_finite_embeddings(bundle: Path, level: float) 
     impulse = np.zeros_like(noise)
     impulse[1_000] = level
     for samples in (noise, impulse, np.sign(noise) * np.float32(level)):
-        vectors, _, _ = encoder.embed(samples)
+        vectors, *_ = encoder.embed(samples)
         assert np.isfinite(vectors).all()
 
 

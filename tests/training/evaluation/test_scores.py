@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import torch
 from fastapi.testclient import TestClient
+from rich.progress import Progress
 
 from offkey.vocabulary import Domain
 from service.app import create_app
@@ -18,6 +19,8 @@ from service.usecases.service import Service
 from training.config import ConfigError
 from training.data.catalog import DataError
 from training.evaluation.embedders import BandsEmbedder, BundleEmbedder, Embedded, LogmelEmbedder, check_device
+from training.evaluation.embedding import MachineEmbeddings
+from training.evaluation.embedding_cache import EmbeddingCache
 from training.evaluation.noise import Noise
 from training.evaluation.protocol import Sound
 from training.evaluation.scores import nearest, scorers, served
@@ -37,13 +40,15 @@ def test_served_scores_are_those_of_a_real_service(
     tree: Path, noise: Path, tiny_bundle: Path, tmp_path: Path, backend: str
 ) -> None:
     recordings, embedder = Noise.read(noise, RATE), BundleEmbedder(tiny_bundle)
+    embeddings = MachineEmbeddings(recordings, RATE, EmbeddingCache(tmp_path / "embeddings"))
     settings = Settings(data_dir=tmp_path / "data", bundle=tiny_bundle, workers=1, backend=backend)
     with TestClient(create_app(Service.open(settings))) as api:
         for machine in read_tree(tree):
-            waveforms = {
-                role: list(Sound("mixture", role, kind, 0.0, 1).waveforms(machine, recordings, RATE))
+            sounds = {
+                role: Sound("mixture", role, kind, 0.0, 1)
                 for role, kind in (("bank", "stationary"), ("test", "nonstationary"))
             }
+            waveforms = {role: list(sound.waveforms(machine, recordings, RATE)) for role, sound in sounds.items()}
             assert api.put(f"/machines/{machine.name}").status_code == 201
             for clip, samples in zip(machine.train, waveforms["bank"], strict=True):
                 asked = {"machine_id": machine.name, "domain": str(clip.domain)}
@@ -54,9 +59,9 @@ def test_served_scores_are_those_of_a_real_service(
             ]
             answer = api.post("/score", params={"machine_id": machine.name}, files=files)
             assert answer.status_code == 200, answer.text
-            embedded = {
-                role: Embedded.join([embedder.embed(samples) for samples in clips]) for role, clips in waveforms.items()
-            }
+            with Progress(disable=True) as progress:
+                embeddings.embed([(machine, sound, [embedder]) for sound in sounds.values()], 1, progress)
+            embedded = {role: embeddings.load(embedder, machine, sound) for role, sound in sounds.items()}
             assert len(embedded["test"].vectors) > 2 * len(machine.test)  # several windows to a clip
             found = served(backend)(embedded["bank"], [clip.domain for clip in machine.train], embedded["test"])
             assert found == pytest.approx([clip["anomaly_score"] for clip in answer.json()["clips"]], abs=1e-5)
@@ -81,14 +86,14 @@ def fan(tree: Path, noise: Path, tiny_bundle: Path) -> tuple[Embedded, list[Doma
 def test_a_score_does_not_depend_on_other_test_clips(fan: tuple[Embedded, list[Domain], Embedded], scorer) -> None:
     bank, domains, test = fan
     together = scorer(bank, domains, test)
-    clips = test.windows()
+    clips = test.split()
     assert len(together) == len(clips) == 16
-    alone = np.concatenate([scorer(bank, domains, Embedded.join([windows])) for windows in clips])
+    alone = np.concatenate([scorer(bank, domains, Embedded.join([clip])) for clip in clips])
     assert np.array_equal(alone, together)
     order = np.random.default_rng(0).permutation(len(clips))
     assert np.array_equal(scorer(bank, domains, Embedded.join([clips[n] for n in order])), together[order])
     # Nor on what they sound like: with the other clips replaced by one of the bank, a score stays.
-    mixed = scorer(bank, domains, Embedded.join([clips[3], *[bank.windows()[0]] * 5]))
+    mixed = scorer(bank, domains, Embedded.join([clips[3], *[bank.split()[0]] * 5]))
     assert mixed[0] == together[3]
 
 
@@ -111,9 +116,9 @@ def test_the_log_mel_embedder_is_that_of_the_graph_without_level(tiny_bundle: Pa
     clip = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
     whole = next(bundle.encoder._runner.run([clip], ["logmel"], UNLIMITED))[0][0].mean(axis=0)
     whole -= whole.mean()
-    assert embedder.embed(clip)[0] == pytest.approx(whole / np.linalg.norm(whole), abs=1e-6)
-    assert embedder.embed(4 * clip)[0] == pytest.approx(embedder.embed(clip)[0], abs=1e-3)
-    assert len(embedder.embed(np.tile(clip, 2))) == len(bundle.embed(np.tile(clip, 2))) == 3
+    assert embedder.embed(clip).vectors[0] == pytest.approx(whole / np.linalg.norm(whole), abs=1e-6)
+    assert embedder.embed(4 * clip).vectors[0] == pytest.approx(embedder.embed(clip).vectors[0], abs=1e-3)
+    assert len(embedder.embed(np.tile(clip, 2)).vectors) == len(bundle.embed(np.tile(clip, 2)).vectors) == 3
 
 
 def test_the_bands_of_the_frames_are_unit_vectors_apart_and_together(tiny_bundle: Path) -> None:
