@@ -82,7 +82,7 @@ def measure(client: Client, machine: JudgedMachine, rate: float) -> dict[str, di
 
 
 def count(client: Client, machine: str, form: Form, counts: dict[str, dict[str, Any]], promise: float | None) -> None:
-    """Score one file and count what the answer says."""
+    """Score one file and count the fields of the answer."""
     own = counts.setdefault(form.name, {"clips": 0, "alarms": 0, "promised": 0, "alarms_promised": 0, "rate": promise})
     (scored,) = client.score(machine, [form.file]).clips
     own["clips"] += 1

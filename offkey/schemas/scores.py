@@ -96,7 +96,7 @@ class ClipScore(Answer):
         description="whether the clip was recorded like the enrolled clips; `warnings` has the differences"
     )
     advice: str | None = Field(
-        None, description="what to do about a clip that was recorded unlike the enrolled ones; otherwise null"
+        None, description="next step for a clip that was recorded unlike the enrolled ones; otherwise null"
     )
     acoustics: ClipAcoustics
     warnings: list[AcousticsWarning] = Field(

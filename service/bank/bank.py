@@ -137,7 +137,7 @@ class Bank:
             neighbors: number of nearest enrolled windows to return per window.
             slices: slices of each window; empty or None if the bundle has none.
             seconds: duration of the enrolled pieces to compare with, None if unknown.
-            as_pieces: as of `Detector.score`.
+            as_pieces: whether each window is compared with an enrolled piece; see `Detector.score`.
 
         Returns:
             Scores, and the nearest enrolled windows of each window, nearest first.

@@ -133,7 +133,7 @@ class ClipScores:
         view: view that decides.
         window: number of the window that decides.
         slice: number of the most anomalous slice of that window; None for the steady view.
-        reference: what the scores were compared with.
+        reference: scales and self-scores of the comparison.
     """
 
     domains: Mapping[Domain, float]
@@ -155,7 +155,7 @@ class Detector:
 
     Attributes:
         backend: name of the backend of the steady view.
-        whole: what clips as long as the enrolled ones are compared with.
+        whole: reference for clips as long as the enrolled ones.
         pooled: domains with too few recordings for a deviation of their own.
         mean_distance: mean cosine distance of a window to the nearest window of another recording, per enrolled
             domain. The other domain's mean stands in where a domain has one recording.

@@ -194,7 +194,7 @@ class _Folds:
 def _totals(
     windows: Sequence[Slices], recordings: Recordings, groups: Mapping[int, int], origin: NDArray[np.float32]
 ) -> dict[int | None, _Moments]:
-    """Compute the moments of the slices of windows by the fold of their recordings, and of all folds (None)."""
+    """Compute the moments of the slices of windows by the fold of their recordings. The key `None` has those of all folds."""
     of_fold: dict[int, list[Slices]] = {}
     for slices, number in zip(windows, recordings.tolist(), strict=True):
         of_fold.setdefault(groups[number], []).append(slices)

@@ -1,7 +1,6 @@
 """Variants of an enrolled clip: changes of its sound that are not the machine's.
 
-A detector that knows healthy clips alone cannot tell which differences matter. Each enrolled clip is therefore also
-embedded with other noise, through another recording chain, and cut to shorter lengths. Noise and chains are synthesized
+Healthy clips alone do not show which differences are irrelevant. Each enrolled clip is therefore also embedded with other noise, through another recording chain, and cut to shorter lengths. Noise and chains are synthesized
 here, so nothing has to be recorded or licensed. benchmarks/nuisance.py measures what variants change.
 """
 
@@ -15,6 +14,7 @@ from service.domain.lengths import CUT_SECONDS
 
 Samples = NDArray[np.float32]  # (samples,)
 
+VERSION = 1  # raise it with every change of variants or cuts: evaluations cache them
 CUT_RECORDINGS = 40  # clips of a machine that are also cut; more do not make a threshold much better
 # Variants of the first 8, the next 8 and the next 16 clips of a machine: 256 in all.
 _SCHEDULE = ((8, 16), (16, 8), (32, 4))

@@ -110,7 +110,7 @@ def judge_clips(
 
 def _judge(bank: Bank, clip: NewClip, bound: float, is_piece: bool) -> Opinion:
     scores, neighbors = bank.score(clip.vectors, 1, clip.slices, clip.seconds)
-    # A clip of another length than the enrolled ones has a score, which says nothing about its machine.
+    # A clip of another length than the enrolled ones has a score that does not describe its machine.
     longest = bank.detector.longest
     comparable = scores.reference.comparable and (not longest or TOLERANCE * clip.seconds <= longest)
     score = scores.score if comparable else None

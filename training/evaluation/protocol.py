@@ -16,6 +16,7 @@ import numpy as np
 
 from offkey.errors import OffkeyError
 from service.audio.decode import AudioLimits, Samples, decode
+from service.domain import nuisance
 from training.data.catalog import DataError
 from training.evaluation.noise import KINDS, Kind, Noise, Role, generator, unit_power
 from training.evaluation.tree import JudgedClip, JudgedMachine, longest_seconds
@@ -67,8 +68,9 @@ class Sound:
             drawn = [machine.name, self.kind, self.role, self.snr_db, self.seed, noise.sha256(self.kind, self.role)]
         # Enrolled clips also have pieces, by their domain; a clip to score is cut by the length of the enrolled ones.
         clips = [(clip.sha256, clip.domain.value) for clip in clips_of(machine, self.role)]
+        pieces = nuisance.VERSION if self.role == "bank" else None
         longest = longest_seconds(machine) if self.role == "test" else 0.0
-        return sha256(json.dumps([VERSION, self.part, self.role, clips, longest, drawn]).encode()).hexdigest()
+        return sha256(json.dumps([VERSION, self.part, self.role, clips, pieces, longest, drawn]).encode()).hexdigest()
 
     def waveforms(self, machine: JudgedMachine, noise: Noise, sample_rate: int) -> Iterator[Samples]:
         """Yield the waveform `(samples,)` of each clip of the split, in order.

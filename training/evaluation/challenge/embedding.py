@@ -11,7 +11,7 @@ from rich.progress import Progress
 from offkey.errors import OffkeyError
 from offkey.vocabulary import Domain
 from service.audio.decode import AudioLimits, decode
-from service.domain.nuisance import CUT_RECORDINGS, variant_count
+from service.domain import nuisance
 from training.data.channels import UnreadableError, read_clip
 from training.evaluation.embedders import BundleEmbedder, Embedded
 from training.evaluation.embedding_cache import EmbeddingCache
@@ -110,7 +110,9 @@ class ClipEmbeddings:
         return None
 
     def _sound(self, use: _Use) -> str:
-        pieces = None if use.enrolled is None else (variant_count(use.enrolled), use.enrolled < CUT_RECORDINGS)
+        pieces = None
+        if use.enrolled is not None:
+            pieces = (nuisance.VERSION, nuisance.variant_count(use.enrolled), use.enrolled < nuisance.CUT_RECORDINGS)
         try:
             return f"clip {_VERSION} {use.clip.sha256} channel {self.channel} pieces {pieces} longest {use.longest}"
         except OSError as error:
