@@ -165,7 +165,7 @@ class EventView:
 class _Folds:
     """Moments of the slices of each domain in all, and of each fold."""
 
-    enrolled: Mapping[Domain, Mapping[int | None, _Moments]]  # None: all folds
+    enrolled: Mapping[Domain, Mapping[int | None, _Moments]]  # the key None has all folds
     variants: Mapping[Domain, Mapping[int | None, _Moments]]
     recordings: int
 
@@ -194,7 +194,7 @@ class _Folds:
 def _totals(
     windows: Sequence[Slices], recordings: Recordings, groups: Mapping[int, int], origin: NDArray[np.float32]
 ) -> dict[int | None, _Moments]:
-    """Compute the moments of the slices of windows by the fold of their recordings. The key `None` has those of all folds."""
+    """Compute moments of the slices of windows by the fold of their recordings, under the key None over all folds."""
     of_fold: dict[int, list[Slices]] = {}
     for slices, number in zip(windows, recordings.tolist(), strict=True):
         of_fold.setdefault(groups[number], []).append(slices)
