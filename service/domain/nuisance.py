@@ -1,8 +1,8 @@
 """Variants of an enrolled clip: changes of its sound that are not the machine's.
 
-Healthy clips alone do not show which differences are irrelevant. Each enrolled clip is therefore also embedded with other
-noise, through another recording chain, and cut to shorter lengths. Noise and chains are synthesized here, so nothing has
-to be recorded or licensed. docs/experiments/irrelevant-variation.md has what variants change.
+Healthy clips alone do not show which differences are irrelevant. Each enrolled clip is therefore also embedded with
+other noise, through another recording chain, and cut to shorter lengths. Noise and chains are synthesized here, so
+nothing has to be recorded or licensed. docs/experiments/irrelevant-variation.md has what variants change.
 """
 
 from collections.abc import Iterator

@@ -147,8 +147,8 @@ def fit_covariance(banks: Mapping[Domain, SampledWindows], held: Mapping[Domain,
 
     Args:
         banks: sampled windows per enrolled domain.
-        held: windows and recordings to leave out per domain, None to leave out nothing. A domain held out as a whole has
-            no mean.
+        held: windows and recordings to leave out per domain, None to leave out nothing. A domain held out as a whole
+            has no mean.
     """
     if held is None:
         held = {domain: HeldOut(np.zeros(len(bank.rows), dtype=bool), frozenset()) for domain, bank in banks.items()}
