@@ -64,6 +64,7 @@ class Measure(StrEnum):
     SPECTRUM = "spectrum"
     CLIPPING = "clipping"
     SAMPLE_RATE = "sample-rate"
+    CODEC = "codec"
     CHANNELS = "channels"
     LENGTH = "length"  # shorter than anything enrolled
     POLARITY = "polarity"  # channels that cancel each other

@@ -24,6 +24,7 @@ FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"
 
 _BLOCK_FRAMES = 65_536
 FULL_SCALE = 0.99  # the largest 8-bit sample is 127/128
+_LOSSLESS = ("PCM_", "FLOAT", "DOUBLE", "ALAC")  # beginnings of libsndfile's names
 _PLAINLY_CANCELED_DB = 20.0
 _TINY = 1e-12  # power of -120 dBFS
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value for a length that the header leaves open
@@ -56,6 +57,7 @@ class Waveform:
     source_clipped: float
     source_canceled_db: float = 0.0
     source_out_of_band: float = 0.0
+    source_codec: str = ""
 
     @property
     def seconds(self) -> float:
@@ -74,6 +76,7 @@ class Source:
         canceled_db: level of the channels over the level of their mean. It is 0 for equal channels and 3 for two
             independent ones; channels of opposite polarity have more.
         out_of_band: share of the power above half the output sample rate, 0 to 1.
+        codec: name of the lossy codec, empty if the samples are stored without loss.
     """
 
     sample_rate: int
@@ -81,6 +84,7 @@ class Source:
     clipped: float
     canceled_db: float
     out_of_band: float
+    codec: str
 
 
 def decode(data: bytes, *, sample_rate: int, limits: AudioLimits, budget: Budget = UNLIMITED) -> Waveform:
@@ -95,6 +99,7 @@ def decode(data: bytes, *, sample_rate: int, limits: AudioLimits, budget: Budget
         source.clipped,
         source.canceled_db,
         source.out_of_band,
+        source.codec,
     )
 
 
@@ -138,7 +143,8 @@ def decode_blocks(
                 take(block)
             source_rate = int(file.samplerate)
             out_of_band = mix.share_without(level.variance) if source_rate > sample_rate else 0.0
-            source = Source(source_rate, int(file.channels), clipping.share, mix.canceled_db, out_of_band)
+            codec = "" if file.subtype.startswith(_LOSSLESS) else file.subtype.lower().replace("_", "-")
+            source = Source(source_rate, int(file.channels), clipping.share, mix.canceled_db, out_of_band, codec)
     except (soundfile.SoundFileError, MemoryError, ValueError, TypeError) as error:
         raise OffkeyError(
             ErrorKind.UNDECODABLE_AUDIO,

@@ -35,6 +35,7 @@ class Acoustics:
         bands_dbfs: median level in frames of 64 ms, by band (`band_edges`).
         sample_rate: sample rate of the file, Hz.
         channels: number of channels in the file.
+        codec: lossy codec of the file, empty if it has none. None if unknown: an earlier version enrolled the clip.
         canceled_db: level of the channels over the level of their mean; not stored with enrolled clips.
         out_of_band: share of the file's power above the encoder's band, 0 to 1; not stored with enrolled clips.
         limit_hz: highest frequency that the encoder receives, Hz; not stored with enrolled clips.
@@ -47,6 +48,7 @@ class Acoustics:
     bands_dbfs: tuple[float, ...]
     sample_rate: int
     channels: int
+    codec: str | None = None
     canceled_db: float = 0.0
     out_of_band: float = 0.0
     limit_hz: float = 0.0
@@ -71,6 +73,7 @@ def measure(
     source_rate: int,
     channels: int,
     clipped: float,
+    codec: str | None = None,
     canceled_db: float = 0.0,
     out_of_band: float = 0.0,
 ) -> Acoustics:
@@ -82,6 +85,7 @@ def measure(
         source_rate: sample rate of the file, Hz.
         channels: number of channels in the file.
         clipped: share of samples at full scale in the file, 0 to 1.
+        codec: lossy codec of the file, empty if it has none, None if unknown.
         canceled_db: level of the channels over the level of their mean, dB.
         out_of_band: share of the file's power above half of `sample_rate`, 0 to 1.
     """
@@ -99,6 +103,7 @@ def measure(
         bands_dbfs=tuple(_decibels(np.median(bands, axis=0)).tolist()),
         sample_rate=source_rate,
         channels=channels,
+        codec=codec,
         canceled_db=canceled_db,
         out_of_band=out_of_band,
         limit_hz=sample_rate / 2,

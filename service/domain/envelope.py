@@ -69,6 +69,7 @@ class Envelope:
         clipped: largest share of samples at full scale.
         sample_rates: sample rates of the files, Hz.
         channels: numbers of channels in the files.
+        codecs: lossy codecs of the files, empty for none. No codecs at all if one is unknown.
     """
 
     clips: int
@@ -81,6 +82,7 @@ class Envelope:
     clipped: float
     sample_rates: frozenset[int]
     channels: frozenset[int]
+    codecs: frozenset[str]
 
     @classmethod
     def of(cls, found: Sequence[Acoustics], recordings: Sequence[Hashable]) -> Self | None:
@@ -91,6 +93,7 @@ class Envelope:
         spectra = np.array([one.spectrum for one in found])
         numbers = {recording: number for number, recording in enumerate(dict.fromkeys(recordings))}
         count = len(numbers)
+        known = [one.codec for one in found if one.codec is not None]
         spread = _MAD * np.median(np.abs(ranged - np.median(ranged, axis=0)), axis=0)
         least = np.array([one.margin for one in _RANGES])
         return cls(
@@ -104,6 +107,7 @@ class Envelope:
             clipped=max(one.clipped for one in found),
             sample_rates=frozenset(one.sample_rate for one in found),
             channels=frozenset(one.channels for one in found),
+            codecs=frozenset(known) if len(known) == len(found) else frozenset(),
         )
 
     def differences(self, clip: Acoustics, seconds: float) -> list[Difference]:
@@ -152,6 +156,14 @@ class Envelope:
                 f"The file has {clip.sample_rate:,} Hz, so nothing above {clip.sample_rate / 2:,.0f} Hz; all "
                 f"{self.clips} enrolled clips reach {reach:,.0f} Hz. Record at {min(self.sample_rates):,} Hz or more. "
                 f"{_UNRELIABLE}",
+            )
+        if clip.codec is not None and self.codecs and clip.codec not in self.codecs:
+            enrolled = " or ".join(codec or "no lossy codec" for codec in sorted(self.codecs))
+            yield Difference(
+                Measure.CODEC,
+                math.inf,
+                f"The file was coded with {clip.codec or 'no lossy codec'}, the {self.clips} enrolled clips with "
+                f"{enrolled}. A codec changes quiet sounds most. Send clips as they were enrolled. {_UNRELIABLE}",
             )
         if clip.channels not in self.channels:
             enrolled = " or ".join(str(count) for count in sorted(self.channels))

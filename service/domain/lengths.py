@@ -118,14 +118,18 @@ class LengthCurves:
         """
         found = self.values[:, :, -1].copy()
         length = max(seconds, 1e-3) / TOLERANCE
+        between, longer = np.zeros(len(self.lengths), dtype=bool), np.zeros_like(found)
         for place in range(self.lengths.shape[1] - 2, -1, -1):
             low, high = self.lengths[:, place], self.lengths[:, place + 1]
             within = np.flatnonzero((length < high) & (low < high))
             if len(within):
                 share = np.log(max(seconds, 1e-3) / low[within]) / np.log(high[within] / low[within])
                 short, long = self.values[:, within, place], self.values[:, within, place + 1]
-                longer = (long - short).mean(axis=1, keepdims=True)  # (views, 1)
-                found[:, within] = short + np.clip(share, 0.0, 1.0) * longer
+                found[:, within], longer[:, within] = short, np.clip(share, 0.0, 1.0) * (long - short)
+                between[within] = True
+        present = between & (length >= np.nanmin(self.lengths, axis=1))
+        if present.any():
+            found[:, present] += longer[:, present].mean(axis=1, keepdims=True)
         found[:, length < np.nanmin(self.lengths, axis=1)] = np.nan
         return found
 

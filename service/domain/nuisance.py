@@ -80,7 +80,7 @@ def noise_library(sample_rate: int) -> NDArray[np.float16]:
 
 
 def _noise(length: int, sample_rate: int, rng: np.random.Generator, kind: int | None = None) -> NDArray[np.float32]:
-    """Draw a noise of the library with another start, `(length,)`.
+    """Draw a noise of the library with another start and unit power, `(length,)`.
 
     Args:
         length: number of samples.
@@ -94,8 +94,7 @@ def _noise(length: int, sample_rate: int, rng: np.random.Generator, kind: int | 
         int(rng.integers(len(library))) if kind is None else kind + kinds * int(rng.integers(len(library) // kinds))
     )
     start = int(rng.integers(library.shape[1]))
-    found: NDArray[np.float32] = np.resize(np.roll(library[number], start), length).astype(np.float32)
-    return found
+    return _unit_power(np.resize(np.roll(library[number], start), length).astype(np.float32))
 
 
 def _unit_power(samples: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -202,10 +201,11 @@ def _room(clip: NDArray[np.float32], sample_rate: int, rng: np.random.Generator)
 
 def _shift(clip: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Start the clip at another moment: its end is joined to its start, faded over 50 ms."""
-    fade, start = round(0.05 * sample_rate), int(rng.integers(len(clip)))
-    first, second = clip[start:], clip[:start]
-    if min(len(first), len(second)) <= fade:
+    fade = round(0.05 * sample_rate)
+    if len(clip) < 3 * fade:
         return clip
+    start = int(rng.integers(fade + 1, len(clip) - fade))
+    first, second = clip[start:], clip[:start]
     ramp = np.linspace(0, 1, fade, dtype=np.float32)
     seam = first[-fade:] * np.sqrt(1 - ramp) + second[:fade] * np.sqrt(ramp)
     # The missing samples follow from the start, where the clip goes on.

@@ -23,6 +23,7 @@ def add_acoustics(connection: Connection, clip_id: int, found: Acoustics | None)
                 "noise_floor_dbfs": found.noise_floor_dbfs,
                 "bandwidth_hz": found.bandwidth_hz,
                 "clipped": found.clipped,
+                "codec": found.codec,
                 "bands_dbfs": np.array(found.bands_dbfs, dtype=DTYPE).tobytes(),
             },
         )
@@ -38,6 +39,7 @@ def acoustics_in(row: RowMapping) -> Acoustics:
         bands_dbfs=tuple(np.frombuffer(row["bands_dbfs"], dtype=DTYPE).tolist()),
         sample_rate=row["sample_rate"],
         channels=row["channels"],
+        codec=row["codec"],
     )
 
 

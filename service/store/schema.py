@@ -95,6 +95,7 @@ acoustics = Table(
     Column("bandwidth_hz", Float, nullable=False),
     Column("clipped", Float, nullable=False),  # share of samples
     Column("bands_dbfs", LargeBinary, nullable=False),  # float32, little-endian
+    Column("codec", String(32), nullable=True),  # lossy codec of the file, empty without one; null if unknown
 )
 
 # Background noise of a machine, recorded while it stands still.

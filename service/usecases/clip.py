@@ -111,6 +111,7 @@ def embed_waveform(
             source_rate=waveform.source_sample_rate,
             channels=waveform.source_channels,
             clipped=waveform.source_clipped,
+            codec=waveform.source_codec,
             canceled_db=waveform.source_canceled_db,
             out_of_band=waveform.source_out_of_band,
         )

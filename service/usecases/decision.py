@@ -13,8 +13,8 @@ from service.usecases.clip import EmbeddedClip
 from service.usecases.threshold import deciding_threshold
 
 # Warnings that do not make a clip unlike the enrolled ones.
-_RECORDER = frozenset({Measure.LEVEL, Measure.BANDWIDTH, Measure.CLIPPING, Measure.SAMPLE_RATE})
-_HARMLESS = frozenset({Measure.CHANNELS, Measure.OUT_OF_BAND, Measure.POLARITY})
+_RECORDER = frozenset({Measure.LEVEL, Measure.BANDWIDTH, Measure.CLIPPING, Measure.SAMPLE_RATE, Measure.CODEC})
+_HARMLESS = frozenset({Measure.CHANNELS, Measure.OUT_OF_BAND})
 
 
 @dataclass(frozen=True)

@@ -274,6 +274,7 @@ class _Worker:
             answer["clipped"],
             answer["canceled_db"],
             answer["out_of_band"],
+            answer["codec"],
         )
 
     def idle(self) -> bool:

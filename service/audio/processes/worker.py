@@ -105,6 +105,7 @@ def _serve(
             "clipped": source.clipped,
             "canceled_db": source.canceled_db,
             "out_of_band": source.out_of_band,
+            "codec": source.codec,
             "spent": 0.0 if math.isinf(left) else left - budget.left,
         }
     except OffkeyError as error:

@@ -1,4 +1,4 @@
-"""Slices, variants and cuts of enrolled clips, for the event view and for scores by length."""
+"""Slices, variants and cuts of enrolled clips, for the event view and for scores by length; codecs of clips."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the tables, empty: they need the audio of the clips. Moving a bank to another bundle fills them."""
+    """Create the tables and the column, empty: they need the audio of the clips.
+
+    Moving a bank to another bundle fills them.
+    """
+    op.add_column("acoustics", sa.Column("codec", sa.String(32), nullable=True))
     op.create_table(
         "slices",
         sa.Column("clip_id", sa.Integer, sa.ForeignKey("clip.clip_id", ondelete="CASCADE"), primary_key=True),
@@ -37,3 +41,4 @@ def downgrade() -> None:
     """Drop them."""
     op.drop_table("piece")
     op.drop_table("slices")
+    op.drop_column("acoustics", "codec")
