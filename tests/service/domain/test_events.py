@@ -105,7 +105,7 @@ MACHINES = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in MACHINES])
+@pytest.mark.parametrize("name", list(MACHINES))
 def test_measures_equal_those_of_a_slow_fit(name: str) -> None:
     domains = MACHINES[name]
     view = fit(domains)[0]

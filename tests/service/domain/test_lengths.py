@@ -26,9 +26,7 @@ def curves() -> LengthCurves:
 
 def test_pieces_are_in_order_of_their_length(curves: LengthCurves) -> None:
     nan = np.nan
-    np.testing.assert_array_equal(
-        curves.lengths, [[2.0, 4.0, 10.0, 16.0], [1.0, 2.0, 4.0, 10.0], [nan, nan, nan, 6.0]]
-    )
+    np.testing.assert_array_equal(curves.lengths, [[2.0, 4.0, 10.0, 16.0], [1.0, 2.0, 4.0, 10.0], [nan, nan, nan, 6.0]])
     one = [[9.0, 5.0, 1.0, 3.0], [20.0, 8.0, 6.0, 2.0], [nan, nan, nan, 4.0]]
     np.testing.assert_array_equal(curves.values, [one, 10 * np.array(one)])
     np.testing.assert_array_equal(curves.whole, [[3.0, 2.0, 4.0], [30.0, 20.0, 40.0]])

@@ -113,7 +113,7 @@ def test_the_deletion_of_a_clip_deletes_its_slices_and_pieces(store: Store, tmp_
 
 DAMAGES = {
     "UPDATE slices SET cells = zeroblob(length(cells)) WHERE clip_id = 2": "the slices of window 0 of clip 2",
-    "UPDATE slices SET bands = 3 WHERE clip_id = 2 AND \"window\" = 1": "the slices of window 1 of clip 2",
+    'UPDATE slices SET bands = 3 WHERE clip_id = 2 AND "window" = 1': "the slices of window 1 of clip 2",
     "UPDATE slices SET checksum = checksum + 1 WHERE clip_id = 2": "the slices of window 0 of clip 2",
     "UPDATE piece SET vector = zeroblob(length(vector)) WHERE clip_id = 2": "piece 0 of clip 2",
     "UPDATE piece SET cells = zeroblob(length(cells)) WHERE clip_id = 2 AND number = 1": "piece 1 of clip 2",
