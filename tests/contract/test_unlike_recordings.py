@@ -83,7 +83,7 @@ def test_healthy_clips_of_the_enrolled_length_have_a_promise(pump_api: TestClien
         if not clip["warnings"]:
             assert clip["condition"] == "like-enrolled"
             assert clip["promised_false_alarm_rate"] == pytest.approx(1 / (CLIPS + 1))
-            assert clip["promise_note"] is None
+            assert (clip["promise_note"], clip["advice"]) == (None, None)
         if clip["decided_by"]["view"] == "steady":  # which is about a whole window
             assert (clip["decided_by"]["start_s"], clip["decided_by"]["end_s"]) == (0.0, SECONDS)
     assert sum(clip["condition"] == "like-enrolled" for clip in found) >= 6
@@ -126,6 +126,7 @@ def test_a_quieter_clip_is_unlike_the_enrolled_ones_and_has_no_promise(pump_api:
     assert "unlike the enrolled clips" in found["promise_note"]
     assert "level" in found["promise_note"]
     assert found["p_value"] is not None
+    assert found["advice"].startswith("Record as the enrolled clips were recorded.")
 
 
 @pytest.mark.parametrize(

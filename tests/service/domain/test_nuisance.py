@@ -110,6 +110,19 @@ def test_the_codec_removes_everything_above_its_cut() -> None:
     assert 6_800 < max(highest) <= 7_600
 
 
+def test_a_shifted_clip_is_the_same_sound_from_another_moment() -> None:
+    rate, fade = 1_000, 50
+    clip = np.arange(2_000, dtype=np.float32)
+    for seed in range(20):
+        found = nuisance._shift(clip, rate, np.random.default_rng(seed))
+        start = int(found[0])
+        assert found.shape == clip.shape
+        expected = np.concatenate([clip[start:], clip[fade:start], clip[start:]])[: len(clip)]
+        apart = np.flatnonzero(found != expected)
+        assert len(apart) <= fade  # all but the seam
+        assert np.all((apart >= 2_000 - start - fade) & (apart < 2_000 - start))
+
+
 @pytest.mark.parametrize(("seconds", "expected"), [(10.0, 7), (6.5, 6), (4.0, 4), (1.0, 0), (0.5, 0)])
 def test_a_window_is_cut_to_each_shorter_length(seconds: float, expected: int) -> None:
     rate = 100
