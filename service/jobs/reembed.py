@@ -86,7 +86,8 @@ def _reembed_machine(run: JobRun, listed: MachineRecord, done: int) -> None:
     embedded: dict[Key, Reembedded] = {}
     while True:
         record = call.store.machine(listed.machine_id)
-        if record.embedding_space_id in (None, space):
+        is_current = record.embedding_space_id in (None, space)
+        if is_current and not call.store.reembedding.lacks_pieces(record):
             with call.store.begin() as tx:
                 tx.report(job_id, done, [JobEntry(listed.machine_key, listed.machine_id, EntryStatus.UNCHANGED)])
             return

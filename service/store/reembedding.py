@@ -107,6 +107,17 @@ class Reembedding:
             ).mappings()
             return [machine_record(row) for row in rows]
 
+    def lacks_pieces(self, seen: MachineRecord) -> bool:
+        """Return whether a version that computed no variants and cuts enrolled the clips of a machine."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                select(piece.c.clip_id)
+                .join(clip, clip.c.clip_id == piece.c.clip_id)
+                .where(clip.c.machine_key == seen.machine_key)
+                .limit(1)
+            ).first()
+        return seen.clips > 0 and found is None
+
     def clips(self, seen: MachineRecord) -> list[StoredClip]:
         """Return all clips of a machine's bank and its noise clips in the space of the bank."""
         with self._database.read() as connection:

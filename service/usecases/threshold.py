@@ -105,7 +105,7 @@ def _warnings_of_bank(bank: Bank) -> Iterator[str]:
         yield (
             f"{bank.clips_without_pieces} of the first clips were enrolled by an earlier version, which computed no "
             "variants and no shorter cuts of them: other noise raises more alarms than it should, and nothing is "
-            "promised for shorter clips. Delete these clips and enroll them again."
+            "promised for shorter clips. Run `offkey reembed --machine`; enroll clips again whose audio was not kept."
         )
 
 
