@@ -14,6 +14,7 @@ from service.domain.backends import BACKENDS
 from service.domain.backends.base import TINY, Backend, Fit, Measures, Recordings
 from service.domain.backends.covariance import (
     Covariance,
+    Products,
     fit_covariance,
     left_out_measures,
     sample_windows,
@@ -92,12 +93,13 @@ class PcaResidual:
         """Fit means and directions. The number of directions is that of the whole bank, also for left-out measures."""
         del details
         windows = sample_windows(banks)
-        covariance = fit_covariance(windows)
+        products = Products.of(windows, recordings)
+        covariance = fit_covariance(windows, products)
         explained = np.cumsum(covariance.variances)
         count = int(np.searchsorted(explained, EXPLAINED * explained[-1])) + 1 if len(explained) else 0
         first = covariance._replace(directions=covariance.directions[:count], variances=covariance.variances[:count])
         left_out, cuts = left_out_measures(
-            windows, recordings, lambda bank, held, fold: _residual(fold, count, bank, held)
+            windows, products, recordings, lambda bank, held, fold: _residual(fold, count, bank, held)
         )
         return Fit(cls(first), left_out, cuts)
 

@@ -9,7 +9,7 @@ not the machine, so a difference in their directions counts less.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,13 +72,14 @@ class Mahalanobis:
     ) -> Fit:
         """Fit means, covariance and shrinkage. Left-out measures use the shrinkage of the whole bank."""
         windows = sample_windows(banks, details)
-        covariance = fit_covariance(windows)
+        products = Products.of(windows, recordings)
+        covariance = fit_covariance(windows, products)
         count = sum(len(np.unique(numbers)) for numbers in recordings.values())
         shrinkage = max(covariance.shrinkage, 1.0 / count)
         variance = float(covariance.variances.sum()) / covariance.dim
         kept, ridge = 1.0 - shrinkage, max(shrinkage * variance, TINY / covariance.dim)  # copies may have no variance
         left_out, cuts = left_out_measures(
-            windows, recordings, lambda bank, held, fold: _mahalanobis(fold, kept, ridge, bank, held)
+            windows, products, recordings, lambda bank, held, fold: _mahalanobis(fold, kept, ridge, bank, held)
         )
         return Fit(cls(covariance, kept, ridge), left_out, cuts)
 
@@ -142,11 +143,43 @@ class HeldOut(NamedTuple):
     recordings: frozenset[int]
 
 
-def fit_covariance(banks: Mapping[Domain, SampledWindows], held: Mapping[Domain, HeldOut] | None = None) -> Covariance:
+class Products(NamedTuple):
+    """Sampled windows and variants of all domains, and their products, which every fit without recordings uses."""
+
+    rows: Vectors  # (rows, dim), about the mean of their domain
+    products: NDArray[np.float64]  # (rows, rows); empty if the rows are more than their dimensions
+    domains: NDArray[np.int64]  # (rows,), number of the domain
+    recordings: NDArray[np.int64]  # (rows,)
+    is_variant: NDArray[np.bool_]  # (rows,)
+    centers: Mapping[Domain, NDArray[np.float64]]  # (dim,)
+
+    @classmethod
+    def of(cls, banks: Mapping[Domain, SampledWindows], recordings: Mapping[Domain, Recordings]) -> Self:
+        """Collect the rows of all domains."""
+        parts, domains, numbers, flags = [], [], [], []
+        centers = {domain: bank.total / len(bank.rows) for domain, bank in banks.items()}
+        for number, (domain, bank) in enumerate(banks.items()):
+            found = [(bank.rows[bank.sampled], recordings[domain][bank.sampled], False)]
+            if bank.variants is not None:
+                found.append((bank.variants.vectors, bank.variants.recordings, True))
+            for rows, own, is_variant in found:
+                parts.append((rows - centers[domain]).astype(np.float32))
+                domains.append(np.full(len(rows), number))
+                numbers.append(own)
+                flags.append(np.full(len(rows), is_variant))
+        rows = np.concatenate(parts)
+        products = (rows @ rows.T).astype(np.float64) if len(rows) <= rows.shape[1] else np.empty((0, 0))
+        return cls(rows, products, np.concatenate(domains), np.concatenate(numbers), np.concatenate(flags), centers)
+
+
+def fit_covariance(
+    banks: Mapping[Domain, SampledWindows], products: Products, held: Mapping[Domain, HeldOut] | None = None
+) -> Covariance:
     """Fit means and covariance to all windows and variants but those held out.
 
     Args:
         banks: sampled windows per enrolled domain.
+        products: products of the same windows.
         held: windows and recordings to leave out per domain, None to leave out nothing. A domain held out as a whole
             has no mean.
     """
@@ -155,48 +188,52 @@ def fit_covariance(banks: Mapping[Domain, SampledWindows], held: Mapping[Domain,
     means = {
         domain: bank.mean(held[domain].windows) for domain, bank in banks.items() if not held[domain].windows.all()
     }
-    own = np.concatenate(
-        [banks[domain].rows[banks[domain].sampled & ~held[domain].windows] - mean for domain, mean in means.items()]
-    )  # (windows, dim)
-    moved = [
-        _without(banks[domain].variants, held[domain].recordings) - mean
-        for domain, mean in means.items()
-        if banks[domain].variants is not None
-    ]
-    centered = np.concatenate([own, *moved])
-    count, dim = centered.shape
-    if count <= dim:
-        variances, vectors = np.linalg.eigh(centered @ centered.T / count)
-        vectors = centered.T @ vectors  # (dim, count), of lengths root(count * variance)
+    kept = np.zeros(len(products.rows), dtype=bool)
+    shifts = np.zeros((len(banks), products.rows.shape[1]))  # of the means from the centers
+    for number, domain in enumerate(banks):
+        if domain in means:
+            out = np.isin(products.recordings, list(held[domain].recordings))
+            kept |= (products.domains == number) & ~out
+            shifts[number] = means[domain] - products.centers[domain]
+    rows, domains = products.rows[kept], products.domains[kept]
+    count, dim = rows.shape
+    own = ~products.is_variant[kept]
+    centered = rows - shifts[domains].astype(np.float32)
+    if len(products.products):
+        across = (rows @ shifts.astype(np.float32).T).astype(np.float64)  # (rows, domains)
+        gram = products.products[np.ix_(kept, kept)] - across[:, domains] - across[:, domains].T
+        gram += (shifts @ shifts.T)[np.ix_(domains, domains)]
+        variances, vectors = np.linalg.eigh(gram / count)
+        shrinkage = _ledoit_wolf(gram[np.ix_(own, own)], np.diag(gram)[own], dim)
     else:
-        variances, vectors = np.linalg.eigh(centered.T @ centered / count)
+        variances, vectors = np.linalg.eigh((centered.T @ centered).astype(np.float64) / count)
+        exact = centered[own].astype(np.float64)
+        shrinkage = _ledoit_wolf(exact.T @ exact, np.einsum("nd,nd->n", exact, exact), dim)
     there = np.flatnonzero(variances > max(_RELATIVE_CUT * float(variances[-1]), (TINY / 10) ** 2))[::-1]
     there = there[:MAX_DIRECTIONS]
     directions = vectors[:, there].T
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    if len(products.products):
+        directions = directions.astype(np.float32) @ centered  # (r, dim), of lengths root(count * variance)
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     return Covariance(
         {domain: mean.astype(np.float32) for domain, mean in means.items()},
         directions.astype(np.float16),
         variances[there],
-        _ledoit_wolf(own),
+        shrinkage,
         dim,
     )
 
 
-def _without(variants: Variants | None, recordings: frozenset[int]) -> Vectors:
-    """Return the variants of the recordings that are not held out."""
-    assert variants is not None
-    if not recordings:
-        return variants.vectors
-    return variants.vectors[~np.isin(variants.recordings, list(recordings))]
+def _ledoit_wolf(products: NDArray[np.float64], norms: NDArray[np.float64], dim: int) -> float:
+    """Compute the shrinkage intensity of Ledoit and Wolf, within 0 and 1.
 
-
-def _ledoit_wolf(centered: NDArray[np.float64]) -> float:
-    """Compute the shrinkage intensity of Ledoit and Wolf for centered rows `(n, dim)`, within 0 and 1."""
-    count, dim = centered.shape
-    gram = centered @ centered.T / count if count <= dim else centered.T @ centered / count
-    squared = float(np.einsum("ij,ij->", gram, gram))  # of the covariance's Frobenius norm
-    norms = np.einsum("nd,nd->n", centered, centered)
+    Args:
+        products: sums of products of centered rows, `(n, n)` between rows or `(dim, dim)` between dimensions.
+        norms: squared lengths of the rows, `(n,)`.
+        dim: number of dimensions.
+    """
+    count = len(norms)
+    squared = float(np.einsum("ij,ij->", products, products)) / count**2  # of the covariance's Frobenius norm
     # Squared Frobenius distance from the nearest multiple of the identity.
     off = squared - (float(norms.sum()) / count) ** 2 / dim
     noise = (float(norms @ norms) / count - squared) / count
@@ -204,7 +241,10 @@ def _ledoit_wolf(centered: NDArray[np.float64]) -> float:
 
 
 def left_out_measures(
-    banks: Mapping[Domain, SampledWindows], recordings: Mapping[Domain, Recordings], measure: Measure
+    banks: Mapping[Domain, SampledWindows],
+    products: Products,
+    recordings: Mapping[Domain, Recordings],
+    measure: Measure,
 ) -> tuple[LeftOut, dict[Domain, Measures]]:
     """Measure enrolled windows, and cuts of them, by fits without their recordings.
 
@@ -223,7 +263,7 @@ def left_out_measures(
             )
             for domain, own in folds.items()
         }
-        fit = fit_covariance(banks, held)
+        fit = fit_covariance(banks, products, held)
         for domain, own in banks.items():
             rows = held[domain].windows
             if rows.any():

@@ -14,7 +14,7 @@ from service.domain.backends import BACKENDS, DEFAULT_BACKEND, check_backend
 from service.domain.backends import covariance as covariance_module
 from service.domain.backends import density as density_module
 from service.domain.backends.base import LeftOut
-from service.domain.backends.covariance import Mahalanobis, fit_covariance, sample_windows
+from service.domain.backends.covariance import Mahalanobis, Products, fit_covariance, sample_windows
 from service.domain.backends.density import DensityRatio
 from service.domain.detector import Detector
 from service.domain.distance import Near, cosine_distances, nearest_rows
@@ -251,7 +251,8 @@ def test_ledoit_wolf_as_scikit_learn_has_it() -> None:
     for count, dim in ((15, 40), (60, 12), (200, 5)):
         rows = np.random.default_rng(count).standard_normal((count, dim)) * np.linspace(0.1, 1, dim)
         expected = sklearn_covariance.ledoit_wolf_shrinkage(rows)
-        fitted = fit_covariance(sample_windows({SOURCE: rows.astype(np.float32)}))
+        windows = sample_windows({SOURCE: rows.astype(np.float32)})
+        fitted = fit_covariance(windows, Products.of(windows, {SOURCE: np.arange(count)}))
         assert fitted.shrinkage == pytest.approx(expected, rel=1e-3)
 
 
