@@ -63,6 +63,7 @@ def test_what_ends_in_time_is_answered(tmp_path: Path, fan: Callable[..., bytes]
     ):
         process = running.process
         httpx2.put(f"{running.url}/machines/fan-1")
+        httpx2.post(f"{running.url}/enroll?machine_id=fan-1", content=fan(1))  # the first one synthesizes noise
         head = f"POST /enroll?machine_id=fan-1 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
         connection.sendall(head.encode() + data[:-10])
         time.sleep(0.3)

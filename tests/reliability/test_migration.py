@@ -3,13 +3,15 @@
 `tests/data/store-0011.tar.gz` is a snapshot (`offkey snapshot`, gzipped) of a store of schema 0011, written by the code
 of commit 2b1c191: machines fan-1 (20 source clips, 4 target clips of one recording, noise) and fan-2 (3 clips, one more
 from an archive, manual threshold), and a deleted machine. `tests/data/store-0011.json` holds the answers of that code
-about three synthetic clips, and the text of the store's only key. Scores are on another scale since schema 0013, so
-they are compared with those of a detector that is fitted to the rows before the migration.
+about three synthetic clips, and the text of the store's only key. Scores are on another scale since schema 0013, and
+the bundle of the store ships no more. So the store is served by the present bundle under the old embedding space, and
+scores and neighbors are compared with those of a detector that is fitted to the rows before the migration.
 """
 
 import gzip
 import io
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,7 +29,8 @@ from offkey.vocabulary import Domain
 from service.app import create_app
 from service.domain.detector import Detector
 from service.domain.distance import nearest_rows
-from service.domain.threshold import conformal_threshold
+from service.domain.threshold import conformal_threshold, manual_threshold
+from service.encoder.bundle import MANIFEST_FILE, load_manifest
 from service.settings import Settings
 from service.store.database.sqlite import DATABASE_FILE
 from service.synthetic import MACHINES
@@ -35,6 +38,7 @@ from service.usecases.service import Service
 
 DATA = Path(__file__).parents[1] / "data"
 EXPECTED = json.loads((DATA / "store-0011.json").read_text())
+SPACE = "offkey-small/2-83f9e357a3fd"
 PROBES = {100: 0.0, 101: 0.0, 102: 1.0}  # severity by number of the clip
 
 
@@ -69,9 +73,19 @@ def migrated(snapshot: Path, settings: Settings, tmp_path: Path, offkey: Callabl
     def before(query: str) -> list[dict[str, Any]]:
         return [dict(row) for row in old.execute(query)]
 
-    with closing(old), TestClient(create_app(Service.open(settings))) as api:
+    served = settings.model_copy(update={"bundle": bundle_of_space(settings.bundle, tmp_path, SPACE)})
+    with closing(old), TestClient(create_app(Service.open(served))) as api:
         api.headers["Authorization"] = f"Bearer {EXPECTED['key']}"
         yield Migrated(api, before)
+
+
+def bundle_of_space(bundle: Path, folder: Path, space: str) -> Path:
+    """Copy a bundle under another embedding space."""
+    copied = folder / "bundle" / "1"
+    shutil.copytree(bundle, copied)
+    manifest = load_manifest(copied).model_copy(update={"embedding_space_id": space})
+    (copied / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    return copied
 
 
 def got(api: TestClient, path: str, **params: object) -> Any:
@@ -130,20 +144,19 @@ def test_scores_thresholds_and_neighbors_are_the_same(migrated: Migrated, encode
             detector, banks = detectors[machine]
             near = {domain: nearest_rows(windows, rows, 1) for domain, rows in banks.items()}
             right = detector.score(windows, near)
-            threshold = expected["decision_threshold"]  # fan-2 has a manual one
+            threshold = manual_threshold(detector.self_scores, expected["decision_threshold"])
             if machine == "fan-1":
-                threshold = conformal_threshold(detector.self_scores, 0.05).value
-            assert answer["threshold"]["decision_threshold"] == pytest.approx(threshold, abs=1e-4)
-            assert score["is_anomalous"] is expected["is_anomalous"]
+                threshold = conformal_threshold(detector.self_scores, 0.05)
+            assert answer["threshold"]["decision_threshold"] == pytest.approx(threshold.value, abs=1e-4)
+            assert score["decision_threshold"] == pytest.approx(threshold.of_clip(right.domains), abs=1e-4)
+            assert score["is_anomalous"] is (right.score > threshold.of_clip(right.domains))
             assert score["anomaly_score"] == pytest.approx(right.score, abs=1e-4)
             assert [window["anomaly_score"] for window in score["windows"]] == pytest.approx(
                 right.windows.tolist(), abs=1e-4
             )
             neighbors = score["windows"][0]["neighbors"]
-            assert [near["clip_id"] for near in neighbors] == [clip_id for clip_id, _ in expected["neighbors"]]
-            assert [near["distance"] for near in neighbors] == pytest.approx(
-                [distance for _, distance in expected["neighbors"]], abs=1e-6
-            )
+            distances = np.sort(np.concatenate([1.0 - windows[:1] @ rows.T for rows in banks.values()], axis=1)[0])
+            assert [near["distance"] for near in neighbors] == pytest.approx(distances[:3].tolist(), abs=1e-5)
             compared += 1
     assert compared == len(EXPECTED["scores"]) == 6
 
@@ -223,7 +236,8 @@ def test_a_deleted_machine_continues_its_generation(migrated: Migrated) -> None:
 
 def test_the_migrated_store_takes_changes(migrated: Migrated, fan: Callable[..., bytes]) -> None:
     (last,) = migrated.before("SELECT max(clip_id) AS clip_id FROM clip")
-    answer = migrated.api.post("/enroll", params={"machine_id": "fan-1"}, content=fan(40))
+    # Embeddings of two bundles are far apart, so the clip is forced.
+    answer = migrated.api.post("/enroll", params={"machine_id": "fan-1", "force": True}, content=fan(40))
     assert answer.status_code == 201, answer.text
     assert answer.json()["generation"] == 4
     assert answer.json()["clips"][0]["clip_id"] > last["clip_id"]

@@ -233,6 +233,10 @@ class Machines(RuleBasedStateMachine):
         assert answer.threshold.decision_threshold == pytest.approx(wanted, **CLOSE)
         assert get_threshold(self.call, machine) == answer.threshold
 
+    def copied(self, model: Model) -> Model:
+        """Copy a model. Clips are shared: they never change, and their budgets cannot be copied."""
+        return deepcopy(model, {id(clip): clip for clip in self.files})
+
     def right(self, bank: Bank) -> Any:
         """The oracle of a bank, or why it cannot score."""
         if not bank.clips:
@@ -252,7 +256,7 @@ class Machines(RuleBasedStateMachine):
 
     @rule()
     def pack(self) -> None:
-        self.snapshot, self.packed = self.folder / "backup.tar", deepcopy(self.model)
+        self.snapshot, self.packed = self.folder / "backup.tar", self.copied(self.model)
         write_snapshot(self.data, self.snapshot)
 
     @precondition(lambda self: self.snapshot is not None)
@@ -261,7 +265,7 @@ class Machines(RuleBasedStateMachine):
         assert self.snapshot is not None
         self.call.store.close()
         restore(self.snapshot, self.data, replace=True)
-        self.model = deepcopy(self.packed)
+        self.model = self.copied(self.packed)
         self.open()
 
     @invariant()
