@@ -17,7 +17,6 @@ from service.domain.detector import ClipScores, Detector
 from service.domain.distance import Vectors
 from service.domain.envelope import Envelope
 from service.domain.localization import Reference
-from service.domain.nuisance import CUT_RECORDINGS
 from service.domain.slices import Slices
 
 
@@ -67,7 +66,7 @@ class Bank:
         clips_in_reference: number of compared clips in `reference`. Clips enrolled by a version without spectrograms
             are missing.
         envelopes: range of acoustics per domain. A domain with too few measured clips has none.
-        clips_without_pieces: number of the first clips without variants and cuts: a version before these enrolled them.
+        lacks_pieces: whether no clip has variants and cuts: a version before these enrolled them.
         noise: background without the machine, `(m, dim)`, None if none is stored.
     """
 
@@ -79,7 +78,7 @@ class Bank:
     envelopes: Mapping[Domain, Envelope]
     reference: Reference
     clips_in_reference: int
-    clips_without_pieces: int
+    lacks_pieces: bool
     noise: Vectors | None = field(repr=False)
     _domains: Mapping[Domain, _DomainBank] = field(repr=False)
     _names: Mapping[int, str] = field(repr=False)
@@ -107,7 +106,7 @@ class Bank:
             envelopes=calibration.envelopes,
             reference=calibration.reference,
             clips_in_reference=calibration.clips_in_reference,
-            clips_without_pieces=_without_pieces(rows),
+            lacks_pieces=not rows.pieces,
             noise=rows.noise,
             _domains={
                 domain: _DomainBank(rows, at, vectors, exact_limit)
@@ -199,12 +198,6 @@ class Bank:
         bank = self._domains[domain]
         clip_id = int(bank.clips[row])
         return Neighbor(clip_id, self._names[clip_id], float(bank.starts[row]), domain, distance)
-
-
-def _without_pieces(rows: BankRows) -> int:
-    """Count the clips without pieces among the first ones, which have some unless an older version enrolled them."""
-    first = np.unique(rows.clips)[:CUT_RECORDINGS].tolist()
-    return sum(clip_id not in rows.pieces for clip_id in first)
 
 
 def _parts(vectors: Vectors, members: Mapping[Domain, NDArray[np.int64]]) -> list[Vectors]:

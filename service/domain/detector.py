@@ -226,6 +226,11 @@ class Detector:
         return self._fitted.nbytes + (0 if self.events is None else self.events.nbytes)
 
     @property
+    def uses_details(self) -> bool:
+        """Whether the backend uses variants, cuts and slices."""
+        return self._fitted.uses_details
+
+    @property
     def self_scores(self) -> Mapping[Domain, SelfScores]:
         """Leave-one-out scores of the enrolled clips per enrolled domain."""
         return self.whole.self_scores

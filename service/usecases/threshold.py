@@ -101,11 +101,11 @@ def _warnings_of_rule(found: Threshold) -> Iterator[str]:
 
 
 def _warnings_of_bank(bank: Bank) -> Iterator[str]:
-    if bank.clips_without_pieces:
+    if bank.lacks_pieces and bank.detector.uses_details:
         yield (
-            f"{bank.clips_without_pieces} of the first clips were enrolled by an earlier version, which computed no "
-            "variants and no shorter cuts of them: other noise raises more alarms than it should, and nothing is "
-            "promised for shorter clips. Run `offkey reembed --machine`; enroll clips again whose audio was not kept."
+            "The clips were enrolled by an earlier version, which computed no variants and no shorter cuts of them: "
+            "other noise raises more alarms than it should, and nothing is promised for shorter clips. Run `offkey "
+            "reembed --machine`; enroll clips again whose audio was not kept."
         )
 
 

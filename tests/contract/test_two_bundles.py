@@ -259,3 +259,23 @@ def test_audio_goes_with_its_clip(settings: Settings, fan: Fan) -> None:
         assert files() == 2
         api.delete("/machines/fan-1")
         assert files() == 0
+
+
+def test_a_bank_of_a_version_without_variants_gets_them_by_a_move_to_its_own_bundle(
+    settings: Settings, fan: Fan
+) -> None:
+    with in_process(settings) as api:
+        enroll(api, fan, range(5))
+        expected = value(score(api, fan(9)))
+    with closing(sqlite3.connect(settings.data_dir / DATABASE_FILE)) as raw, raw:
+        for table in ("piece", "slices"):
+            assert raw.execute(f"DELETE FROM {table}").rowcount > 0
+    with in_process(settings) as api:
+        lacking = score(api, fan(9))
+        assert any("offkey reembed" in line for line in lacking["threshold"]["warnings"])
+        assert value(lacking) != pytest.approx(expected, abs=1e-3)
+        assert move(api)["status"] == "moved"
+        again = score(api, fan(9))
+        assert not any("offkey reembed" in line for line in again["threshold"]["warnings"])
+        assert value(again) == pytest.approx(expected, abs=1e-3)
+        assert move(api)["status"] == "unchanged"
