@@ -53,12 +53,12 @@ def write_pieces(connection: Connection, clip_id: int, pieces: Sequence[Piece]) 
 def count_pieces(connection: Connection, machine_key: int) -> dict[int, int]:
     """Return how many pieces the clips of a machine have, by clip id. Clips without are absent."""
     rows = connection.execute(
-        select(piece.c.clip_id, func.count())
+        select(piece.c.clip_id, func.count().label("pieces"))
         .join(clip, clip.c.clip_id == piece.c.clip_id)
         .where(clip.c.machine_key == machine_key)
         .group_by(piece.c.clip_id)
     )
-    return {clip_id: count for clip_id, count in rows}  # noqa: C416 - rows are not tuples of this type
+    return {row.clip_id: row.pieces for row in rows}
 
 
 def read_pieces(connection: Connection, machine_key: int) -> list[tuple[int, Piece]]:
